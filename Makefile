@@ -1,0 +1,45 @@
+# Every verb makes the environment first if need be. PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: env demo test lint format bench ui clean
+.DEFAULT_GOAL := help
+
+help:  ## list the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+env: $(VENV)/.ready  ## make the environment in .venv
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: env  ## train, evaluate and track the gaze bundle on the shipped frames: a few minutes on a CPU
+	$(BIN)/python scripts/demo.py
+
+test: env lint  ## all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: env  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy transforms nets engines scripts
+
+format: env  ## let ruff rewrite the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env  ## ratio tables: this project's transforms beside what one would use instead
+	$(BIN)/python scripts/bench_blur.py
+
+ui: env  ## open the MLflow interface on the local database
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
+
+clean:  ## remove caches and the environment, keep runs/
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What drives a run beside MONAI's and ignite's own engines: handlers, metrics, tracking."""

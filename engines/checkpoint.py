@@ -1,0 +1,123 @@
+"""Checkpoints that survive a kill: the best network, and all that a training needs to go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Events
+from monai.engines import Evaluator, Trainer
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """``torch.save`` to a neighbour of ``path``, then rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+class TrainingCheckpoint:
+    """Write ``model.pt`` when validation improves and ``last.pt`` after every epoch; go on from ``last.pt`` when asked.
+
+    ``model.pt`` is the network's plain state dict. ``last.pt`` also holds optimizer, scheduler, gradient scaler, epoch
+    and the best metric so far. Both load with ``weights_only=True`` and are written atomically, by rank 0 alone.
+    MONAI's ``CheckpointSaver`` forgets the best metric on resuming unless loaded by hand, and writes in place.
+
+    List it after ``ValidationHandler`` so that an epoch's checkpoint knows that epoch's validation.
+
+    Args:
+        ckpt_dir: folder of both files.
+        network: the network, possibly wrapped in ``DistributedDataParallel``.
+        optimizer: the optimizer.
+        evaluator: the validation engine whose ``best_metric`` decides; None keeps only ``last.pt``.
+        lr_scheduler: scheduler with a state dict, if there is one.
+        resume: go on from ``last.pt`` (an error if it is missing).
+
+    Raises:
+        FileNotFoundError: ``resume`` without a ``last.pt``.
+        ValueError: ``last.pt`` comes from a training with another number of iterations an epoch, or is already past
+            ``max_epochs``.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str | os.PathLike,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        evaluator: Evaluator | None = None,
+        lr_scheduler: Any = None,
+        resume: bool = False,
+    ) -> None:
+        self.best_path = Path(ckpt_dir) / "model.pt"
+        self.last_path = Path(ckpt_dir) / "last.pt"
+        if resume and not self.last_path.is_file():
+            raise FileNotFoundError(f"resume is true but there is no checkpoint {self.last_path}.")
+        self.network = network.module if isinstance(network, DistributedDataParallel) else network
+        self.evaluator = evaluator
+        self.resume = resume
+        self.objects: dict[str, Any] = {"network": self.network, "optimizer": optimizer}
+        if lr_scheduler is not None:
+            self.objects["lr_scheduler"] = lr_scheduler
+
+    def attach(self, engine: Trainer) -> None:
+        """Register with the trainer ``engine``."""
+        scaler = getattr(engine, "scaler", None)
+        if scaler is not None:
+            self.objects["scaler"] = scaler
+        engine.add_event_handler(Events.STARTED, self.load if self.resume else self.check_fresh)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.save_best)
+
+    def check_fresh(self, engine: Trainer) -> None:
+        """Say that an unfinished training lies in the folder and is about to be replaced."""
+        if self.last_path.is_file():
+            logging.getLogger(__name__).warning(
+                "%s is replaced by this training; pass --resume True to continue it instead.", self.last_path
+            )
+
+    def save_best(self, evaluator: Evaluator) -> None:
+        """Write ``model.pt`` if the validation just finished is the best so far."""
+        if evaluator.state.best_metric_epoch == evaluator.state.epoch and idist.get_rank() == 0:
+            save_atomically(self.network.state_dict(), self.best_path)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write ``last.pt``."""
+        if idist.get_rank() != 0:
+            return
+        content = {name: item.state_dict() for name, item in self.objects.items()}
+        content["progress"] = {"epoch": trainer.state.epoch, "epoch_length": trainer.state.epoch_length}
+        if self.evaluator is not None:
+            content["best"] = {
+                "best_metric": float(self.evaluator.state.best_metric),
+                "best_metric_epoch": int(self.evaluator.state.best_metric_epoch),
+            }
+        save_atomically(content, self.last_path)
+
+    def load(self, trainer: Trainer) -> None:
+        """Restore everything from ``last.pt`` into the objects, the trainer and the evaluator."""
+        content = torch.load(self.last_path, map_location="cpu", weights_only=True)
+        epoch, epoch_length = content["progress"]["epoch"], content["progress"]["epoch_length"]
+        if epoch_length != trainer.state.epoch_length:
+            raise ValueError(
+                f"{self.last_path}: {epoch_length} iterations an epoch, this training has "
+                f"{trainer.state.epoch_length}: same data and batch size are needed to resume."
+            )
+        if epoch >= trainer.state.max_epochs:
+            raise ValueError(f"{self.last_path}: epoch {epoch} is done, raise max_epochs={trainer.state.max_epochs}.")
+        for name, item in self.objects.items():
+            item.load_state_dict(content[name])
+        trainer.state.epoch = epoch
+        trainer.state.iteration = epoch * epoch_length
+        if self.evaluator is not None:
+            for name, value in content["best"].items():
+                setattr(self.evaluator.state, name, value)
+        trainer.logger.info("Resumed after epoch %d from %s", epoch, self.last_path)

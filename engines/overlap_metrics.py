@@ -1,0 +1,49 @@
+"""Per-image precision and recall of a binary segmentation, with the empty cases defined."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+
+
+class PixelRatioMetric(CumulativeIterationMetric):
+    """Binary prediction and label (B, C, H, W) in; precision or recall of each image, averaged over the images, out.
+
+    precision = TP / (TP + FP), recall = TP / (TP + FN), counted in pixels of one image; pixels are never pooled over
+    images. MONAI's ``ConfusionMatrixMetric`` leaves an image with an empty prediction out of the mean, which rewards a
+    network for predicting nothing; here 0/0 is 1 if prediction and label are both empty, else 0.
+
+    Args:
+        ratio: "precision" or "recall".
+
+    Raises:
+        ValueError: unknown ``ratio``; shapes that differ; values other than 0 and 1.
+
+    Source: Mao et al., Medical Image Segmentation on Attention-based Gaussian Blurring, eq. 9 and 10.
+    """
+
+    def __init__(self, ratio: Literal["precision", "recall"]) -> None:
+        super().__init__()
+        if ratio not in ("precision", "recall"):
+            raise ValueError(f"ratio is {ratio!r}, expected 'precision' or 'recall'.")
+        self.ratio = ratio
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
+        if y is None or y_pred.shape != y.shape:
+            raise ValueError(
+                f"prediction has shape {tuple(y_pred.shape)}, label {None if y is None else tuple(y.shape)}."
+            )
+        for name, value in (("prediction", y_pred), ("label", y)):
+            if not torch.all((value == 0) | (value == 1)):
+                raise ValueError(f"the {name} holds values other than 0 and 1.")
+        axes = tuple(range(2, y.ndim))
+        true_positives = (y_pred * y).sum(axes).float()
+        counted = (y_pred if self.ratio == "precision" else y).sum(axes).float()
+        both_empty = (y_pred.sum(axes) + y.sum(axes) == 0).float()
+        return torch.where(counted > 0, true_positives / counted.clamp(min=1), both_empty)
+
+    def aggregate(self) -> torch.Tensor:
+        """Mean over all images seen since the last reset."""
+        return do_metric_reduction(self.get_buffer(), "mean")[0]

@@ -1,0 +1,134 @@
+"""Masks, overlays and one table of per-image figures, written while an evaluator runs."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import ImageReader
+from PIL import Image
+from scipy import ndimage
+
+PREDICTION_COLOR = (0, 255, 255)
+LABEL_COLOR = (255, 255, 0)
+
+
+def draw_contour(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """RGB image (H, W, 3) uint8 and mask (h, w) in; a copy of the image with the mask's outline in ``color`` out.
+
+    A mask of another size is stretched to the image's. The line lies inside the mask, about 1/200 of the image wide.
+    """
+    width = max(1, round(min(image.shape[:2]) / 200))
+    mask = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST))
+    outline = mask.astype(bool) & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
+    drawn = image.copy()
+    drawn[outline] = color
+    return drawn
+
+
+def write_csv_atomically(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows with the same keys in; a CSV file at ``path`` out, complete or not there at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+class PredictionWriter:
+    """Write each image's mask and overlay as PNG and, at the end, ``per_image.csv``.
+
+    Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (prediction cyan, label yellow where there is one)
+    and ``per_image.csv``: image, height, width, share of the image segmented, number of connected regions, highest
+    probability, then one column for every per-image metric of the evaluator.
+
+    A handler and not a transform, so that the postprocessing stays usable where an application saves in its own way.
+
+    Args:
+        output_dir: folder for all of it.
+        reader: reads the image file again for the overlay, (H, W, 3).
+        pred_key: key of the binary prediction (1, H, W).
+        probability_key: key of the probabilities (1, H, W).
+        n_overlays: how many overlays to write at the most; None for all, 0 for none.
+        progress: called with (done, total) after every batch; None for silence.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        reader: ImageReader,
+        *,
+        pred_key: str = "pred",
+        probability_key: str = "probability",
+        n_overlays: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.reader = reader
+        self.pred_key = pred_key
+        self.probability_key = probability_key
+        self.n_overlays = n_overlays
+        self.progress = progress
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write_batch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write_table)
+
+    def start(self, engine: Engine) -> None:
+        """Begin a new table."""
+        self.rows = []
+        for name in ("masks", "overlays"):
+            (self.output_dir / name).mkdir(parents=True, exist_ok=True)
+
+    def write_batch(self, engine: Engine) -> None:
+        """Write masks and overlays of the batch just done."""
+        output: Any = engine.state.output  # a list of items: MONAI evaluators decollate
+        for item in output:
+            self._write_one(item)
+        if self.progress is not None:
+            self.progress(engine.state.iteration, engine.state.epoch_length or 0)
+
+    def _write_one(self, item: dict[str, Any]) -> None:
+        path = Path(item["image"].meta["filename_or_obj"])
+        mask = _plane(item[self.pred_key]) > 0.5
+        Image.fromarray(mask.astype(np.uint8) * 255).save(self.output_dir / "masks" / f"{path.stem}.png")
+        if self.n_overlays is None or len(self.rows) < self.n_overlays:
+            drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
+            if "label" in item:
+                drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
+            Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{path.stem}.png")
+        self.rows.append(
+            {
+                "image": path.name,
+                "height": mask.shape[0],
+                "width": mask.shape[1],
+                "segmented_share": round(float(mask.mean()), 6),
+                "n_regions": int(ndimage.label(mask)[1]),
+                "max_probability": round(float(item[self.probability_key].max()), 6),
+            }
+        )
+
+    def write_table(self, engine: Engine) -> None:
+        """Write ``per_image.csv``, metrics included."""
+        details = getattr(engine.state, "metric_details", {})
+        for name, values in details.items():
+            if len(values) != len(self.rows):
+                raise ValueError(f"metric {name} has {len(values)} values for {len(self.rows)} images.")
+            for row, value in zip(self.rows, values, strict=True):
+                row[name] = round(float(value), 6)
+        write_csv_atomically(self.rows, self.output_dir / "per_image.csv")
+
+
+def _plane(image: torch.Tensor) -> np.ndarray:
+    """(1, H, W) tensor in, (H, W) array out."""
+    return np.asarray(image.detach().cpu())[0]

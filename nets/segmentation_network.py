@@ -1,0 +1,257 @@
+"""Ten published segmentation networks behind one name, each from an image to logits of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from monai.networks.nets import BasicUNet
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import ResNet50_Weights
+from torchvision.models.segmentation import fcn_resnet50
+
+from .res_att_unet import ResAttUNet
+from .trans_unet import HybridEncoder, TransUNet
+
+NETWORK_NAMES = (
+    "UNet",
+    "FCN",
+    "TransUNet",
+    "ResAttUNet",
+    "UNet++",
+    "FPN",
+    "MANet",
+    "LinkNet",
+    "PSPNet",
+    "DeepLabV3",
+)
+_SMP_CLASSES = {
+    "UNet++": smp.UnetPlusPlus,
+    "FPN": smp.FPN,
+    "MANet": smp.MAnet,
+    "LinkNet": smp.Linknet,
+    "PSPNet": smp.PSPNet,
+    "DeepLabV3": smp.DeepLabV3,
+}
+_TRANS_UNET_WEIGHTS = "vit_base_r50_s16_224.orig_in21k"
+_FILE_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
+# What a classification checkpoint holds beyond its encoder, as torchvision, smp and timm name it.
+_CLASSIFICATION_PARTS = ("fc.", "last_linear.", "classifier.", "_fc.", "linear.", "head.", "pre_logits.", "cls_token")
+
+
+class SegmentationNetwork(nn.Module):
+    """Image (B, in_channels, H, W) to logits (B, out_channels, H, W) by the network of the given name.
+
+    - UNet: MONAI's BasicUNet; sides divisible by 16.
+    - FCN: torchvision's fcn_resnet50 without its auxiliary head; 8.
+    - TransUNet: R50-ViT-B/16; 16.
+    - ResAttUNet: residual attention U-Net; 32.
+    - UNet++, FPN, MANet, LinkNet (32), PSPNet and DeepLabV3 (8): segmentation_models_pytorch with its defaults over a
+      ResNet-34. MANet is the multi-scale attention net of Fan et al. (2020).
+
+    Height and width need not be equal.
+
+    Args:
+        network_name: one of NETWORK_NAMES, in upper or lower case.
+        in_channels: channels of the image.
+        out_channels: channels of the logits.
+        encoder_weights: None for random weights; the path of a state dict (.pt, .pth, .bin, .safetensors) whose names
+            are those of the encoder, a classification head apart; or a name such as "imagenet", which the library
+            behind the network downloads. UNet and ResAttUNet have no encoder to load.
+        encoder_name: an encoder of segmentation_models_pytorch ("resnet34", "tu-tf_efficientnet_lite0"), for the six
+            networks taken from there.
+        channels: widths of UNet (six) or ResAttUNet (five), for small machines.
+        image_size: side in pixels of the training images; sizes the position embedding of TransUNet.
+
+    Raises:
+        ValueError: unknown name, an argument the network does not take, weights that do not fit; in forward, a side
+            that the divisor of the network does not divide.
+        FileNotFoundError: encoder_weights is a path and nothing is there.
+        ConnectionError: encoder_weights is a name and cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        network_name: str,
+        in_channels: int = 3,
+        out_channels: int = 1,
+        encoder_weights: str | None = None,
+        encoder_name: str | None = None,
+        channels: Sequence[int] | None = None,
+        image_size: int = 512,
+    ) -> None:
+        super().__init__()
+        names = {name.lower(): name for name in NETWORK_NAMES}
+        if network_name.lower() not in names:
+            raise ValueError(f"network_name is {network_name!r}, it must be one of {', '.join(NETWORK_NAMES)}")
+        self.network_name = name = names[network_name.lower()]
+        _refuse(name, "encoder_weights", encoder_weights, unless=name not in ("UNet", "ResAttUNet"))
+        _refuse(name, "encoder_name", encoder_name, unless=name in _SMP_CLASSES)
+        _refuse(name, "channels", channels, unless=name in ("UNet", "ResAttUNet"))
+
+        self.network: Any
+        self.divisor: int
+        if name == "UNet":
+            widths = _widths(name, channels or (64, 128, 256, 512, 1024, 64), count=6)
+            self.network, self.divisor = BasicUNet(2, in_channels, out_channels, features=widths), 16
+        elif name == "ResAttUNet":
+            widths = _widths(name, channels or (32, 64, 128, 256, 512), count=5)
+            self.network, self.divisor = ResAttUNet(in_channels, out_channels, widths), 32
+        elif name == "TransUNet":
+            self.network, self.divisor = TransUNet(in_channels, out_channels, image_size=image_size), 16
+            if encoder_weights is not None:
+                load_encoder_weights(self.network.encoder, encoder_weights)
+        elif name == "FCN":
+            self.network, self.divisor = _Fcn(in_channels, out_channels), 8
+            if encoder_weights is not None:
+                load_encoder_weights(self.network.fcn.backbone, encoder_weights)
+        else:
+            self.network = _smp_network(name, in_channels, out_channels, encoder_name or "resnet34", encoder_weights)
+            self.divisor = self.network.encoder.output_stride
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        height, width = image.shape[-2], image.shape[-1]
+        # While tracing, sides are tensors, and asking about them would be recorded.
+        if not torch.jit.is_tracing() and (height % self.divisor != 0 or width % self.divisor != 0):
+            raise ValueError(
+                f"{self.network_name}: the image is {height} x {width} pixels, both must be multiples of {self.divisor}"
+            )
+        return self.network(image)
+
+
+class _Fcn(nn.Module):
+    """torchvision's FCN, its logits as a tensor instead of a dict."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.fcn = fcn_resnet50(weights=None, weights_backbone=None, num_classes=out_channels, aux_loss=False)
+        if in_channels != 3:
+            self.fcn.backbone.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.fcn(image)["out"]
+
+
+def _refuse(network_name: str, argument: str, value: object, *, unless: bool) -> None:
+    if value is not None and not unless:
+        raise ValueError(f"{network_name} does not take {argument}, which is {value!r}; leave it None")
+
+
+def _widths(network_name: str, channels: Sequence[int], *, count: int) -> tuple[int, ...]:
+    if len(channels) != count:
+        raise ValueError(f"{network_name} takes {count} channels, got {len(channels)}: {list(channels)}")
+    return tuple(channels)
+
+
+def _is_file_name(encoder_weights: str) -> bool:
+    return Path(encoder_weights).suffix in _FILE_SUFFIXES or "/" in encoder_weights or "\\" in encoder_weights
+
+
+def _smp_network(
+    network_name: str, in_channels: int, out_channels: int, encoder_name: str, encoder_weights: str | None
+) -> Any:
+    from_timm = encoder_name.startswith("tu-")
+    known = timm.is_model(encoder_name[3:]) if from_timm else encoder_name in smp.encoders.get_encoder_names()
+    if not known:
+        raise ValueError(f"encoder_name is {encoder_name!r}, which segmentation_models_pytorch does not have")
+    to_download: str | bool | None = None
+    if encoder_weights is not None and not _is_file_name(encoder_weights):
+        # A timm encoder names its weights itself ("tu-resnet18.a1_in1k") and only wants to know whether to fetch them.
+        if from_timm and encoder_weights != "imagenet":
+            raise ValueError(
+                f"encoder_weights is {encoder_weights!r}, it must be a path or 'imagenet' for {encoder_name}"
+            )
+        to_download = True if from_timm else encoder_weights
+    try:
+        network = _SMP_CLASSES[network_name](
+            encoder_name=encoder_name, encoder_weights=to_download, in_channels=in_channels, classes=out_channels
+        )
+    except KeyError as error:
+        raise ValueError(f"encoder_weights: {error.args[0]}") from error
+    except OSError as error:
+        raise _no_download(encoder_weights) from error
+    encoder = network.encoder
+    if encoder_weights is not None and to_download is None:
+        # PSPNet stops at the third stage; what timm's whole model has beyond that is no sign of a wrong file.
+        spare = timm.create_model(encoder_name[3:]).state_dict() if from_timm else {}
+        load_encoder_weights(encoder.model if from_timm else encoder, encoder_weights, spare=spare)
+    if network_name == "PSPNet" and not from_timm:
+        # Stages that never run get no gradient, which a distributed trainer refuses.
+        for stage in ("layer3", "layer4"):
+            if hasattr(encoder, stage):
+                setattr(encoder, stage, nn.Identity())
+    return network
+
+
+def load_encoder_weights(
+    encoder: nn.Module, encoder_weights: str, *, spare: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Fill an encoder from a state-dict file, or from the library's download when encoder_weights is "imagenet".
+
+    Args:
+        encoder: module whose parameter names the file uses ("stages.0" and "stages_0" are the same).
+        encoder_weights: path (.pt, .pth, .bin, .safetensors), or "imagenet".
+        spare: names that the file may hold and the encoder need not, besides a classification head.
+
+    Raises:
+        ValueError: no state dict, or one that does not fit: the first missing, unexpected or misshapen names.
+        FileNotFoundError, ConnectionError: nothing at the path, or no way to download.
+    """
+    names = {name.replace(".", "_"): name for name in encoder.state_dict()}
+    spare_names = {name.replace(".", "_") for name in spare or ()}
+    state = {}
+    for name, value in _read_state(encoder, encoder_weights).items():
+        plain = name.replace(".", "_")
+        if plain in names or not (plain in spare_names or name.startswith(_CLASSIFICATION_PARTS)):
+            state[names.get(plain, name)] = value
+    try:
+        # The encoders of smp override load_state_dict and return nothing.
+        missing, unexpected = nn.Module.load_state_dict(encoder, state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{encoder_weights} does not fit the encoder: {str(error).splitlines()[1].strip()}") from error
+    if missing or unexpected:
+        raise ValueError(
+            f"{encoder_weights} does not fit the encoder: "
+            f"{len(missing)} names missing (first {missing[:1]}), {len(unexpected)} unexpected (first {unexpected[:1]})"
+        )
+
+
+def _read_state(encoder: nn.Module, encoder_weights: str) -> Mapping[str, torch.Tensor]:
+    if not _is_file_name(encoder_weights):
+        return _download(encoder, encoder_weights)
+    path = Path(encoder_weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"encoder_weights: no file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no such file can raise anything, an IndexError for instance
+        raise ValueError(f"encoder_weights: {path} is not a state dict that loads with weights_only=True") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"encoder_weights: {path} holds {type(state).__name__}, not a plain state dict of tensors")
+    return state
+
+
+def _download(encoder: nn.Module, weights_name: str) -> Mapping[str, torch.Tensor]:
+    if weights_name != "imagenet":
+        raise ValueError(f"encoder_weights is {weights_name!r}, it must be a path or 'imagenet' for this network")
+    try:
+        if isinstance(encoder, HybridEncoder):
+            return timm.create_model(_TRANS_UNET_WEIGHTS, pretrained=True, num_classes=0).state_dict()
+        return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
+    except OSError as error:
+        raise _no_download(weights_name) from error
+
+
+def _no_download(weights_name: str | None) -> ConnectionError:
+    return ConnectionError(
+        f"encoder_weights {weights_name!r} is a name and must be downloaded, which failed; "
+        "give a path to a state dict, or None for random weights"
+    )

@@ -1,0 +1,233 @@
+"""Add simulated gaze to the training items of a datalist; run it with --help for the flags."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import hashlib
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from clinbundles.transforms.gaze_simulator import PROFILES, simulate_fixations
+
+SECTIONS = ("training", "validation", "test")
+SACCADE_MS = 40.0
+CSV_COLUMNS = (
+    "IMAGE",
+    "CURRENT_FIX_INDEX",
+    "CURRENT_FIX_X",
+    "CURRENT_FIX_Y",
+    "CURRENT_FIX_DURATION",
+    "CURRENT_FIX_PUPIL",
+    "CURRENT_FIX_START",
+    "IMAGE_HEIGHT",
+    "IMAGE_WIDTH",
+    "GAZE_SOURCE",
+)
+
+
+def simulate_gaze(
+    datalist: str,
+    *,
+    profile: str = "expert",
+    observers: int = 1,
+    seed: int = 0,
+    oracle: bool = False,
+    replace: bool = False,
+    dataset_dir: str | None = None,
+    output: str | None = None,
+    csv: str | None = None,
+    **unknown: Any,
+) -> None:
+    """Datalist with labels in, the same datalist with simulated fixations out.
+
+    Simulated gaze is drawn from the ground-truth mask. Training items get it; validation and test items do not, and
+    lose what an earlier run gave them, unless --oracle asks for it, and then the datalist says so.
+
+    Args:
+        datalist: JSON file with training, validation and test lists of {"image", "label"}.
+        profile: expert or webcam.
+        observers: how many viewers look at each image.
+        seed: the gaze of an image depends on this and on the image's file name, not on its place in the list.
+        oracle: also give gaze to validation and test items, marked as an oracle.
+        replace: overwrite recorded gaze.
+        dataset_dir: folder that the paths of the datalist start from; the datalist's own by default.
+        output: where the new datalist goes, its paths unchanged; in place of the old one by default.
+        csv: also write the fixations as a table in the columns of GazeMedSeg, one file for each observer.
+    """
+    if unknown:  # fire would first run, and overwrite the datalist, and only then complain
+        raise ValueError(f"unknown flags: {', '.join('--' + name for name in unknown)}")
+    _check_flags(profile=profile, observers=observers, seed=seed, oracle=oracle, replace=replace)
+    for name, value in {"datalist": datalist, "dataset_dir": dataset_dir, "output": output, "csv": csv}.items():
+        if isinstance(value, bool):
+            raise ValueError(f"--{name} needs a path")
+    source = Path(str(datalist))
+    content = _read_datalist(source)
+    sections = [name for name in SECTIONS if content.get(name)] if oracle else ["training"]
+    _refuse_recorded(content, sections, replace=replace)
+    folder = source.parent if dataset_dir is None else Path(str(dataset_dir))
+
+    _drop_simulated(content)
+    rows: list[list[list[Any]]] = [[] for _ in range(observers)]
+    items = [(section, item) for section in sections for item in content[section]]
+    for section, item in tqdm(items, desc="simulating gaze", unit="image"):
+        mask = _read_mask(item, folder)
+        kind = "simulated" if section == "training" else "simulated-oracle"
+        item["gaze_source"] = f"{kind}:{profile}:seed={seed}"
+        item["fixations"] = [_fixations(mask, item["image"], profile, seed, number) for number in range(observers)]
+        for number, fixations in enumerate(item["fixations"]):
+            rows[number] += _table_rows(item, fixations, mask.shape)
+    content["gaze"] = {"source": "simulated", "profile": profile, "seed": seed, "sections": sections}
+    if oracle:
+        content["oracle"] = True
+
+    if csv is not None:
+        for number, path in enumerate(_table_paths(Path(str(csv)), observers)):
+            _write_table(path, rows[number])
+    target = source if output is None else Path(str(output))
+    _write_atomically(target, _as_json(content))
+    print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(sections)}: {target}")
+
+
+def _check_flags(*, profile: Any, observers: Any, seed: Any, oracle: Any, replace: Any) -> None:
+    if profile not in PROFILES:
+        raise ValueError(f"--profile is {profile!r}: expected one of {', '.join(PROFILES)}")
+    if isinstance(observers, bool) or not isinstance(observers, int) or observers < 1:
+        raise ValueError(f"--observers is {observers!r}: expected a whole number of at least 1")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"--seed is {seed!r}: expected a whole number")
+    for name, value in {"oracle": oracle, "replace": replace}.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"--{name} is {value!r}: it takes no value")
+
+
+def _read_datalist(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"datalist {path} does not exist")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"datalist {path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or not content.get("training"):
+        raise ValueError(f"datalist {path} has no items under 'training'")
+    for section in SECTIONS:
+        for number, item in enumerate(content.get(section, [])):
+            if not isinstance(item, dict) or "image" not in item:
+                raise ValueError(f"datalist {path}: item {number} of {section!r} has no 'image'")
+    return content
+
+
+def _is_simulated(item: dict[str, Any]) -> bool:
+    return str(item.get("gaze_source", "")).startswith("simulated")
+
+
+def _refuse_recorded(content: dict[str, Any], sections: list[str], *, replace: bool) -> None:
+    recorded = [
+        item for name in sections for item in content[name] if item.get("fixations") and not _is_simulated(item)
+    ]
+    if recorded and not replace:
+        raise ValueError(
+            f"{len(recorded)} items carry recorded gaze, the first is {recorded[0]['image']} "
+            f"(gaze_source {recorded[0].get('gaze_source')!r}): --replace overwrites it with simulated gaze"
+        )
+
+
+def _drop_simulated(content: dict[str, Any]) -> None:
+    """Forget the simulated gaze of an earlier run, so that an oracle does not outlive its flag."""
+    content.pop("oracle", None)
+    for section in SECTIONS:
+        for item in filter(_is_simulated, content.get(section, [])):
+            item.pop("fixations", None)
+            item.pop("gaze_source")
+
+
+def _read_mask(item: dict[str, Any], folder: Path) -> np.ndarray:
+    """Read an item's label as a boolean mask (H, W): at least 128 in 8 bits, set in 1 bit."""
+    if not item.get("label"):
+        raise ValueError(f"{item['image']} has no label to simulate gaze from")
+    path = folder / item["label"]
+    if not path.is_file():
+        raise FileNotFoundError(f"label {path} of {item['image']} does not exist")
+    try:
+        with Image.open(path) as image:
+            if image.mode == "1":
+                return np.asarray(image)
+            if image.mode not in ("L", "LA", "P", "RGB", "RGBA"):
+                raise ValueError(f"label {path} has pixels of mode {image.mode}: expected 8 bits or 1 bit")
+            grey = np.asarray(image.convert("L"))
+    except (OSError, SyntaxError) as error:  # Pillow has both for broken files
+        raise ValueError(f"label {path} cannot be read: {error}") from error
+    if grey.max() == 1:
+        raise ValueError(f"label {path} holds 0 and 1: expected 0 and 255")
+    return grey >= 128
+
+
+def _fixations(mask: np.ndarray, image: str, profile: str, seed: int, observer: int) -> list[list[float]]:
+    digest = hashlib.sha256(f"{seed}/{observer}/{Path(image).name}".encode()).digest()
+    rng = np.random.RandomState(np.frombuffer(digest, dtype=np.uint32))
+    return [
+        [round(x, 5), round(y, 5), round(duration, 1)]
+        for x, y, duration in simulate_fixations(mask, profile=profile, rng=rng).tolist()
+    ]
+
+
+def _table_rows(item: dict[str, Any], fixations: list[list[float]], size: tuple[int, ...]) -> list[list[Any]]:
+    rows, start = [], 0.0
+    for index, (x, y, duration) in enumerate(fixations, start=1):
+        name = Path(item["image"]).name
+        rows.append([name, index, x, y, duration, "", round(start, 1), *size, item["gaze_source"]])
+        start += duration + SACCADE_MS
+    return rows
+
+
+def _table_paths(path: Path, observers: int) -> list[Path]:
+    if observers == 1:
+        return [path]
+    return [path.with_stem(f"{path.stem}_observer{number}") for number in range(1, observers + 1)]
+
+
+def _write_table(path: Path, rows: list[list[Any]]) -> None:
+    firsts = [row[0] for row in rows if row[1] == 1]
+    if len(set(firsts)) < len(firsts):
+        twice = next(name for name in firsts if firsts.count(name) > 1)
+        raise ValueError(f"--csv names images by file name, and {twice} occurs more than once in the datalist")
+    table = io.StringIO()
+    csv_format.writer(table, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
+    _write_atomically(path, table.getvalue())
+
+
+def _as_json(content: dict[str, Any]) -> str:
+    """Datalist as JSON with one item a line: fixations would otherwise take five lines each."""
+    entries = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if key in SECTIONS:
+            text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
+        entries.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist, so {path.name} cannot be written there")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    try:
+        fire.Fire(simulate_gaze)
+    except (ValueError, OSError) as error:
+        sys.exit(f"simulate_gaze: {error}")

@@ -1,0 +1,229 @@
+"""What every bundle must keep, whatever its method: found by glob, nothing listed by hand."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from monai.bundle import ComponentLocator, ConfigWorkflow
+from monai.utils import optional_import
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
+SCHEMA = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
+OVERLAY = re.compile(r"overlay on (\w+\.json)", re.IGNORECASE)
+
+pytestmark = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def runnable_configs(bundle: Path) -> dict[str, list[str]]:
+    """Every config that can be run: its own name → the files to pass, an overlay after what it lies on."""
+    found = {}
+    for path in sorted((bundle / "configs").glob("*.json")):
+        if path.name in ("metadata.json", "reproduce.json"):
+            continue
+        base = OVERLAY.search(load(path).get("_desc_", ""))
+        found[path.name] = [base[1], path.name] if base else [path.name]
+    return found
+
+
+def workflow(bundle: Path, names: list[str], **overrides: Any) -> ConfigWorkflow:
+    files = [str(bundle / "configs" / name) for name in names]
+    kind = "infer" if names[0].startswith("inference") else "train"
+    return ConfigWorkflow(files, workflow_type=kind, logging_file=False, bundle_root=str(bundle), **overrides)
+
+
+def components(config: Any) -> Iterator[dict]:
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config
+        for value in config.values():
+            yield from components(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from components(value)
+
+
+def test_there_is_a_bundle_to_check(bundle: Path) -> None:
+    assert len(BUNDLES) >= 1
+    for name in (
+        "LICENSE",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "configs/inference.json",
+        "configs/logging.conf",
+    ):
+        assert (bundle / name).is_file(), name
+
+
+def test_every_target_exists_and_no_macro_is_left(bundle: Path) -> None:
+    locator = ComponentLocator()
+    for name, files in runnable_configs(bundle).items():
+        parser = workflow(bundle, files).parser
+        parser.parse(True)
+        found = list(components(parser.get()))
+        assert found, name
+        for component in found:
+            target = component["_target_"]
+            module = locator.get_component_module_name(target)
+            path = f"{module}.{target}" if isinstance(module, str) else target
+            if isinstance(module, list):
+                path = f"{module[0]}.{target}"
+            assert optional_import(path.rpartition(".")[0], name=path.rpartition(".")[2])[1], f"{name}: {target}"
+        assert '"%' not in json.dumps(parser.get()), f"{name}: a macro was not replaced"
+
+
+def test_check_properties_has_nothing_to_say(bundle: Path) -> None:
+    for name, files in runnable_configs(bundle).items():
+        assert workflow(bundle, files).check_properties() == [], name
+
+
+def test_every_config_puts_the_bundle_on_the_path_before_anything_else(bundle: Path) -> None:
+    for name, files in runnable_configs(bundle).items():
+        parser = workflow(bundle, files).parser
+        assert "$import sys" in parser["imports"], name
+        assert parser["initialize"][0] == "$sys.path.insert(0, @bundle_root)", name
+
+
+def test_metadata_is_valid_and_the_changelog_has_the_version(bundle: Path) -> None:
+    metadata = load(bundle / "configs/metadata.json")
+    jsonschema.validate(metadata, SCHEMA)
+    assert metadata["schema"].endswith("meta_schema_20240725.json")
+    assert metadata["version"] in metadata["changelog"]
+    assert f"## {metadata['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_network_maps_the_declared_input_to_the_declared_output(bundle: Path) -> None:
+    formats = load(bundle / "configs/metadata.json")["network_data_format"]
+    spec, expected = formats["inputs"]["image"], formats["outputs"]["pred"]
+
+    def shape(of: dict) -> tuple[int, ...]:
+        sizes = [
+            eval(str(s).replace("*n", "*1") if str(s) != "*" else "1", {"p": 1, "n": 1}) for s in of["spatial_shape"]
+        ]
+        return (1, of["num_channels"], *sizes)
+
+    network = workflow(bundle, ["inference.json"], device="cpu").parser.get_parsed_content("network_def").eval()
+    low, high = spec["value_range"] or (0, 1)
+    image = torch.rand(shape(spec)).mul(high - low).add(low)
+    with torch.no_grad():
+        pred = network(image)
+    assert pred.shape == shape(expected)
+    assert str(pred.dtype).endswith(expected["dtype"])
+
+
+def test_shipped_weights_load_strictly_and_without_pickled_code(bundle: Path) -> None:
+    weights = bundle / "models/model.pt"
+    if not weights.is_file():
+        assert (bundle / "large_files.yml").is_file() or not load(bundle / "configs/metadata.json")["results"]
+        pytest.skip(f"{bundle.name} ships no weights")
+    assert weights.stat().st_size <= 60e6
+    network = workflow(bundle, ["inference.json"], device="cpu").parser.get_parsed_content("network_def")
+    network.load_state_dict(torch.load(weights, weights_only=True))
+
+
+def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
+    inference = load(bundle / "configs/inference.json")
+    for path in (bundle / "configs").glob("train*.json"):
+        train = load(path)
+        shared = {k for k in inference.keys() & train.keys() if not isinstance(inference[k], dict | list)}
+        shared -= {"_desc_", "dataset_dir", "batch_size", "num_workers"}
+        assert shared, path.name
+        for key in sorted(shared | {"network_def", "imports"} & train.keys()):
+            assert train[key] == inference[key], f"{path.name}: {key}"
+
+
+def test_preprocessing_of_validation_and_inference_agree(bundle: Path) -> None:
+    def of_the_image(config: dict) -> list[dict]:
+        chain = [t for t in config["preprocessing"]["transforms"] if t.get("keys") != "label"]
+        return [t for t in chain if t["_target_"] not in ("SelectItemsd", "DeleteItemsd")]
+
+    inference = load(bundle / "configs/inference.json")
+    for path in (bundle / "configs").glob("train*.json"):
+        train = load(path)
+        assert of_the_image(train["validate"]) == of_the_image(inference), path.name
+
+
+def test_every_metric_asked_for_exists(bundle: Path) -> None:
+    offered: set[str] = set()
+    for path in (bundle / "configs").glob("train*.json"):
+        validate = load(path)["validate"]
+        offered |= set(validate["key_metric"]) | set(validate.get("additional_metrics", {}))
+    metadata = load(bundle / "configs/metadata.json")
+    asked = {m for result in metadata["results"] for m in result["metrics"]}
+    if (bundle / "configs/reproduce.json").is_file():
+        asked |= {t["metric"] for t in load(bundle / "configs/reproduce.json")["tables"].values()}
+    assert asked <= offered
+
+
+def test_every_result_says_where_it_comes_from(bundle: Path) -> None:
+    for result in load(bundle / "configs/metadata.json")["results"]:
+        assert {"command", "data", "split", "seeds", "hardware", "scale", "metrics"} <= result.keys(), result
+
+
+def test_the_readme_tables_equal_the_metadata(bundle: Path) -> None:
+    results = load(bundle / "configs/metadata.json")["results"]
+    pages = [ROOT / "README.md", bundle / "docs/README.md"]
+    for page in pages:
+        text = page.read_text()
+        assert bundle.name in text, page
+        if not results:
+            continue
+        figures = {f"{r['metrics'][m]['mean']:.3f}" for r in results for m in r["metrics"]}
+        rows = [line for line in text.splitlines() if line.startswith("|") and "±" in line]
+        rows = rows if page.parent.name == "docs" else [r for r in rows if bundle.name in r]
+        shown = {number for row in rows for number in re.findall(r"(\d\.\d{3}) ±", row)}
+        assert shown, f"{page} shows no result of {bundle.name}"
+        assert shown <= figures, f"{page}: {shown - figures} not in metadata.json"
+
+
+def test_every_command_in_the_readmes_can_be_run(bundle: Path) -> None:
+    for page in (ROOT / "README.md", bundle / "docs/README.md"):
+        commands = re.findall(
+            r"^(?:\$ )?((?:python|torchrun|make|cd) .+?)$", _joined_code(page.read_text()), re.MULTILINE
+        )
+        assert commands, page
+        for command in commands:
+            _check_command(command, bundle)
+
+
+def _joined_code(text: str) -> str:
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
+    return "\n".join(blocks).replace("\\\n", " ")
+
+
+def _check_command(command: str, bundle: Path) -> None:
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        for verb in words[1:]:
+            assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+    for word in words:
+        if word.startswith("scripts/"):
+            assert (ROOT / word).is_file(), command
+    if "monai.bundle" not in words:
+        return
+    options = dict(pairwise(words))
+    names = re.findall(r"configs/([\w.]+\.json)", options["--config_file"])
+    assert names, command
+    parser = workflow(bundle, names).parser
+    for word in words:
+        if word.startswith("--") and word not in ("--config_file", "--tracking", "--nproc_per_node"):
+            known = word[2:] in parser or word[2:] in ("tracking_uri", "experiment_name", "run_name")
+            assert known, f"{command}: {word} is no knob of {names}"
+
+
+def test_results_are_numbers_with_a_spread(bundle: Path) -> None:
+    for result in load(bundle / "configs/metadata.json")["results"]:
+        for name, figure in result["metrics"].items():
+            assert 0 <= figure["mean"] <= 1, name
+            assert len(result["seeds"]) == 1 or figure["std"] >= 0, name

@@ -1,0 +1,109 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import CacheDataset, DataLoader
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import IgniteMetricHandler, ValidationHandler, from_engine
+from monai.metrics import MSEMetric
+from monai.transforms import RandGaussianNoised
+from torch import nn
+
+from clinbundles.engines.checkpoint import TrainingCheckpoint
+from clinbundles.engines.epoch_seed import EpochSeed
+
+
+class Killed(Exception):
+    """Stands for a process that dies."""
+
+
+def train(ckpt_dir: Path, *, max_epochs: int, resume: bool = False, workers: int = 0, kill_in_epoch: int = 0) -> dict:
+    """Train a small network with dropout, random transforms and shuffling; return what it ended with."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    items = [
+        {"image": torch.rand(4, generator=generator), "label": torch.rand(1, generator=generator)} for _ in range(12)
+    ]
+    dataset = CacheDataset(items, RandGaussianNoised("image", prob=0.7), progress=False)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    metric = {"error": IgniteMetricHandler(metric_fn=MSEMetric(), output_transform=from_engine(["pred", "label"]))}
+    evaluator = SupervisedEvaluator(
+        "cpu", DataLoader(CacheDataset(items, [], progress=False), batch_size=4), network, key_val_metric=metric
+    )
+    trainer = SupervisedTrainer(
+        "cpu",
+        max_epochs,
+        DataLoader(dataset, batch_size=4, shuffle=True, num_workers=workers),
+        network,
+        optimizer,
+        nn.MSELoss(),
+        train_handlers=[
+            EpochSeed(3),
+            ValidationHandler(1, evaluator),
+            TrainingCheckpoint(ckpt_dir, network, optimizer, evaluator=evaluator, resume=resume),
+        ],
+    )
+    if kill_in_epoch:
+
+        @trainer.on(Events.ITERATION_COMPLETED)
+        def die(engine: Engine) -> None:
+            if engine.state.epoch == kill_in_epoch and engine.state.iteration % 3 == 2:
+                raise Killed
+
+    trainer.run()
+    return {
+        "network": copy.deepcopy(network.state_dict()),
+        "best": (evaluator.state.best_metric, evaluator.state.best_metric_epoch),
+        "epoch": trainer.state.epoch,
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path, workers: int) -> None:
+    unbroken = train(tmp_path / "unbroken", max_epochs=5, workers=workers)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", max_epochs=5, workers=workers, kill_in_epoch=4)
+    resumed = train(tmp_path / "killed", max_epochs=5, workers=workers, resume=True)
+    assert resumed["epoch"] == 5
+    assert resumed["best"] == unbroken["best"]
+    for name, weight in unbroken["network"].items():
+        assert torch.equal(weight, resumed["network"][name]), name
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    weights = [train(tmp_path / str(i), max_epochs=2)["network"]["0.weight"] for i in range(2)]
+    assert torch.equal(*weights)
+    unseeded = EpochSeed.__call__
+    try:
+        EpochSeed.__call__ = lambda self, engine: unseeded(EpochSeed(4), engine)  # type: ignore[method-assign]
+        assert not torch.equal(weights[0], train(tmp_path / "other", max_epochs=2)["network"]["0.weight"])
+    finally:
+        EpochSeed.__call__ = unseeded  # type: ignore[method-assign]
+
+
+def test_the_best_model_is_not_replaced_by_a_worse_one_after_resuming(tmp_path: Path) -> None:
+    train(tmp_path, max_epochs=2)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state["best"] = {"best_metric": 1e9, "best_metric_epoch": 1}
+    torch.save(state, tmp_path / "last.pt")
+    before = (tmp_path / "model.pt").read_bytes()
+    train(tmp_path, max_epochs=4, resume=True)
+    assert (tmp_path / "model.pt").read_bytes() == before
+
+
+def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path: Path) -> None:
+    train(tmp_path, max_epochs=1)
+    assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"] == {"epoch": 1, "epoch_length": 3}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt"]
+
+
+def test_resuming_from_nothing_or_past_the_end_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"last\.pt"):
+        train(tmp_path, max_epochs=1, resume=True)
+    train(tmp_path, max_epochs=2)
+    with pytest.raises(ValueError, match="epoch 2 is done, raise max_epochs=2"):
+        train(tmp_path, max_epochs=2, resume=True)

@@ -1,0 +1,264 @@
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "simulate_gaze.py"
+
+
+@pytest.fixture(scope="module")
+def simulate_gaze():
+    spec = importlib.util.spec_from_file_location("simulate_gaze", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.simulate_gaze
+
+
+def polyp(column):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, column : column + 15] = 255
+    return mask
+
+
+def save_label(folder, name, mask, mode="L"):
+    (folder / "masks").mkdir(exist_ok=True)
+    Image.fromarray(mask).convert(mode).save(folder / "masks" / name)
+    return {"image": f"images/{Path(name).stem}.jpg", "label": f"masks/{name}", "group": name}
+
+
+@pytest.fixture
+def datalist(tmp_path):
+    content = {
+        "name": "polyps",
+        "labels": {"0": "background", "1": "polyp"},
+        "training": [
+            save_label(tmp_path, "a.png", polyp(5)),
+            save_label(tmp_path, "b.png", polyp(40), mode="1"),
+            save_label(tmp_path, "c.png", polyp(25), mode="RGB"),
+        ],
+        "validation": [save_label(tmp_path, "d.png", polyp(10))],
+        "test": [save_label(tmp_path, "e.png", polyp(30))],
+    }
+    path = tmp_path / "datalist.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def edit(path, change):
+    content = read(path)
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def mean_x(item):
+    rows = np.array(item["fixations"][0])
+    return np.average(rows[:, 0], weights=rows[:, 2])
+
+
+def test_training_items_get_gaze_on_their_polyp_and_the_others_none(simulate_gaze, datalist):
+    before = read(datalist)
+    simulate_gaze(str(datalist), seed=7)
+    after = read(datalist)
+    for item, centre in zip(after["training"], (12.5 / 60, 47.5 / 60, 32.5 / 60), strict=True):
+        assert item["gaze_source"] == "simulated:expert:seed=7"
+        assert len(item["fixations"]) == 1
+        assert mean_x(item) == pytest.approx(centre, abs=0.15)
+    assert after["gaze"] == {"source": "simulated", "profile": "expert", "seed": 7, "sections": ["training"]}
+    assert "oracle" not in after
+    for name in ("name", "labels", "validation", "test"):
+        assert after[name] == before[name]
+    assert [item["label"] for item in after["training"]] == [item["label"] for item in before["training"]]
+    assert [path.name for path in datalist.parent.iterdir() if path.is_file()] == ["datalist.json"]
+
+
+def test_the_gaze_of_an_image_does_not_depend_on_its_place_in_the_list(simulate_gaze, datalist):
+    simulate_gaze(str(datalist))
+    first = {item["image"]: item["fixations"] for item in read(datalist)["training"]}
+    edit(datalist, lambda content: content["training"].reverse())
+    edit(datalist, lambda content: content["training"].pop())
+    simulate_gaze(str(datalist))
+    again = {item["image"]: item["fixations"] for item in read(datalist)["training"]}
+    assert len(again) == 2
+    assert all(again[image] == first[image] for image in again)
+    simulate_gaze(str(datalist), seed=1)
+    assert all(item["fixations"] != first[item["image"]] for item in read(datalist)["training"])
+
+
+def test_observers_look_each_in_their_own_way(simulate_gaze, datalist):
+    simulate_gaze(str(datalist))
+    alone = read(datalist)["training"][0]["fixations"]
+    simulate_gaze(str(datalist), observers=3)
+    three = read(datalist)["training"][0]["fixations"]
+    assert len(three) == 3
+    assert three[0] == alone[0]
+    assert three[1] != three[0]
+    assert three[2] not in three[:2]
+
+
+def test_an_oracle_is_marked_everywhere_and_does_not_outlive_its_flag(simulate_gaze, datalist):
+    before = read(datalist)
+    simulate_gaze(str(datalist), oracle=True, profile="webcam")
+    marked = read(datalist)
+    assert marked["oracle"] is True
+    assert marked["gaze"]["sections"] == ["training", "validation", "test"]
+    assert marked["training"][0]["gaze_source"] == "simulated:webcam:seed=0"
+    for section in ("validation", "test"):
+        assert marked[section][0]["gaze_source"] == "simulated-oracle:webcam:seed=0"
+        assert marked[section][0]["fixations"][0]
+    simulate_gaze(str(datalist))
+    after = read(datalist)
+    assert "oracle" not in after
+    assert after["validation"] == before["validation"]
+    assert after["test"] == before["test"]
+
+
+def test_recorded_gaze_is_kept_unless_replaced(simulate_gaze, datalist):
+    recorded = {"fixations": [[[0.5, 0.5, 200.0]]], "gaze_source": "gazemedseg"}
+    edit(datalist, lambda content: content["training"][1].update(recorded))
+    edit(datalist, lambda content: content["test"][0].update(recorded))
+    before = datalist.read_bytes()
+    with pytest.raises(ValueError, match=r"1 items carry recorded gaze, .*images/b.jpg .*--replace"):
+        simulate_gaze(str(datalist))
+    assert datalist.read_bytes() == before
+    simulate_gaze(str(datalist), replace=True)
+    after = read(datalist)
+    assert after["training"][1]["gaze_source"] == "simulated:expert:seed=0"
+    assert after["test"][0]["fixations"] == recorded["fixations"]
+    with pytest.raises(ValueError, match=r"images/e\.jpg"):
+        simulate_gaze(str(datalist), oracle=True)
+
+
+def test_output_and_dataset_dir_leave_the_first_datalist_alone(simulate_gaze, datalist, tmp_path):
+    elsewhere = tmp_path / "lists"
+    elsewhere.mkdir()
+    moved = datalist.rename(elsewhere / "polyps.json")
+    before = moved.read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        simulate_gaze(str(moved))
+    simulate_gaze(str(moved), dataset_dir=str(tmp_path), output=str(elsewhere / "gaze.json"))
+    assert moved.read_bytes() == before
+    assert read(elsewhere / "gaze.json")["training"][0]["fixations"]
+
+
+def test_the_table_has_the_columns_of_gazemedseg_and_the_fixations_of_the_datalist(simulate_gaze, datalist, tmp_path):
+    simulate_gaze(str(datalist), csv=str(tmp_path / "gaze.csv"))
+    with (tmp_path / "gaze.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:9] == [
+        "IMAGE",
+        "CURRENT_FIX_INDEX",
+        "CURRENT_FIX_X",
+        "CURRENT_FIX_Y",
+        "CURRENT_FIX_DURATION",
+        "CURRENT_FIX_PUPIL",
+        "CURRENT_FIX_START",
+        "IMAGE_HEIGHT",
+        "IMAGE_WIDTH",
+    ]
+    for item in read(datalist)["training"]:
+        own = [row for row in rows if row["IMAGE"] == Path(item["image"]).name]
+        assert [int(row["CURRENT_FIX_INDEX"]) for row in own] == list(range(1, len(own) + 1))
+        columns = ("CURRENT_FIX_X", "CURRENT_FIX_Y", "CURRENT_FIX_DURATION")
+        assert [[float(row[name]) for name in columns] for row in own] == item["fixations"][0]
+        starts = np.array([float(row["CURRENT_FIX_START"]) for row in own])
+        ends = starts + [float(row["CURRENT_FIX_DURATION"]) for row in own]
+        assert (starts[1:] > ends[:-1]).all()
+        assert {(row["IMAGE_HEIGHT"], row["IMAGE_WIDTH"]) for row in own} == {("40", "60")}
+        assert {row["GAZE_SOURCE"] for row in own} == {"simulated:expert:seed=0"}
+
+
+def test_each_observer_has_a_table_and_images_of_one_name_are_refused(simulate_gaze, datalist, tmp_path):
+    simulate_gaze(str(datalist), observers=2, csv=str(tmp_path / "gaze.csv"))
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["gaze_observer1.csv", "gaze_observer2.csv"]
+    edit(datalist, lambda content: content["training"][1].update(image="other/a.jpg"))
+    with pytest.raises(ValueError, match=r"a\.jpg occurs more than once"):
+        simulate_gaze(str(datalist), csv=str(tmp_path / "twice.csv"))
+
+
+def test_an_image_without_polyp_is_searched(simulate_gaze, datalist):
+    save_label(datalist.parent, "a.png", np.zeros((40, 60), np.uint8))
+    simulate_gaze(str(datalist))
+    assert np.array(read(datalist)["training"][0]["fixations"][0])[:, :2].std() > 0.1
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), r"a\.png of images/a\.jpg does not exist"),
+        (lambda path: path.write_text("not an image"), r"a\.png cannot be read"),
+        (truncated, r"a\.png cannot be read"),
+        (lambda path: Image.fromarray(polyp(5) // 255).save(path), r"a\.png holds 0 and 1: expected 0 and 255"),
+        (lambda path: Image.fromarray(polyp(5).astype(np.uint16)).save(path), r"a\.png has pixels of mode I"),
+    ],
+    ids=["missing", "text", "truncated", "0 and 1", "16 bit"],
+)
+def test_a_bad_label_is_named_and_the_datalist_kept(simulate_gaze, datalist, spoil, message):
+    before = datalist.read_bytes()
+    spoil(datalist.parent / "masks" / "a.png")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        simulate_gaze(str(datalist))
+    assert datalist.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"profile": "novice"}, "--profile is 'novice': expected one of expert, webcam"),
+        ({"observers": 0}, "--observers is 0"),
+        ({"observers": True}, "--observers is True"),
+        ({"seed": "one"}, "--seed is 'one'"),
+        ({"oracle": "yes"}, "--oracle is 'yes'"),
+        ({"csv": True}, "--csv needs a path"),
+        ({"oracel": True}, "unknown flags: --oracel"),
+    ],
+)
+def test_a_wrong_flag_is_named(simulate_gaze, datalist, flags, message):
+    before = datalist.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        simulate_gaze(str(datalist), **flags)
+    assert datalist.read_bytes() == before
+
+
+def test_a_bad_datalist_is_named(simulate_gaze, datalist, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json does not exist"):
+        simulate_gaze(str(tmp_path / "nowhere.json"))
+    edit(datalist, lambda content: content["training"][2].pop("label"))
+    with pytest.raises(ValueError, match=r"images/c\.jpg has no label"):
+        simulate_gaze(str(datalist))
+    edit(datalist, lambda content: content["training"][2].pop("image"))
+    with pytest.raises(ValueError, match="item 2 of 'training' has no 'image'"):
+        simulate_gaze(str(datalist))
+    edit(datalist, lambda content: content.pop("training"))
+    with pytest.raises(ValueError, match="no items under 'training'"):
+        simulate_gaze(str(datalist))
+    datalist.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="is not JSON"):
+        simulate_gaze(str(datalist))
+
+
+def test_the_command_works_and_says_what_is_wrong_in_one_line(datalist):
+    def run(*flags):
+        command = [sys.executable, str(SCRIPT), "--datalist", str(datalist), *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run("--profile", "webcam", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert "simulated webcam gaze (seed 3) on 3 images of training" in done.stdout
+    assert read(datalist)["gaze"]["profile"] == "webcam"
+    wrong = run("--profile", "novice")
+    assert wrong.returncode != 0
+    assert wrong.stderr.strip() == "simulate_gaze: --profile is 'novice': expected one of expert, webcam"

@@ -1,0 +1,201 @@
+"""Delimited text files of gaze data: headers with units, decimal points or commas, errors that name the field."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pandas as pd
+
+_MISSING = frozenset({"", ".", "nan", "na", "n/a", "null", "none", "-"})
+_DELIMITERS = ("\t", ";", ",")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a header: its name as written, its stem without spaces in lower case, and its unit likewise."""
+
+    name: str
+    stem: str
+    unit: str
+
+    @classmethod
+    def parse(cls, name: str) -> Column:
+        """Header text in, column out: ``"Gaze point X [MCS norm]"`` has stem ``gazepointx`` and unit ``mcsnorm``."""
+        found = re.fullmatch(r"(.*?)\s*[\[(]([^\])]*)[\])]", name.strip(), re.DOTALL)
+        stem, unit = found.groups() if found else (name, "")
+        plain = [re.sub(r"\s+", "", text).lower() for text in (stem, unit)]
+        # Two characters look like the micro sign; exports hold either.
+        return cls(name.strip(), plain[0], plain[1].replace("\u03bc", "u").replace("\u00b5", "u"))
+
+
+@dataclass
+class GazeTable:
+    """The columns of one delimited text file, as text, and their conversion to numbers.
+
+    Args:
+        path: the file.
+        encoding: its encoding.
+        delimiter: what stands between two fields.
+        columns: the header.
+        preamble: lines before the header.
+        commented: True if there are ``#`` lines before the header; then the table ends at the next one or a blank line.
+    """
+
+    path: Path
+    encoding: str
+    delimiter: str
+    columns: list[Column]
+    preamble: int
+    commented: bool
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def stems(self) -> frozenset[str]:
+        """The stems of all columns."""
+        return frozenset(column.stem for column in self.columns)
+
+    def find(self, *stems: str, units: tuple[str, ...] = ()) -> Column | None:
+        """Return the first of ``stems`` that is there in the first of ``units`` (none: in any unit), or None."""
+        for stem in stems:
+            same_stem = [column for column in self.columns if column.stem == stem]
+            for unit in units:
+                for column in same_stem:
+                    if column.unit == unit:
+                        return column
+            if same_stem and not units:
+                return same_stem[0]
+        return None
+
+    def need(self, *stems: str, units: tuple[str, ...] = ()) -> Column:
+        """Like :meth:`find`, but raise ``ValueError`` if there is no such column or only in another unit."""
+        column = self.find(*stems, units=units)
+        if column is not None:
+            return column
+        other = self.find(*stems)
+        if other is None:
+            raise ValueError(f"{self.path}: missing column {stems[0]!r}.")
+        raise ValueError(
+            f"{self.path}: column {other.name!r} has the unit {other.unit!r}, expected one of "
+            f"{', '.join(repr(unit) for unit in units)}."
+        )
+
+    def load(self, stems: frozenset[str]) -> None:
+        """Read the rows of the columns with one of these stems; all others never enter memory.
+
+        Raises:
+            ValueError: there are no rows, a row has more fields than the header, or the text cannot be decoded.
+        """
+        wanted = [at for at, column in enumerate(self.columns) if column.stem in stems and column.name]
+        width = len(self.columns)
+        kept = []
+        with _open_text(self.path, self.encoding) as stream:
+            lines = itertools.islice(stream, self.preamble + 1, None)
+            reader = csv.reader(itertools.takewhile(_is_row, lines) if self.commented else lines, **self._dialect())
+            for number, fields in enumerate(_checked(reader, self.path), 1):
+                # Tobii ends rows, but not always the header, with a delimiter: an empty field beyond the last is fine.
+                if len(fields) > width and any(fields[width:]):
+                    raise ValueError(
+                        f"{self.path}: row {number} has more fields than the header; is {self.delimiter!r} both the "
+                        "delimiter and the decimal sign?"
+                    )
+                if any(fields):
+                    fields += [""] * (width - len(fields))
+                    kept.append([fields[at].strip().strip('"').strip() for at in wanted])
+        if not kept:
+            raise ValueError(f"{self.path}: the file has a header but no rows.")
+        self.rows = pd.DataFrame(kept, columns=[self.columns[at].name for at in wanted], dtype=str)
+
+    def text(self, column: Column) -> np.ndarray:
+        """Column in, its text (n,) without surrounding blanks out."""
+        return self.rows[column.name].to_numpy(object)
+
+    def numbers(self, column: Column) -> np.ndarray:
+        """Column in, float64 (n,) out, NaN for empty fields; a decimal comma counts as a point.
+
+        Raises:
+            ValueError: a field is not a number, or the column has both decimal points and decimal commas.
+        """
+        text = self.rows[column.name]
+        empty = text.str.lower().isin(_MISSING)
+        comma = text.str.contains(",", regex=False) & ~empty
+        if comma.any():
+            if (text.str.contains(".", regex=False) & ~empty).any():
+                raise ValueError(
+                    f"{self.path}: column {column.name!r} has both decimal points and commas, such as "
+                    f"{text[comma].iloc[0]!r}."
+                )
+            text = text.str.replace(",", ".", regex=False)
+        values = pd.to_numeric(text.mask(empty), errors="coerce")
+        wrong = values.isna() & ~empty
+        if wrong.any():
+            raise ValueError(
+                f"{self.path}: column {column.name!r} has {self.rows[column.name][wrong].iloc[0]!r}, expected a number."
+            )
+        return values.to_numpy(float)
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Drop the rows where ``mask`` (n,) is False."""
+        self.rows = self.rows[mask].reset_index(drop=True)
+
+    def _dialect(self) -> dict:
+        # Tab separated exports are not quoted: a lone quotation mark in a comment must not swallow lines.
+        return {"delimiter": self.delimiter, "quoting": csv.QUOTE_NONE if self.delimiter == "\t" else csv.QUOTE_MINIMAL}
+
+
+def open_table(path: str | Path) -> GazeTable:
+    """File in, table with its header but without rows out; the delimiter (tab, ``;`` or ``,``) is found by itself.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty or not text.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    with path.open("rb") as binary:
+        encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    preamble, commented = 0, False
+    with _open_text(path, encoding) as stream:
+        for line in stream:
+            if line.strip() and not line.startswith("#"):
+                break
+            preamble, commented = preamble + 1, commented or line.startswith("#")
+        else:
+            raise ValueError(f"{path}: the file is empty.")
+    delimiter = max(_DELIMITERS, key=line.count)
+    table = GazeTable(path, encoding, delimiter, [], preamble, commented)
+    names = next(csv.reader([line.rstrip("\r\n")], **table._dialect()))
+    table.columns = [Column.parse(name.strip().strip('"')) for name in names]
+    named = [column.name for column in table.columns if column.name]
+    if len(set(named)) < len(named):
+        twice = next(name for name in named if named.count(name) > 1)
+        raise ValueError(f"{path}: the header has the column {twice!r} more than once.")
+    return table
+
+
+def _is_row(line: str) -> bool:
+    return bool(line.strip()) and not line.startswith("#")
+
+
+def _checked(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table of text ({error}).") from error
+
+
+@contextmanager
+def _open_text(path: Path, encoding: str) -> Iterator[TextIO]:
+    try:
+        with path.open(encoding=encoding, newline="") as stream:
+            yield stream
+    except UnicodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 or UTF-16.") from error
