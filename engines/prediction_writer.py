@@ -104,7 +104,7 @@ class PredictionWriter:
         Image.fromarray(mask.astype(np.uint8) * 255).save(self.output_dir / "masks" / f"{path.stem}.png")
         if self.n_overlays is None or len(self.rows) < self.n_overlays:
             drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
-            if "label" in item:
+            if item.get("label") is not None:  # MONAI sets None where there is none
                 drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
             Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{path.stem}.png")
         self.rows.append(

@@ -1,0 +1,155 @@
+"""What is known of a run before its first batch: knobs, data, code and machine, without anything private."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import ignite
+import mlflow
+import monai
+import numpy as np
+import torch
+import torch.distributed as dist
+
+# Where a run is stored and how it is started; everything else at the top of a config is a knob.
+_PLUMBING = {"imports", "bundle_root", "output_dir", "ckpt_dir", "training_dir", "save_execute_config"}
+_PLUMBING |= {"tracking_uri", "experiment_name", "run_name", "name_knobs", "parent_run_id", "on_unreachable"}
+_PLUMBING |= {"is_not_rank0", "resume"}
+
+
+def knobs(config: Mapping[str, Any]) -> dict[str, str]:
+    """From an executed config to its knobs: the top-level scalars and plain lists, as text without private paths.
+
+    Args:
+        config: the config as MONAI saves it, with expressions unevaluated.
+    """
+    result = {}
+    for key, value in scrub(config).items():
+        if key in _PLUMBING or key.startswith("_"):
+            continue
+        if _is_plain(value):
+            result[key] = str(value)
+        elif isinstance(value, list) and value and all(_is_plain(v) and str(v)[:1] != "$" for v in value):
+            result[key] = json.dumps(value)
+    return result
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):  # neither a reference nor an expression that makes a component
+        return value[:1] not in ("@", "%") and not (value[:1] == "$" and ("@" in value or "import" in value))
+    return isinstance(value, int | float | None)
+
+
+def scrub(config: Any, *, key: str = "") -> Any:
+    """From a config to a copy without private paths: absolute ones keep their last part, lists of data are counted.
+
+    Args:
+        config: a config, or a part of it.
+        key: the part's name in the config.
+    """
+    if isinstance(config, Mapping):
+        return {k: scrub(v, key=str(k)) for k, v in config.items()}
+    if isinstance(config, list):
+        if key in ("data", "datalist") and config:
+            return f"{len(config)} items left out"
+        return [scrub(item, key=key) for item in config]
+    if not isinstance(config, str) or not config:
+        return config
+    scheme, found, rest = config.partition("://")
+    if found:  # a database or file by its name, a server without its password
+        return f"{scheme}:///{PurePosixPath(rest).name}" if rest.startswith("/") else without_credentials(config)
+    absolute = PurePosixPath(config).is_absolute() or PureWindowsPath(config).is_absolute() or config.startswith("~")
+    if absolute or (key in ("dataset_dir", "datalist") and not config.startswith("$")):
+        return PureWindowsPath(config).name or config
+    return config.replace(str(Path.home()) + os.sep, "~" + os.sep)
+
+
+def without_credentials(uri: str) -> str:
+    """From a URI such as `https://user:secret@host:5000` to the same without user name and password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+
+
+def describe_datalist(path: str | Path | None) -> tuple[dict[str, str], dict[str, str]]:
+    """From a datalist to parameters and tags: name, seed, ratios, hashes, split sizes, gaze source; no item of it.
+
+    Args:
+        path: JSON file with "training", "validation" and "test" lists; None or a missing file gives nothing.
+
+    Raises:
+        ValueError: the file is not JSON.
+    """
+    if not isinstance(path, str | Path) or not Path(path).is_file():
+        return {}, {}  # MONAI Label hands the items over itself
+    raw = Path(path).read_bytes()
+    try:
+        content = json.loads(raw)
+    except ValueError as error:
+        raise ValueError(f"The datalist {path} is not JSON: {error}.") from error
+    names = {"name": "data_name", "seed": "data_seed", "ratios": "data_ratios", "data_sha256": "data_sha256"}
+    params = {"datalist_sha256": hashlib.sha256(raw).hexdigest()}
+    params |= {name: str(content[key]) for key, name in names.items() if key in content}
+    params |= {f"n_{key}": str(len(content[key])) for key in ("training", "validation", "test") if key in content}
+    return params, {"gaze_source": str(content["gaze"].get("source", "unknown"))} if content.get("gaze") else {}
+
+
+def git_state(*files: Path) -> dict[str, str]:
+    """From files to the commit, and whether it was changed, of the first that git tracks; "unknown" if it tracks none.
+
+    Args:
+        files: a bundle's metadata, a module: what the run is made of.
+    """
+
+    def git(file: Path, *command: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(file.parent), *command], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    for file in files:
+        try:
+            git(file, "ls-files", "--error-unmatch", file.name)
+            commit, _, dirty = git(file, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty").partition("-")
+        except (OSError, subprocess.SubprocessError):  # no git here, no commit, or a very slow disk
+            continue
+        return {"git_commit": commit, "git_dirty": str(bool(dirty)).lower()}
+    return {"git_commit": "unknown", "git_dirty": "unknown"}
+
+
+def environment() -> dict[str, str]:
+    """Give the versions and the hardware that a result depends on, as tags `env.<name>`."""
+    gpu = torch.cuda.is_available()
+    found = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+        **{module.__name__: module.__version__ for module in (torch, monai, ignite, np, mlflow)},
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if gpu else "none",
+        "cuda": torch.version.cuda if gpu else "none",
+        "world_size": dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1,
+    }
+    return {f"env.{key}": str(value) for key, value in found.items()}
+
+
+def packages() -> str:
+    """Give the installed packages, one `name==version` a line."""
+    found = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    return "\n".join(sorted(found, key=str.lower)) + "\n"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1) if match else platform.processor() or platform.machine()
