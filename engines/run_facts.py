@@ -19,12 +19,11 @@ import mlflow
 import monai
 import numpy as np
 import torch
-import torch.distributed as dist
 
 # Where a run is stored and how it is started; everything else at the top of a config is a knob.
-_PLUMBING = {"imports", "bundle_root", "output_dir", "ckpt_dir", "training_dir", "save_execute_config"}
+_PLUMBING = {"imports", "bundle_root", "output_dir", "ckpt_dir", "training_dir", "save_execute_config", "resume"}
 _PLUMBING |= {"tracking_uri", "experiment_name", "run_name", "name_knobs", "parent_run_id", "on_unreachable"}
-_PLUMBING |= {"is_not_rank0", "resume"}
+_PLUMBING |= {"is_not_rank0"}
 
 
 def knobs(config: Mapping[str, Any]) -> dict[str, str]:
@@ -33,21 +32,16 @@ def knobs(config: Mapping[str, Any]) -> dict[str, str]:
     Args:
         config: the config as MONAI saves it, with expressions unevaluated.
     """
-    result = {}
-    for key, value in scrub(config).items():
-        if key in _PLUMBING or key.startswith("_"):
-            continue
-        if _is_plain(value):
-            result[key] = str(value)
-        elif isinstance(value, list) and value and all(_is_plain(v) and str(v)[:1] != "$" for v in value):
-            result[key] = json.dumps(value)
-    return result
 
+    def plain(value: Any) -> bool:
+        if isinstance(value, str):  # neither a reference nor an expression that makes a component
+            return value[:1] not in ("@", "%") and not (value[:1] == "$" and ("@" in value or "import" in value))
+        return isinstance(value, int | float | None)
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):  # neither a reference nor an expression that makes a component
-        return value[:1] not in ("@", "%") and not (value[:1] == "$" and ("@" in value or "import" in value))
-    return isinstance(value, int | float | None)
+    found = {k: v for k, v in scrub(config).items() if k not in _PLUMBING and not k.startswith("_")}
+    lists = {k: v for k, v in found.items() if isinstance(v, list) and v and all(plain(x) for x in v)}
+    lists = {k: json.dumps(v) for k, v in lists.items() if not any(str(x).startswith("$") for x in v)}
+    return {k: str(v) for k, v in found.items() if plain(v)} | lists
 
 
 def scrub(config: Any, *, key: str = "") -> Any:
@@ -60,13 +54,12 @@ def scrub(config: Any, *, key: str = "") -> Any:
     if isinstance(config, Mapping):
         return {k: scrub(v, key=str(k)) for k, v in config.items()}
     if isinstance(config, list):
-        if key in ("data", "datalist") and config:
-            return f"{len(config)} items left out"
-        return [scrub(item, key=key) for item in config]
+        counted = key in ("data", "datalist") and config
+        return f"{len(config)} items left out" if counted else [scrub(item, key=key) for item in config]
     if not isinstance(config, str) or not config:
         return config
     scheme, found, rest = config.partition("://")
-    if found:  # a database or file by its name, a server without its password
+    if found:  # a database or a file by its name, a server without its password
         return f"{scheme}:///{PurePosixPath(rest).name}" if rest.startswith("/") else without_credentials(config)
     absolute = PurePosixPath(config).is_absolute() or PureWindowsPath(config).is_absolute() or config.startswith("~")
     if absolute or (key in ("dataset_dir", "datalist") and not config.startswith("$")):
@@ -109,17 +102,13 @@ def git_state(*files: Path) -> dict[str, str]:
     Args:
         files: a bundle's metadata, a module: what the run is made of.
     """
-
-    def git(file: Path, *command: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(file.parent), *command], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
-
     for file in files:
+        git = ["git", "-C", str(file.parent)]
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10, "check": True}
         try:
-            git(file, "ls-files", "--error-unmatch", file.name)
-            commit, _, dirty = git(file, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty").partition("-")
+            subprocess.run([*git, "ls-files", "--error-unmatch", file.name], **options)
+            options["args"] = [*git, "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+            commit, _, dirty = subprocess.run(**options).stdout.strip().partition("-")
         except (OSError, subprocess.SubprocessError):  # no git here, no commit, or a very slow disk
             continue
         return {"git_commit": commit, "git_dirty": str(bool(dirty)).lower()}
@@ -128,16 +117,17 @@ def git_state(*files: Path) -> dict[str, str]:
 
 def environment() -> dict[str, str]:
     """Give the versions and the hardware that a result depends on, as tags `env.<name>`."""
-    gpu = torch.cuda.is_available()
+    gpu, cpuinfo = torch.cuda.is_available(), Path("/proc/cpuinfo")
+    cpu = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else None
     found = {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
         **{module.__name__: module.__version__ for module in (torch, monai, ignite, np, mlflow)},
-        "cpu": _cpu_name(),
+        "cpu": cpu.group(1) if cpu else platform.processor(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if gpu else "none",
         "cuda": torch.version.cuda if gpu else "none",
-        "world_size": dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1,
+        "world_size": os.environ.get("WORLD_SIZE", "1"),
     }
     return {f"env.{key}": str(value) for key, value in found.items()}
 
@@ -146,10 +136,3 @@ def packages() -> str:
     """Give the installed packages, one `name==version` a line."""
     found = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
     return "\n".join(sorted(found, key=str.lower)) + "\n"
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match.group(1) if match else platform.processor() or platform.machine()

@@ -1,0 +1,208 @@
+"""What this bundle promises beyond the contract: its arms, gaze at inference, DICOM frames, a killed process."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.bundle import run as run_bundle
+from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
+SMALL = {"image_size": 64, "batch_size": 4, "unet_channels": [8, 8, 8, 8, 8, 8], "device": "cpu"}
+
+
+def workflow(name: str, **overrides: Any) -> ConfigWorkflow:
+    kind = "infer" if name.startswith("inference") else "train"
+    return ConfigWorkflow(
+        str(BUNDLE / "configs" / name),
+        workflow_type=kind,
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        **{**SMALL, "cache_rate": 0.0, **overrides},
+    )
+
+
+def first_training_image(arm: str, **overrides: Any) -> torch.Tensor:
+    """The first training item after blurring and before anything else that is random."""
+    parser = workflow("train.json", arm=arm, **overrides).parser
+    transforms = parser.get_parsed_content("train#deterministic_transforms")
+    item = dict(parser.get_parsed_content("train#dataset#data")[0])
+    blur = [t for t in parser.get_parsed_content("train#random_transforms") if "Blur" in type(t).__name__]
+    assert len(blur) == (arm != "original")
+    for transform in [*transforms, *blur]:
+        item = transform(item)
+    return torch.as_tensor(item["image"])
+
+
+def detail(image: torch.Tensor) -> float:
+    """Mean absolute difference of neighbouring pixels."""
+    return float(image.diff(dim=-1).abs().mean() + image.diff(dim=-2).abs().mean())
+
+
+def test_the_arms_differ_in_blur_as_the_equations_say() -> None:
+    fixed = {"sigma_min": 0.8, "sigma_max": 0.8}
+    original = detail(first_training_image("original"))
+    positive = detail(first_training_image("positive", **fixed))
+    reverse = detail(first_training_image("reverse", **fixed))
+    assert positive < reverse < original
+
+
+def test_an_arm_that_needs_gaze_stops_without_it_unless_told_otherwise(tmp_path: Path) -> None:
+    datalist = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
+    for item in datalist["training"]:
+        del item["fixations"]
+    (tmp_path / "list.json").write_text(json.dumps(datalist))
+    with pytest.raises(KeyError, match="fixations"):
+        first_training_image("positive", datalist=str(tmp_path / "list.json"))
+    passed = first_training_image("positive", datalist=str(tmp_path / "list.json"), allow_missing_gaze=True)
+    assert torch.equal(passed, first_training_image("original", datalist=str(tmp_path / "list.json")))
+
+
+def test_shipped_gaze_is_marked_simulated_and_in_training_only() -> None:
+    datalist = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
+    assert datalist["gaze"]["source"] == "simulated"
+    assert all(item["gaze_source"].startswith("simulated") for item in datalist["training"])
+    assert not any("fixations" in item for section in ("validation", "test") for item in datalist[section])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights for the small network: the tests below are about files, not about quality."""
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.manual_seed(0)
+    network = workflow("inference.json").parser.get_parsed_content("network_def")
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """One frame as JPEG and, in another size, as DICOM secondary capture."""
+    source = next((BUNDLE / "samples").rglob("*.jpg"))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    shutil.copy(source, folder / "frame.jpg")
+    with Image.open(source) as image:
+        pixels = np.asarray(image.resize((150, 100)))
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    dataset.Modality, dataset.PatientName, dataset.PatientID = "ES", "Doe^Jane", "4711"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 100, 150, 3
+    dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = pixels.tobytes()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(folder / "capture.dcm", enforce_file_format=True)
+    return folder
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def infer(frames: Path, weights: Path, output: Path, **overrides: Any) -> dict[str, dict[str, str]]:
+    run_bundle(
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        bundle_root=str(BUNDLE),
+        logging_file=False,
+        dataset_dir=str(frames),
+        ckpt_path=str(weights),
+        output_dir=str(output),
+        **{**SMALL, "batch_size": 1, **overrides},
+    )
+    return {row["image"]: row for row in csv.DictReader((output / "per_image.csv").read_text().splitlines())}
+
+
+def test_jpeg_and_dicom_frames_get_masks_in_their_own_size_and_no_patient_name(
+    frames: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    rows = infer(frames, weights, tmp_path / "out")
+    assert (rows["capture.dcm"]["height"], rows["capture.dcm"]["width"]) == ("100", "150")
+    for name, size in (("capture", (150, 100)), ("frame", size_of(frames / "frame.jpg"))):
+        for kind in ("masks", "overlays"):
+            assert size_of(tmp_path / "out" / kind / f"{name}.png") == size
+    said = caplog.text + "".join(capsys.readouterr()) + (tmp_path / "out" / "per_image.csv").read_text()
+    assert "Doe" not in said
+    assert "4711" not in said
+
+
+def test_gaze_at_inference_changes_only_the_image_it_belongs_to(frames: Path, weights: Path, tmp_path: Path) -> None:
+    (frames.parent / "gaze.csv").write_text(
+        "IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_PUPIL,CURRENT_FIX_START,"
+        "IMAGE_HEIGHT,IMAGE_WIDTH\nframe.jpg,1,0.5,0.5,300,1,0,8,8\n"
+    )
+    without = infer(frames, weights, tmp_path / "without")
+    blurred = infer(
+        frames, weights, tmp_path / "with", gaze_file=str(frames.parent / "gaze.csv"), blur_at="all", sigma_base=2.0
+    )
+    assert blurred["capture.dcm"] == without["capture.dcm"]
+    assert blurred["frame.jpg"]["max_probability"] != without["frame.jpg"]["max_probability"]
+
+
+def test_a_corrupt_frame_is_named(frames: Path, weights: Path, tmp_path: Path) -> None:
+    whole = (frames / "frame.jpg").read_bytes()
+    (frames / "frame.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RuntimeError) as caught:
+        infer(frames, weights, tmp_path / "out")
+    reasons = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        reasons.append(str(error))
+        error = error.__cause__ or error.__context__
+    assert any("frame.jpg: not a readable image file" in reason for reason in reasons)
+
+
+@pytest.mark.slow
+def test_a_training_killed_by_the_system_is_resumed_to_the_same_weights(tmp_path: Path) -> None:
+    flags = [w for k, v in {**SMALL, "max_epochs": 3, "seed": 5}.items() for w in (f"--{k}", str(v))]
+
+    def command(folder: Path, *more: str) -> list[str]:
+        here = ["--ckpt_dir", str(folder), "--output_dir", str(folder)]
+        return [
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            "configs/train.json",
+            *flags,
+            *here,
+            *more,
+        ]
+
+    subprocess.run(command(tmp_path / "unbroken"), cwd=BUNDLE, check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(
+        command(tmp_path / "killed"), cwd=BUNDLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    last = tmp_path / "killed" / "last.pt"
+    deadline = time.monotonic() + 240
+    while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = torch.load(last, weights_only=True)["progress"]["epoch"]
+    assert stopped_at < 3, "the training was over before it could be killed"
+
+    done = subprocess.run(
+        command(tmp_path / "killed", "--resume", "True"), cwd=BUNDLE, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    unbroken, resumed = (torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("unbroken", "killed"))
+    assert unbroken["best"] == resumed["best"]
+    for name, weight in unbroken["network"].items():
+        assert torch.equal(weight, resumed["network"][name]), name
