@@ -38,10 +38,15 @@ def knobs(config: Mapping[str, Any]) -> dict[str, str]:
             return value[:1] not in ("@", "%") and not (value[:1] == "$" and ("@" in value or "import" in value))
         return isinstance(value, int | float | None)
 
-    found = {k: v for k, v in scrub(config).items() if k not in _PLUMBING and not k.startswith("_")}
-    lists = {k: v for k, v in found.items() if isinstance(v, list) and v and all(plain(x) for x in v)}
-    lists = {k: json.dumps(v) for k, v in lists.items() if not any(str(x).startswith("$") for x in v)}
-    return {k: str(v) for k, v in found.items() if plain(v)} | lists
+    result = {}
+    for key, value in scrub(config).items():
+        if key in _PLUMBING or key.startswith("_"):
+            continue
+        if plain(value):
+            result[key] = str(value)
+        elif isinstance(value, list) and value and all(plain(x) and not str(x).startswith("$") for x in value):
+            result[key] = json.dumps(value)
+    return result
 
 
 def scrub(config: Any, *, key: str = "") -> Any:

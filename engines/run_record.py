@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 VALUE_LIMIT = 500  # characters of a parameter that every MLflow server accepts
 BATCH = 100  # parameters that MLflow takes in one request
-SEND_EVERY_S = 5.0
 FIRST_PAUSE_S = 30.0  # after a failure; it doubles up to the longest
 LONGEST_PAUSE_S = 600.0
 
@@ -44,7 +43,6 @@ class RunRecord:
         self._lost = False
         self._pause = FIRST_PAUSE_S
         self._not_before = 0.0
-        self._sent_at = time.monotonic()
         self._pending: list[Metric | Param | RunTag] = []
         self._files: list[Callable[[mlflow.MlflowClient, str], Any]] = []
 
@@ -53,17 +51,15 @@ class RunRecord:
         # JSON has no word for a number that is not finite.
         strict = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "run_id": self.run_id, "what": what, **more}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line | {"values": strict}, allow_nan=False) + "\n")
-        except OSError as error:  # a full disk must not end the training here; saving a checkpoint will tell
-            logger.warning("The local record %s cannot be written (%s).", self.path, type(error).__name__)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | {"values": strict}, allow_nan=False) + "\n")
 
     def texts(self, what: Literal["params", "tags"], values: Mapping[str, Any]) -> None:
         """Log parameters or tags; a long value is cut, and says so."""
         texts = {key: _cut(str(value)) for key, value in values.items()}
         self.write(what, texts)
-        self._pending += [{"params": Param, "tags": RunTag}[what](key, text) for key, text in texts.items()]
+        entity: type[Param | RunTag] = Param if what == "params" else RunTag
+        self._pending += [entity(key, text) for key, text in texts.items()]
 
     def metrics(self, values: Mapping[str, float], *, step: int, unit: str) -> None:
         """Log numbers at a step, counted in `unit` (epoch or iteration)."""
@@ -78,30 +74,20 @@ class RunRecord:
         self.write("artifact", {"name": name, **origin})
         self._files.append(send)
 
-    def send(self, *, status: str | None = None, seldom: bool = False) -> None:
-        """Send what waits, unless MLflow was lost a short while ago.
-
-        Args:
-            status: FINISHED or FAILED: end the run, and try whatever the pause.
-            seldom: only if the last time is some seconds ago and MLflow is not lost.
-        """
-        now = time.monotonic()
-        if status is None and now < self._not_before:
-            return
-        if seldom and (self._lost or now < self._sent_at + SEND_EVERY_S):
+    def send(self, *, status: str | None = None) -> None:
+        """Send what waits, unless MLflow was lost a short while ago; a `status` ends the run, and is always tried."""
+        if status is None and time.monotonic() < self._not_before:
             return
         try:
             self.open()
             self._send_all(status)
         except Exception as error:  # whatever a client, a proxy or a driver raises, the training goes on
             if not self._lost:
-                text = (
-                    "MLflow does not answer (%s). The run goes on; all values are in %s, and are sent when it is back."
-                )
+                text = "MLflow does not answer (%s). The run goes on; %s has all values, sent when it is back."
                 logger.warning(text, type(error).__name__, self.path)
             self.wait()
         else:
-            self._lost, self._pause, self._sent_at = False, FIRST_PAUSE_S, time.monotonic()
+            self._lost, self._pause = False, FIRST_PAUSE_S
 
     def open(self) -> None:
         """Make or reopen the MLflow run, if that is not done, and raise what goes wrong."""
@@ -118,7 +104,7 @@ class RunRecord:
         assert self._client is not None
         assert self.run_id is not None
         while self._pending:
-            self._deliver(self._client, self._pending[:BATCH])
+            self._deliver(self._client, self.run_id, self._pending[:BATCH])
             del self._pending[:BATCH]
         if status is not None:  # before the files: a run can end although its artifacts' store is full
             self._client.set_terminated(self.run_id, status)
@@ -126,18 +112,22 @@ class RunRecord:
             self._files[0](self._client, self.run_id)
             del self._files[0]
 
-    def _deliver(self, client: mlflow.MlflowClient, batch: Sequence[Metric | Param | RunTag]) -> None:
-        kinds = {"metrics": Metric, "params": Param, "tags": RunTag}
+    def _deliver(self, client: mlflow.MlflowClient, run_id: str, batch: Sequence[Metric | Param | RunTag]) -> None:
         try:
-            client.log_batch(self.run_id, **{k: [x for x in batch if isinstance(x, kind)] for k, kind in kinds.items()})
+            client.log_batch(
+                run_id,
+                metrics=[item for item in batch if isinstance(item, Metric)],
+                params=[item for item in batch if isinstance(item, Param)],
+                tags=[item for item in batch if isinstance(item, RunTag)],
+            )
         except MlflowException as error:
             if not refused(error):
                 raise
             if len(batch) > 1:  # find the one that is not wanted
                 for item in batch:
-                    self._deliver(client, [item])
+                    self._deliver(client, run_id, [item])
             elif isinstance(batch[0], Param):  # a parameter cannot change, but a resumed run may have changed it
-                self._deliver(client, [RunTag(f"resumed.{batch[0].key}", batch[0].value)])
+                self._deliver(client, run_id, [RunTag(f"resumed.{batch[0].key}", batch[0].value)])
             else:
                 logger.warning("MLflow refused the value %r; it is in %s.", batch[0].key, self.path)
 

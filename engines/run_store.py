@@ -17,7 +17,7 @@ from .run_facts import without_credentials
 
 logger = logging.getLogger(__name__)
 
-UNREACHABLE = (MlflowException, ConnectionError, TimeoutError, SQLAlchemyError)
+UNREACHABLE = (MlflowException, OSError, SQLAlchemyError)  # what a store that is not there raises
 
 
 def default_tracking_uri(bundle_root: str | Path) -> str:
@@ -38,6 +38,9 @@ class RunStore:
         experiment: name of the experiment, made if it is not there.
         name: name of a new run; one in use gets a number.
         previous: id of the run to go on with; if it was deleted, a new run points to it.
+
+    Raises:
+        PermissionError: the SQLite file cannot be written.
     """
 
     def __init__(self, uri: str, *, experiment: str, name: str, previous: str | None) -> None:
@@ -45,18 +48,20 @@ class RunStore:
         self.best: dict[str, float] = {}  # best value by key metric, of the earlier run too
         self._uri, self._experiment, self._previous = uri, experiment, previous
         self._monai: MLFlowHandler | None = None
+        if uri.startswith("sqlite:///"):
+            _make_writable(Path(uri.removeprefix("sqlite:///")))
 
     def open(self) -> tuple[mlflow.MlflowClient, str]:
         """Give the client and the run's id."""
         # MLflow's own defaults hold a training for many minutes when a server is gone.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        if self._uri.startswith("sqlite:///"):
-            _make_writable(Path(self._uri.removeprefix("sqlite:///")))
         # MONAI's handler puts artifacts beside a SQLite file, and lets processes make one experiment together.
         self._monai = MLFlowHandler(self._uri, experiment_name=self._experiment)
         self._monai._set_experiment()
-        client, tags = self._monai.client, {}
+        client, experiment = self._monai.client, self._monai.experiment
+        tags: dict[str, str] = {}
+        assert experiment is not None
         if self._previous is not None:
             try:
                 return client, self._reopen(client, self._previous)
@@ -66,11 +71,11 @@ class RunStore:
                 logger.warning("MLflow has no run %s to resume; training goes on in a new run.", self._previous)
                 tags = {"resumed_from_run_id": self._previous}
         wanted = self.name = re.sub(r"[^\w.+ -]+", "-", self.name)
-        experiment, number = self._monai.experiment.experiment_id, 1
-        while client.search_runs([experiment], f"attributes.run_name = '{self.name}'", max_results=1):
+        number = 1
+        while client.search_runs([experiment.experiment_id], f"attributes.run_name = '{self.name}'", max_results=1):
             number += 1
             self.name = f"{wanted}-{number}"
-        return client, client.create_run(experiment, run_name=self.name, tags=tags).info.run_id
+        return client, client.create_run(experiment.experiment_id, run_name=self.name, tags=tags).info.run_id
 
     def _reopen(self, client: mlflow.MlflowClient, run_id: str) -> str:
         run = client.get_run(run_id)
@@ -94,10 +99,10 @@ def refused(error: MlflowException) -> bool:
 
 
 def what_failed(uri: str, error: Exception) -> str:
-    """From an error of MLflow to one line with the store's URI, and without its password."""
+    """From an error of MLflow to one sentence with the store's URI, and without its password."""
     public = without_credentials(uri)
     reason = str(error).replace(urlsplit(uri).netloc, urlsplit(public).netloc).partition("\n")[0][:200]
-    return f"{public} cannot be used ({type(error).__name__}: {reason})"
+    return f"The MLflow store {public} cannot be used ({type(error).__name__}: {reason}); start it or give another."
 
 
 def _make_writable(database: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import math
 import os
 import re
@@ -29,12 +28,14 @@ from clinbundles.transforms.datalist import (
     SECTIONS,
     Contents,
     Record,
+    datalist_as_json,
     inspect,
     join_groups,
     near_duplicates,
     pair_by_name,
     read_official_split,
     split_groups,
+    write_atomically,
 )
 
 FLAGS = """Args:
@@ -93,7 +94,7 @@ def command(layout: Callable[[Path], DataSet]) -> Callable[..., None]:
         content = prepare(
             layout(root), root=root, ratios=shares, seed=seed, split=split, skip_bad=skip_bad, observers=observers
         )
-        _write_atomically(target, _as_json(content))
+        write_atomically(target, datalist_as_json(content))
         print(f"wrote {target}")
 
     run.__name__, run.__doc__ = layout.__name__, f"{layout.__doc__}\n\n{FLAGS}"
@@ -333,26 +334,6 @@ def _report(by_section: Mapping[str, list[dict[str, Any]]], *, observers: Sequen
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _as_json(content: dict[str, Any]) -> str:
-    """Datalist as JSON with one item a line."""
-    entries = []
-    for key, value in content.items():
-        text = json.dumps(value)
-        if key in SECTIONS:
-            text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
-        entries.append(f"  {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

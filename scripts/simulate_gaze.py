@@ -6,7 +6,6 @@ import csv as csv_format
 import hashlib
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clinbundles.transforms.datalist import SECTIONS, datalist_as_json, write_atomically
 from clinbundles.transforms.gaze_simulator import PROFILES, simulate_fixations
 
-SECTIONS = ("training", "validation", "test")
 SACCADE_MS = 40.0
 CSV_COLUMNS = (
     "IMAGE",
@@ -93,7 +92,7 @@ def simulate_gaze(
         for number, path in enumerate(_table_paths(Path(str(csv)), observers)):
             _write_table(path, rows[number])
     target = source if output is None else Path(str(output))
-    _write_atomically(target, _as_json(content))
+    write_atomically(target, datalist_as_json(content))
     print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(sections)}: {target}")
 
 
@@ -201,29 +200,7 @@ def _write_table(path: Path, rows: list[list[Any]]) -> None:
         raise ValueError(f"--csv names images by file name, and {twice} occurs more than once in the datalist")
     table = io.StringIO()
     csv_format.writer(table, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
-    _write_atomically(path, table.getvalue())
-
-
-def _as_json(content: dict[str, Any]) -> str:
-    """Datalist as JSON with one item a line: fixations would otherwise take five lines each."""
-    entries = []
-    for key, value in content.items():
-        text = json.dumps(value)
-        if key in SECTIONS:
-            text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
-        entries.append(f"  {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(entries) + "\n}\n"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder {path.parent} does not exist, so {path.name} cannot be written there")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, table.getvalue())
 
 
 if __name__ == "__main__":

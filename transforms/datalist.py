@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -212,3 +215,30 @@ def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
     if unknown:
         raise ValueError(f"{folder}: {len(unknown)} listed images are not there, the first is {unknown[0]}.")
     return sections
+
+
+def datalist_as_json(content: Mapping[str, Any]) -> str:
+    """Datalist in, JSON with one item a line out: fixations would otherwise take five lines each."""
+    entries = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if key in SECTIONS:
+            text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
+        entries.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, complete or not at all.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist, so {path.name} cannot be written there")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

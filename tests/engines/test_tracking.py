@@ -1,5 +1,6 @@
 """Real engines, real SQLite stores, one real MLflow server."""
 
+import contextlib
 import inspect
 import json
 import logging
@@ -21,18 +22,10 @@ from ignite.metrics import Average
 from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import MLFlowHandler, StatsHandler, ValidationHandler
+from monai.handlers import StatsHandler, ValidationHandler
 
-from clinbundles.engines.tracking import (
-    TrackingHandler,
-    default_tracking_uri,
-    describe_datalist,
-    knobs,
-    losses_of,
-    scalars,
-    scrub,
-    without_credentials,
-)
+from clinbundles.engines import run_record
+from clinbundles.engines.tracking import Terminated, TrackingHandler
 
 ROOT = Path(__file__).parents[2]
 # MLflow's queries use an option that SQLAlchemy gives up, and its pools are closed by the garbage collector.
@@ -49,15 +42,58 @@ def _quiet(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setattr(run_record, "FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    client = mlflow.MlflowClient(f"sqlite:///{path}")
-    client.search_experiments()
-    client._tracking_client.store._dispose_engine()
-    return path
+def template(request, tmp_path_factory):
+    """An empty MLflow database; making one takes seconds, so it is kept between test runs."""
+    kept = request.config.cache.mkdir("mlflow") / f"{mlflow.__version__}.db"
+    if not kept.is_file():
+        path = tmp_path_factory.mktemp("template") / "mlflow.db"
+        client = mlflow.MlflowClient(f"sqlite:///{path}")
+        client.search_experiments()
+        client._tracking_client.store._dispose_engine()
+        shutil.copyfile(path, kept.with_suffix(f".{os.getpid()}"))
+        os.replace(kept.with_suffix(f".{os.getpid()}"), kept)
+    return kept
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(template, tmp_path_factory):
+    """Starts a real MLflow server, which takes seconds to answer, while the other tests run."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copyfile(template, folder / "mlflow.db")
+    address, store = f"http://127.0.0.1:{(port := free_port())}", f"sqlite:///{folder / 'mlflow.db'}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | quiet, cwd=folder, start_new_session=True
+        )
+
+    def wait():
+        for _ in range(400):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
+                return address, store
+            assert process.poll() is None, (folder / "log.txt").read_text()
+            time.sleep(0.3)
+        raise TimeoutError((folder / "log.txt").read_text())
+
+    def kill():
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    yield wait, kill
+    kill()
 
 
 @pytest.fixture
@@ -364,13 +400,7 @@ def test_only_rank_zero_tracks(handler, monkeypatch, tmp_path):
 
 def test_a_folder_as_store_is_one_clear_error(handler, tmp_path):
     with pytest.raises(ValueError, match="Use a SQLite URI"):
-        handler(tracking_uri=str(tmp_path / "mlruns"))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        trainer([handler(kind="training", tracking_uri=str(tmp_path / "mlruns"))]).run()
 
 
 def test_a_server_that_never_answered_is_an_early_error_or_one_warning(handler, tmp_path, caplog):
@@ -378,10 +408,10 @@ def test_a_server_that_never_answered_is_an_early_error_or_one_warning(handler, 
     with pytest.raises(ConnectionError, match="cannot be used") as caught:
         trainer([handler(kind="training", tracking_uri=nowhere)]).run()
     assert "secret" not in str(caught.value)
-    with caplog.at_level(logging.WARNING, "clinbundles.engines.tracking"):
-        engine = two_epochs(handler, tracking_uri=nowhere, on_unreachable="warn", retry_s=0)
+    with caplog.at_level(logging.WARNING, "clinbundles.engines"):
+        engine = two_epochs(handler, tracking_uri=nowhere, on_unreachable="warn")
         engine.run()
-    ours = [r for r in caplog.records if r.name == "clinbundles.engines.tracking"]
+    ours = [r for r in caplog.records if r.name.startswith("clinbundles.engines")]
     assert len(ours) == 1
     assert engine.state.epoch == 2
     assert [m["values"]["val_dice"] for m in lines(tmp_path / "out", "metrics") if "val_dice" in m["values"]] == [
@@ -391,19 +421,13 @@ def test_a_server_that_never_answered_is_an_early_error_or_one_warning(handler, 
     assert json.loads((tmp_path / "out" / "run.json").read_text())["run_id"] is None
 
 
-def test_a_database_that_cannot_be_written_is_one_clear_error(handler, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PermissionError, match="cannot be written; give another --tracking_uri"):
-        handler(tracking_uri=f"sqlite:///{tmp_path / 'file' / 'x.db'}")
-
-
 def test_without_any_client_the_local_record_is_complete(handler, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no driver")
 
     monkeypatch.setattr(mlflow, "MlflowClient", fail)
     with pytest.raises(ConnectionError, match="--on_unreachable warn"):
-        handler()
+        trainer([handler(kind="training")]).run()
     trainer([handler(kind="training", on_unreachable="warn")]).run()
     assert lines(tmp_path / "out", "status")[0]["values"] == {"status": "FINISHED"}
     assert len([m for m in lines(tmp_path / "out", "metrics") if "train_loss" in m["values"]]) == 8
@@ -419,89 +443,22 @@ def test_values_that_waited_arrive_when_the_store_is_back(handler, runs, monkeyp
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", flaky)
-    two_epochs(handler, retry_s=0).run()
+    two_epochs(handler).run()
     client, (run,) = runs()
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 8
     assert run.data.params["max_epochs"] == "2"
-    assert [r.levelname for r in caplog.records if r.name == "clinbundles.engines.tracking"].count("WARNING") == 1
+    assert [r.levelname for r in caplog.records if r.name.startswith("clinbundles.engines")].count("WARNING") == 1
 
 
-@pytest.fixture(scope="session")
-def server(template, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copyfile(template, folder / "mlflow.db")
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    options = ["--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
-    store = f"sqlite:///{folder / 'mlflow.db'}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, *options]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=os.environ | quiet, cwd=folder, start_new_session=True
-        )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2):
-                break
-        except OSError:
-            assert process.poll() is None, (folder / "log.txt").read_text()
-            time.sleep(0.3)
-
-    def kill():
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    yield address, store, kill
-    kill()
-
-
-def test_a_server_killed_mid_run_costs_one_warning_and_no_value(handler, runs, server, tmp_path, caplog):
-    address, store, kill = server
-
-    class KillServer:
-        def attach(self, engine):
-            engine.add_event_handler(Events.EPOCH_STARTED(once=3), lambda _: kill())
-
-    tracked = handler(kind="training", tracking_uri=address, retry_s=0)
-    engine = trainer([KillServer(), tracked], epochs=5)
-    began = time.monotonic()
-    engine.run()
-    assert time.monotonic() - began < 30
-    assert engine.state.epoch == 5
-    losses = [m["step"] for m in lines(tmp_path / "out", "metrics") if "train_loss" in m["values"]]
-    assert losses == list(range(1, 21))
-    warnings = [r for r in caplog.records if r.name == "clinbundles.engines.tracking" and r.levelname == "WARNING"]
-    assert len(warnings) == 1
-    assert "run_record.jsonl" in warnings[0].getMessage()
-    client, (run,) = runs(store)
-    assert max(m.step for m in client.get_metric_history(run.info.run_id, "train_loss")) == 8
-    assert run.info.run_id == json.loads((tmp_path / "out" / "run.json").read_text())["run_id"]
-
-
-CHILD = """
-import sys, time, torch
-sys.path.insert(0, {tests!r})
-from test_tracking import trainer
-from clinbundles.engines.tracking import TrackingHandler
-from ignite.engine import Events
-engine = trainer([TrackingHandler({bundle!r}, {out!r}, tracking_uri={uri!r}, kind="training")], epochs=1000)
-engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: (print("alive", flush=True), time.sleep(0.05)))
-engine.run()
-"""
-
-
-def test_sigterm_ends_the_process_and_marks_the_run_failed(bundle, uri, runs, tmp_path):
-    code = CHILD.format(tests=str(Path(__file__).parent), bundle=str(bundle), out=str(tmp_path / "out"), uri=uri)
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert child.stdout is not None
-    assert "alive" in child.stdout.readline()
-    child.terminate()
-    child.communicate(timeout=60)
-    assert child.returncode == 128 + signal.SIGTERM
+def test_sigterm_unwinds_the_training_and_marks_its_run_failed(handler, runs):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    engine = trainer([handler(kind="training")], epochs=1000)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Terminated) as caught:
+        engine.run()
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     _, (run,) = runs()
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", "Terminated")
 
@@ -602,18 +559,13 @@ def test_the_shipped_settings_track_a_bundle_and_its_evaluation(bundle, uri, run
 
 def test_the_shipped_settings_give_each_handler_only_arguments_it_has_and_every_key_a_value():
     configs = json.loads((ROOT / "mlflow" / "tracking.json").read_text())["configs"]
-    known = set(inspect.signature(TrackingHandler).parameters) | set(inspect.signature(MLFlowHandler).parameters)
+    known = inspect.signature(TrackingHandler).parameters.keys()
     for name in ("trainer", "validator", "evaluator"):
         arguments = {key: value for key, value in configs[name].items() if not key.startswith("_")}
         assert arguments.keys() <= known
         references = {str(value)[1:] for value in arguments.values() if str(value).startswith("@")}
         assert references <= configs.keys() | {"bundle_root"}
     assert not list((ROOT / "mlflow").glob("*.py"))
-
-
-def test_bundles_of_a_clone_share_a_database_and_a_bundle_elsewhere_has_its_own(tmp_path):
-    assert default_tracking_uri(ROOT / "bundles" / "any") == f"sqlite:///{ROOT.as_posix()}/runs/mlflow.db"
-    assert default_tracking_uri(tmp_path / "b") == f"sqlite:///{tmp_path.as_posix()}/b/runs/mlflow.db"
 
 
 def test_a_clone_may_lie_in_a_folder_with_a_space(handler, tmp_path, template):
@@ -626,33 +578,25 @@ def test_a_clone_may_lie_in_a_folder_with_a_space(handler, tmp_path, template):
     assert store.stat().st_size >= size
 
 
-def test_a_config_loses_paths_credentials_and_lists_of_data():
-    config = {"a": ["/home/doe/w.pt", {"b": "C:\\doe\\x.png"}], "data": [{"image": "doe.png"}], "u": "http://d:p@h/x"}
-    assert scrub(config) == {"a": ["w.pt", {"b": "x.png"}], "data": "1 items left out", "u": "http://h/x"}
-    assert config["u"] == "http://d:p@h/x"
-    assert without_credentials("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
+def test_a_server_killed_mid_run_costs_one_warning_and_no_value(handler, runs, server, tmp_path, caplog):
+    wait, kill = server
+    address, store = wait()
 
+    class KillServer:
+        def attach(self, engine):
+            engine.add_event_handler(Events.EPOCH_STARTED(once=3), lambda _: kill())
 
-def test_knobs_are_scalars_and_plain_lists_but_not_components():
-    config = {"lr": "$1e-3 * 2", "net": "$@net_def", "also": "@lr", "flag": True, "none": None, "run": ["$1"], "d": {}}
-    assert knobs(config) == {"lr": "$1e-3 * 2", "flag": "True", "none": "None"}
-
-
-def test_losses_and_metrics_of_any_shape_become_numbers():
-    assert losses_of([{"g_loss": 1.0, "pred": 2.0}, {"g_loss": 1.0}]) == {"train_g_loss": 1.0}
-    assert losses_of(torch.ones(2)) == {}
-    nested = {
-        "a": torch.tensor([0.5]),
-        "b": torch.tensor([1.0, 2.0]),
-        "c": {"d": 3},
-        "text": "x",
-        "big": torch.ones(99),
-    }
-    assert scalars(nested) == {"a": 0.5, "b_0": 1.0, "b_1": 2.0, "d": 3.0}
-
-
-def test_a_datalist_that_is_not_json_is_named(tmp_path):
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ValueError, match=r"bad\.json is not JSON"):
-        describe_datalist(tmp_path / "bad.json")
-    assert describe_datalist(None) == describe_datalist(tmp_path / "absent.json") == ({}, {})
+    tracked = handler(kind="training", tracking_uri=address)
+    engine = trainer([KillServer(), tracked], epochs=5)
+    began = time.monotonic()
+    engine.run()
+    assert time.monotonic() - began < 30
+    assert engine.state.epoch == 5
+    losses = [m["step"] for m in lines(tmp_path / "out", "metrics") if "train_loss" in m["values"]]
+    assert losses == list(range(1, 21))
+    warnings = [r for r in caplog.records if r.name.startswith("clinbundles.engines") and r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "run_record.jsonl" in warnings[0].getMessage()
+    client, (run,) = runs(store)
+    assert max(m.step for m in client.get_metric_history(run.info.run_id, "train_loss")) == 8
+    assert run.info.run_id == json.loads((tmp_path / "out" / "run.json").read_text())["run_id"]
