@@ -13,35 +13,24 @@ import itertools
 import json
 import os
 import re
+import shlex
+import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fire
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import mlflow
-import numpy as np
 import pandas as pd
+import torch
 from monai.bundle import run as run_bundle
-from scipy import stats
 
-from clinbundles.engines.tracking import default_tracking_uri
+from clinbundles.engines.grid_tables import Cell, as_markdown, as_results, plot, summarise
+from clinbundles.engines.run_facts import describe_datalist, environment
+from clinbundles.engines.run_store import RunStore, default_tracking_uri
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training and its evaluation."""
-
-    row: str
-    column: str
-    seed: int
-    folder: Path
+_PLACES = ("dataset_dir", "datalist")
 
 
 def parse_numbers(text: Any) -> list[str]:
@@ -75,11 +64,10 @@ def run_cell(bundle: Path, plan: dict, knobs: dict[str, Any], folder: Path, trac
     folder.mkdir(parents=True, exist_ok=True)
     common = {"bundle_root": str(bundle), "ckpt_dir": str(folder), **knobs, **tracking}
     configs = {stage: [str(bundle / "configs" / f) for f in files] for stage, files in plan["configs"].items()}
-    trained = folder / "trained"
-    if not trained.is_file():
-        resume = (folder / "last.pt").is_file()
-        run_bundle(config_file=configs["train"], output_dir=str(folder), resume=resume, **common)
-        trained.touch()
+    last = folder / "last.pt"
+    epochs_done = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
+    if epochs_done < knobs["max_epochs"]:
+        run_bundle(config_file=configs["train"], output_dir=str(folder), resume=epochs_done > 0, **common)
     run_bundle(config_file=configs["evaluate"], output_dir=str(folder / "test"), **common)
     table = pd.read_csv(folder / "test" / "per_image.csv")
     metrics = {t["metric"]: float(table[t["metric"]].mean()) for t in plan["tables"].values()}
@@ -90,148 +78,21 @@ class GridRun:
     """The MLflow run that holds a grid together: its cells are nested in it, its tables are its artifacts."""
 
     def __init__(self, bundle: str, scale: str, output: Path, tracking_uri: str | None) -> None:
-        self.uri = (
-            tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(ROOT / "bundles" / bundle)
-        )
+        default = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(ROOT / "bundles" / bundle)
+        self.uri = tracking_uri or default
         output.mkdir(parents=True, exist_ok=True)
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self.client = mlflow.MlflowClient(self.uri)
         remembered = output / "grid.json"
-        if remembered.is_file():
-            self.run_id = json.loads(remembered.read_text())["run_id"]
-            self.client.update_run(self.run_id, "RUNNING")
-            return
-        experiment = self.client.get_experiment_by_name(bundle)
-        experiment_id = experiment.experiment_id if experiment else self._create_experiment(bundle)
-        run = self.client.create_run(experiment_id, run_name=f"reproduce_{scale}_{output.name}", tags={"kind": "grid"})
-        self.run_id = run.info.run_id
-        write_text_atomically(json.dumps({"run_id": self.run_id, "tracking_uri": self.uri}), remembered)
-
-    def _create_experiment(self, name: str) -> str:
-        place = None
-        if self.uri.startswith("sqlite:///"):
-            place = (Path(self.uri.removeprefix("sqlite:///")).parent / "mlruns").as_uri()
-        return self.client.create_experiment(name, artifact_location=place)
+        previous = json.loads(remembered.read_text())["run_id"] if remembered.is_file() else None
+        store = RunStore(self.uri, experiment=bundle, name=f"reproduce_{scale}", previous=previous)
+        self.client, self.run_id = store.open()
+        self.client.set_tag(self.run_id, "kind", "grid")
+        write_text_atomically(json.dumps({"run_id": self.run_id}), remembered)
 
     def finish(self, tables: list[Path], status: str) -> None:
         """Keep the tables as artifacts and close the run."""
+        self.client.set_terminated(self.run_id, status)
         for path in tables:
             self.client.log_artifact(self.run_id, str(path))
-        self.client.set_terminated(self.run_id, status)
-
-
-def summarise(plan: dict, tables: list[str], cells: list[Cell], paired_with: str) -> pd.DataFrame:
-    """One line a table, row and column: mean, spread over seeds, difference to the first column with its interval.
-
-    The difference is taken image by image (each image's metric averaged over the seeds first); the interval is the 95 %
-    percentile bootstrap over the images. It covers the choice of test images, not of seeds: those are the std column.
-    """
-    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
-    lines = []
-    for number in tables:
-        table = plan["tables"][number]
-        images: dict[tuple, pd.DataFrame] = {}
-        for cell in cells:
-            values = pd.read_csv(cell.folder / "test" / "per_image.csv").set_index("image")[table["metric"]]
-            key = (cell.row, cell.column)
-            images[key] = pd.concat([images.get(key), values.rename(cell.seed)], axis=1)
-        for (row, column), per_image in images.items():
-            over_seeds = per_image.mean()
-            published = table["published"].get(row, [None] * 9)[plan["columns"][column_name].index(column)]
-            line = {
-                "table": number,
-                "metric": table["title"],
-                row_name: row,
-                column_name: column,
-                "published": published,
-                "mean": over_seeds.mean(),
-                "std": over_seeds.std(ddof=1) if len(over_seeds) > 1 else None,
-                "seeds": len(over_seeds),
-                "images": len(per_image),
-            }
-            if column != paired_with and (row, paired_with) in images:
-                difference = (per_image.mean(axis=1) - images[row, paired_with].mean(axis=1)).to_numpy()
-                interval = stats.bootstrap(
-                    (difference,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
-                ).confidence_interval
-                line |= {"difference": difference.mean(), "low": interval.low, "high": interval.high}
-            lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def as_markdown(plan: dict, summary: pd.DataFrame, heading: str) -> str:
-    """The summary as one Markdown table a published table."""
-    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
-    columns = list(dict.fromkeys(summary[column_name]))
-    text = [heading, ""]
-    for number, table in summary.groupby("table", sort=False):
-        text += [f"### Table {number}: {table['metric'].iloc[0]}", ""]
-        head = [row_name]
-        for column in columns:
-            head += [f"{column} (paper)", f"{column} (here)"]
-        head += [f"{c} − {columns[0]} [95 % CI]" for c in columns[1:]]
-        text += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        for row, group in table.groupby(row_name, sort=False):
-            cells = {c: values.iloc[0] for c, values in group.groupby(column_name)}
-            line = [str(row)]
-            for column in columns:
-                line += [_published(cells.get(column)), _mean_and_spread(cells.get(column))]
-            line += [_difference(cells.get(column)) for column in columns[1:]]
-            text.append("| " + " | ".join(line) + " |")
-        text.append("")
-    return "\n".join(text + [f"- {note}" for note in plan.get("notes", [])]) + "\n"
-
-
-def _published(cell: pd.Series | None) -> str:
-    return "–" if cell is None or pd.isna(cell["published"]) else f"{cell['published']:.4f}"
-
-
-def _mean_and_spread(cell: pd.Series | None) -> str:
-    if cell is None:
-        return "–"
-    return f"{cell['mean']:.4f}" + ("" if pd.isna(cell["std"]) else f" ± {cell['std']:.4f}")
-
-
-def _difference(cell: pd.Series | None) -> str:
-    if cell is None or pd.isna(cell.get("difference")):
-        return "–"
-    return f"{cell['difference']:+.4f} [{cell['low']:+.4f}, {cell['high']:+.4f}]"
-
-
-def plot(plan: dict, summary: pd.DataFrame, heading: str, path: Path) -> None:
-    """Bars of the measured means (spread over seeds as whiskers) and the published figures as diamonds."""
-    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
-    tables = list(summary.groupby("table", sort=False))
-    rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
-    figure, axes = plt.subplots(1, len(tables), figsize=(max(4, 1.2 + len(rows)) * len(tables), 4.4), squeeze=False)
-    width = 0.8 / len(columns)
-    for axis, (number, table) in zip(axes[0], tables, strict=True):
-        for k, column in enumerate(columns):
-            part = table[table[column_name] == column].set_index(row_name).reindex(rows)
-            place = np.arange(len(rows)) + (k - (len(columns) - 1) / 2) * width
-            spread = part["std"].astype(float).fillna(0)
-            axis.bar(
-                place, part["mean"].astype(float), width * 0.92, yerr=spread, label=column, color=f"C{k}", capsize=2
-            )
-            axis.plot(
-                place,
-                part["published"].astype(float),
-                "D",
-                color="black",
-                markersize=3.5,
-                label="paper" if k == 0 else None,
-            )
-        axis.set(title=f"Table {number}: {table['metric'].iloc[0]}", xticks=range(len(rows)), ylim=(0, 1))
-        axis.set_xticklabels(rows, rotation=30, ha="right")
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.93), ncol=len(labels), frameon=False)
-    figure.suptitle(heading, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.88))
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def reproduce(
@@ -300,35 +161,55 @@ def reproduce(
         settings_file = tracking or str(ROOT / "mlflow" / "tracking.json")
         arguments = {"tracking": settings_file, "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
     jobs = [
-        (
-            bundle_dir,
-            plan,
-            {row_name: c.row, column_name: c.column, "seed": c.seed, **settings},
-            c.folder,
-            arguments,
-        )
+        (bundle_dir, plan, {row_name: c.row, column_name: c.column, "seed": c.seed, **settings}, c.folder, arguments)
         for c in cells
     ]
     failed = _run_here(jobs) if cluster is None else _run_on_cluster(jobs, cluster, output / "jobs")
     finished = [c for c in cells if (c.folder / "result.json").is_file()]
     if not finished:
         raise SystemExit(f"no cell finished; see {output}.")
-
-    shown = {k: Path(v).name if isinstance(v, str) else v for k, v in settings.items()}
-    heading = f"{bundle}, scale {scale}: " + ", ".join(f"{k} {v}" for k, v in shown.items())
     summary = summarise(plan, numbers, finished, chosen_columns[0])
-    summary.to_csv(output / "tables.csv", index=False)
-    markdown = as_markdown(plan, summary, heading)
-    write_text_atomically(markdown, output / "tables.md")
-    plot(plan, summary, heading, output / "tables.png")
+    written = write_tables(plan, summary, provenance(bundle_dir, scale, settings), output)
     if grid is not None:
-        grid.finish([output / f"tables.{kind}" for kind in ("md", "csv", "png")], "FAILED" if failed else "FINISHED")
-    print(markdown)
-    print(f"tables.md, tables.csv and tables.png: {output}")
+        grid.finish(written, "FAILED" if failed else "FINISHED")
+    print((output / "tables.md").read_text())
+    print(f"{', '.join(path.name for path in written)}: {output}")
     if failed:
-        raise SystemExit(
-            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}. The same command retries them."
-        )
+        names = ", ".join(failed)
+        raise SystemExit(f"{len(failed)} of {len(cells)} cells failed: {names}. The same command retries them.")
+
+
+def provenance(bundle_dir: Path, scale: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where figures come from: command, data with its hash, split, gaze, hardware, scale. No folder names."""
+    dataset_dir = settings.get("dataset_dir", bundle_dir / "samples")
+    params, tags = describe_datalist(settings.get("datalist", Path(dataset_dir) / "datalist.json"))
+    facts = environment()
+    gpu, cpu = facts["env.gpu"], f"{facts['env.cpu']}, {facts['env.threads']} threads"
+    words = [Path(w).name if Path(w).is_absolute() else w for w in sys.argv[1:]]
+    return {
+        "command": shlex.join(["python", "scripts/reproduce.py", *words]),
+        "data": f"{params.get('data_name', 'unknown')}, sha256 {params.get('data_sha256', 'unknown')[:12]}",
+        "split": "/".join(params.get(f"n_{part}", "0") for part in ("training", "validation", "test"))
+        + f" images, seed {params.get('data_seed', 'unknown')}, figures on test",
+        "gaze": tags.get("gaze_source", "none"),
+        "hardware": cpu if gpu == "none" else gpu,
+        "scale": scale + ": " + ", ".join(f"{k} {_short(v)}" for k, v in settings.items() if k not in _PLACES),
+    }
+
+
+def write_tables(plan: dict, summary: pd.DataFrame, source: dict[str, Any], output: Path) -> list[Path]:
+    """Write tables.md, tables.csv, tables.png and results.json (entries for the metadata); return the paths."""
+    heading = f"{source['data']}; {source['split']}; gaze: {source['gaze']}; {source['hardware']}; {source['scale']}"
+    summary.to_csv(output / "tables.csv", index=False)
+    write_text_atomically(as_markdown(plan, summary, heading), output / "tables.md")
+    plot(plan, summary, heading, output / "tables.png")
+    results = as_results(plan, summary, source)
+    write_text_atomically(json.dumps(results, indent=4, ensure_ascii=False), output / "results.json")
+    return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]
+
+
+def _short(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) else value
 
 
 def _choose(wanted: Any, known: list[str], name: str) -> list[str]:
@@ -367,4 +248,5 @@ def _run_on_cluster(jobs: list[tuple], cluster: str, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    matplotlib.use("Agg")
     fire.Fire(reproduce)
