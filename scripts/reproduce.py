@@ -26,7 +26,7 @@ import torch
 from monai.bundle import run as run_bundle
 
 from clinbundles.engines.grid_tables import Cell, as_markdown, as_results, plot, summarise
-from clinbundles.engines.run_facts import describe_datalist, environment
+from clinbundles.engines.run_facts import describe_datalist, environment, scrub
 from clinbundles.engines.run_store import RunStore, default_tracking_uri
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,7 +169,8 @@ def reproduce(
     if not finished:
         raise SystemExit(f"no cell finished; see {output}.")
     summary = summarise(plan, numbers, finished, chosen_columns[0])
-    written = write_tables(plan, summary, provenance(bundle_dir, scale, settings), output)
+    source = provenance(bundle_dir, scale, settings) | {"seeds": sorted({c.seed for c in finished})}
+    written = write_tables(plan, summary, source, output)
     if grid is not None:
         grid.finish(written, "FAILED" if failed else "FINISHED")
     print((output / "tables.md").read_text())
@@ -185,7 +186,7 @@ def provenance(bundle_dir: Path, scale: str, settings: dict[str, Any]) -> dict[s
     params, tags = describe_datalist(settings.get("datalist", Path(dataset_dir) / "datalist.json"))
     facts = environment()
     gpu, cpu = facts["env.gpu"], f"{facts['env.cpu']}, {facts['env.threads']} threads"
-    words = [Path(w).name if Path(w).is_absolute() else w for w in sys.argv[1:]]
+    words = [str(scrub(word)) for word in sys.argv[1:]]
     return {
         "command": shlex.join(["python", "scripts/reproduce.py", *words]),
         "data": f"{params.get('data_name', 'unknown')}, sha256 {params.get('data_sha256', 'unknown')[:12]}",
