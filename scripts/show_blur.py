@@ -50,11 +50,11 @@ def show_blur(
     for x, y, duration_ms in np.concatenate(as_observers(chosen["fixations"])):
         axes[0].plot(x * width, y * height, "o", mec="cyan", mfc="none", ms=duration_ms**0.5 / 3)
     axes[0].set_title(f"fixations ({chosen.get('gaze_source', 'source unknown').split(':')[0]})")
-    axes[1].imshow(attention[0], cmap="gray", vmin=0, vmax=1)
+    axes[1].imshow(np.asarray(attention[0]), cmap="gray", vmin=0, vmax=1)
     axes[1].set_title("attention p")
-    axes[2].imshow(positive.permute(1, 2, 0).clamp(0, 1))
+    axes[2].imshow(np.asarray(positive.permute(1, 2, 0).clamp(0, 1)))
     axes[2].set_title(f"positive: σ = {sigma_base:g} + {weight:g} (1 − p)")
-    axes[3].imshow(reverse.permute(1, 2, 0).clamp(0, 1))
+    axes[3].imshow(np.asarray(reverse.permute(1, 2, 0).clamp(0, 1)))
     axes[3].set_title(f"reverse: σ = {weight:g} − {weight:g} (1 − p)")
     for axis in axes:
         axis.axis("off")

@@ -100,3 +100,23 @@ def test_two_processes_train_together(bundle: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "model.pt").is_file()
+
+
+def test_every_other_overlay_trains_a_step(bundle: Path, tmp_path: Path) -> None:
+    overlays = []
+    for path in sorted((bundle / "configs").glob("*.json")):
+        says_so = "overlay on train.json" in json.loads(path.read_text()).get("_desc_", "").lower()
+        if says_so and path.name not in ("evaluate.json", "multi_gpu_train.json"):
+            overlays.append(path.name)
+    for name in overlays:
+        sized_by_overlay = json.loads((bundle / "configs" / name).read_text()).keys() - {"image_size"}
+        sizes = {k: v for k, v in small(bundle, "train.json").items() if k not in sized_by_overlay} | {"batch_size": 16}
+        run_bundle(
+            config_file=files(bundle, "train.json", name),
+            bundle_root=str(bundle),
+            ckpt_dir=str(tmp_path / name),
+            output_dir=str(tmp_path / name),
+            logging_file=False,
+            **sizes,
+        )
+        assert (tmp_path / name / "model.pt").is_file()
