@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +130,9 @@ def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) 
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.93), ncol=len(labels), frameon=False)
-    figure.suptitle(heading, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.88))
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
+    figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.86))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
