@@ -1,5 +1,6 @@
 """What every bundle must keep, whatever its method: found by glob, nothing listed by hand."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -137,6 +138,8 @@ def test_shipped_weights_load_strictly_and_without_pickled_code(bundle: Path) ->
         assert (bundle / "large_files.yml").is_file() or not load(bundle / "configs/metadata.json")["results"]
         pytest.skip(f"{bundle.name} ships no weights")
     assert weights.stat().st_size <= 60e6
+    described = load(bundle / "configs/metadata.json").get("weights", {})
+    assert described.get("sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
     network = workflow(bundle, ["inference.json"], device="cpu").parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(weights, weights_only=True))
 
