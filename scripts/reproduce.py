@@ -28,6 +28,7 @@ from monai.bundle import run as run_bundle
 from clinbundles.engines.grid_tables import Cell, as_markdown, as_results, plot, summarise
 from clinbundles.engines.run_facts import describe_datalist, environment, scrub
 from clinbundles.engines.run_store import RunStore, default_tracking_uri
+from clinbundles.transforms.datalist import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 _PLACES = ("dataset_dir", "datalist")
@@ -44,13 +45,6 @@ def parse_numbers(text: Any) -> list[str]:
         first, last = int(match[1]), int(match[2] or match[1])
         numbers += [str(n) for n in range(first, last + 1)]
     return numbers
-
-
-def write_text_atomically(text: str, path: Path) -> None:
-    """Write ``text`` to ``path``, complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def run_cell(bundle: Path, plan: dict, knobs: dict[str, Any], folder: Path, tracking: dict[str, str]) -> None:
@@ -71,7 +65,7 @@ def run_cell(bundle: Path, plan: dict, knobs: dict[str, Any], folder: Path, trac
     run_bundle(config_file=configs["evaluate"], output_dir=str(folder / "test"), **common)
     table = pd.read_csv(folder / "test" / "per_image.csv")
     metrics = {t["metric"]: float(table[t["metric"]].mean()) for t in plan["tables"].values()}
-    write_text_atomically(json.dumps({"knobs": knobs, "metrics": metrics}, indent=4), result)
+    write_atomically(result, json.dumps({"knobs": knobs, "metrics": metrics}, indent=4))
 
 
 class GridRun:
@@ -86,7 +80,7 @@ class GridRun:
         store = RunStore(self.uri, experiment=bundle, name=f"reproduce_{scale}", previous=previous)
         self.client, self.run_id = store.open()
         self.client.set_tag(self.run_id, "kind", "grid")
-        write_text_atomically(json.dumps({"run_id": self.run_id}), remembered)
+        write_atomically(remembered, json.dumps({"run_id": self.run_id}))
 
     def finish(self, tables: list[Path], status: str) -> None:
         """Keep the tables as artifacts and close the run."""
@@ -202,10 +196,10 @@ def write_tables(plan: dict, summary: pd.DataFrame, source: dict[str, Any], outp
     """Write tables.md, tables.csv, tables.png and results.json (entries for the metadata); return the paths."""
     heading = f"{source['data']}; {source['split']}; gaze: {source['gaze']}; {source['hardware']}; {source['scale']}"
     summary.to_csv(output / "tables.csv", index=False)
-    write_text_atomically(as_markdown(plan, summary, heading), output / "tables.md")
+    write_atomically(output / "tables.md", as_markdown(plan, summary, heading))
     plot(plan, summary, heading, output / "tables.png")
     results = as_results(plan, summary, source)
-    write_text_atomically(json.dumps(results, indent=4, ensure_ascii=False), output / "results.json")
+    write_atomically(output / "results.json", json.dumps(results, indent=4, ensure_ascii=False))
     return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]
 
 
