@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +55,6 @@ class PredictionWriter:
         reader: reads the image file again for the overlay, (H, W, 3).
         pred_key: key of the binary prediction (1, H, W).
         probability_key: key of the probabilities (1, H, W).
-        n_overlays: how many overlays to write at the most; None for all, 0 for none.
-        progress: called with (done, total) after every batch; None for silence.
     """
 
     def __init__(
@@ -67,15 +64,11 @@ class PredictionWriter:
         *,
         pred_key: str = "pred",
         probability_key: str = "probability",
-        n_overlays: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.reader = reader
         self.pred_key = pred_key
         self.probability_key = probability_key
-        self.n_overlays = n_overlays
-        self.progress = progress
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -95,18 +88,15 @@ class PredictionWriter:
         output: Any = engine.state.output  # a list of items: MONAI evaluators decollate
         for item in output:
             self._write_one(item)
-        if self.progress is not None:
-            self.progress(engine.state.iteration, engine.state.epoch_length or 0)
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = Path(item["image"].meta["filename_or_obj"])
         mask = _plane(item[self.pred_key]) > 0.5
         Image.fromarray(mask.astype(np.uint8) * 255).save(self.output_dir / "masks" / f"{path.stem}.png")
-        if self.n_overlays is None or len(self.rows) < self.n_overlays:
-            drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
-            if item.get("label") is not None:  # MONAI sets None where there is none
-                drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
-            Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{path.stem}.png")
+        drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
+        if item.get("label") is not None:  # MONAI sets None where there is none
+            drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
+        Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{path.stem}.png")
         self.rows.append(
             {
                 "image": path.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,9 @@ class _RowMajorReader(ImageReader):
             raise FileNotFoundError(f"{paths[0]}: no such file.")
         return self._decode(paths[0])
 
+    @abstractmethod
     def _decode(self, path: Path) -> np.ndarray:
-        raise NotImplementedError
+        """Decode the file at ``path``, or raise ``ValueError`` naming it and its fault."""
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         """Return the array unchanged with meta data: identity affine, spatial shape (H, W) and the channel axis."""
