@@ -1,0 +1,285 @@
+"""Two-stage segmentation: a first network on the small image, a second one on the windows where the first is unsure."""
+
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.inferers import Inferer
+from torch import nn
+from torch.nn import functional as F
+
+from .network_macs import count_macs
+from .uncertain_windows import (
+    SCORES,
+    add_windows,
+    gather_windows,
+    paste_windows,
+    window_places,
+    window_uncertainty,
+    window_weights,
+)
+
+SELECTORS = ("top_k", "threshold", "budget")
+
+
+class TwoStageSegmenter(nn.Module):
+    """Image (B, C, *S) in, logits (B, O, *S) out; two or three spatial axes of any size.
+
+    The image shrunk by ``scale`` goes through ``low_net``; its probabilities are stretched to full size and cut into
+    ``n_patches`` windows along each axis. The windows in which they are least certain, of all images together, make one
+    batch for ``high_net``, and its result replaces theirs. O = 1 is read as one sigmoid, O > 1 as a softmax with class
+    0 as background. Where a side does not divide into windows that ``high_net`` takes, the image is padded and the
+    result cropped.
+
+    Args:
+        low_net: network of stage 1, giving logits of the size of its input.
+        high_net: network of stage 2; with ``conditioned`` it has O more input channels.
+        scale: factor by which the image is shrunk for stage 1.
+        n_patches: windows along each axis, N_p.
+        n_select: windows refined in each image; None takes the paper's N_p of N_p x N_p (1 in N_p of a volume's), 0
+            leaves stage 1 alone. For ``selector`` "top_k".
+        score: what makes a window uncertain, see :func:`.uncertain_windows.window_uncertainty`: "mean" (paper),
+            "entropy", "margin", "distance" or "boundary".
+        score_on: "probabilities", or "logits" to stretch, score ("mean" only) and paste logits as the authors' code
+            does; it favours confident foreground over confident background.
+        selector: "top_k"; "threshold" refines the windows whose uncertainty is at least ``threshold``, a number of its
+            own in each image; "budget" refines as many windows as ``budget_macs`` allows.
+        threshold: for "threshold"; the paper's |mean - 0.5| <= 0.25 is 0.25.
+        budget_macs: multiply-accumulates of both networks together for one image, for "budget".
+        overlap: share of a window's side that it has in common with the next; 0 (paper) or a value such as 0.5.
+        blend: weights of overlapping windows: "constant" or "gaussian".
+        conditioned: ``high_net`` sees the image's window joined with the stretched stage-1 probabilities.
+        divisor: sides of what the networks take are multiples of this.
+        patch_batch_size: windows at a time in stage 2, to bound memory; None takes all at once.
+
+    Raises:
+        ValueError: an option outside its range; in ``forward``, an empty or integer image, a side that leaves whole
+            windows in the padding, or NaN from stage 1.
+
+    Source: Teixeira e Silva et al., Two-stage Semantic Segmentation in Neural Networks, section 3; finer windows are
+    its future work.
+    """
+
+    def __init__(
+        self,
+        low_net: nn.Module,
+        high_net: nn.Module,
+        *,
+        scale: int = 8,
+        n_patches: int = 4,
+        n_select: int | None = None,
+        score: str = "mean",
+        score_on: str = "probabilities",
+        selector: str = "top_k",
+        threshold: float = 0.25,
+        budget_macs: float | None = None,
+        overlap: float = 0.0,
+        blend: str = "constant",
+        conditioned: bool = False,
+        divisor: int = 32,
+        patch_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("score", score, SCORES),
+            ("score_on", score_on, ("probabilities", "logits")),
+            ("selector", selector, SELECTORS),
+            ("blend", blend, ("constant", "gaussian")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}.")
+        for name, number in (("scale", scale), ("n_patches", n_patches), ("divisor", divisor)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} is {number!r}, expected a whole number of 1 or more.")
+        if n_select is not None and (not isinstance(n_select, int) or n_select < 0):
+            raise ValueError(f"n_select is {n_select!r}, expected None or a whole number of 0 or more.")
+        if patch_batch_size is not None and (not isinstance(patch_batch_size, int) or patch_batch_size < 1):
+            raise ValueError(f"patch_batch_size is {patch_batch_size!r}, expected None or a whole number of 1 or more.")
+        if score_on == "logits" and (score != "mean" or conditioned):
+            raise ValueError(f"score_on='logits' goes with score='mean' and conditioned=False, got score={score!r}.")
+        if selector == "budget" and budget_macs is None:
+            raise ValueError("selector='budget' needs budget_macs.")
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap is {overlap}, expected at least 0 and less than 1.")
+        self.low_net = low_net
+        self.high_net = high_net
+        self.scale = scale
+        self.n_patches = n_patches
+        # TorchScript cannot compare None: -1 is the paper's number, 0 is all windows at once.
+        self.n_select = -1 if n_select is None else n_select
+        self.score = score
+        self.use_logits = score_on == "logits"
+        self.selector = selector
+        self.threshold = float(threshold)
+        self.budget_macs = float(budget_macs or 0)
+        self.overlap = float(overlap)
+        self.blend = blend
+        self.conditioned = conditioned
+        self.divisor = divisor
+        self.patch_batch_size = patch_batch_size or 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the image (B, C, *S), a floating-point tensor as both networks expect it."""
+        if not torch.jit.is_scripting():
+            image = _plain(image)
+        patch, stride, counts = self.windows(image)
+        padded = self._pad(image, patch)
+        result = self.stage_1(padded)
+        chosen = self.choose(padded, result, patch, stride, counts)
+        if chosen.numel() > 0:
+            result = self._refine(padded, result, window_places(chosen, counts), patch, stride)
+        for axis in range(2, image.dim()):
+            result = result.narrow(axis, 0, image.shape[axis])
+        return result if self.use_logits else _logits(result)
+
+    def windows(self, image: torch.Tensor) -> tuple[list[int], list[int], list[int]]:
+        """Image (B, C, *S) in; side of a window, step from window to window, and their number, along each axis, out."""
+        if image.dim() not in (4, 5) or image.numel() == 0 or not image.is_floating_point():
+            raise ValueError(
+                f"image of shape {image.shape} and type {image.dtype}: expected a floating-point (B, C, H, W) or "
+                "(B, C, D, H, W) that is not empty."
+            )
+        patch: list[int] = []
+        stride: list[int] = []
+        counts: list[int] = []
+        for side in image.shape[2:]:
+            length = -(-side // (self.n_patches * self.divisor)) * self.divisor
+            padding = length * self.n_patches - side
+            if padding >= length:
+                raise ValueError(
+                    f"n_patches={self.n_patches} does not fit an image side of {side}: windows are multiples of "
+                    f"{self.divisor} pixels, and {padding // length} of {self.n_patches} would lie outside the image."
+                )
+            step = int(length * (1 - self.overlap) + 0.5)
+            if step < 1 or (length * (self.n_patches - 1)) % step != 0:
+                raise ValueError(
+                    f"overlap={self.overlap}: windows of {length} pixels would not end at the image's edge; 0.5 does."
+                )
+            patch.append(length)
+            stride.append(step)
+            counts.append(length * (self.n_patches - 1) // step + 1)
+        return patch, stride, counts
+
+    def _pad(self, image: torch.Tensor, patch: list[int]) -> torch.Tensor:
+        padding: list[int] = []
+        for axis in range(image.dim() - 1, 1, -1):
+            padding += [0, patch[axis - 2] * self.n_patches - image.shape[axis]]
+        return F.pad(image, padding, mode="replicate") if max(padding) > 0 else image
+
+    def stage_1(self, image: torch.Tensor) -> torch.Tensor:
+        """Image (B, C, *S) in, stage-1 probabilities (logits with ``score_on="logits"``) (B, O, *S) out."""
+        small_size = [max(1, side // self.scale) for side in image.shape[2:]]
+        small = F.interpolate(image, size=small_size, mode="area")
+        padding: list[int] = []
+        for side in small_size[::-1]:
+            padding += [0, -side % self.divisor]
+        logits = self.low_net(F.pad(small, padding, mode="replicate") if max(padding) > 0 else small).float()
+        for k in range(len(small_size)):
+            logits = logits.narrow(2 + k, 0, small_size[k])
+        values = logits if self.use_logits else _probabilities(logits)
+        mode = "bilinear" if image.dim() == 4 else "trilinear"
+        return F.interpolate(values, size=image.shape[2:], mode=mode, align_corners=False)
+
+    def choose(
+        self, image: torch.Tensor, stage_1: torch.Tensor, patch: list[int], stride: list[int], counts: list[int]
+    ) -> torch.Tensor:
+        """Stage-1 map (B, O, *S) in, numbers (K,) of the windows to refine, counted through the whole batch, out."""
+        if self.selector == "top_k" and self.n_select == 0:
+            return torch.zeros([0], dtype=torch.long, device=image.device)
+        uncertainty = window_uncertainty(stage_1, self.score, patch, stride)
+        if not bool(torch.isfinite(uncertainty).all()):
+            raise ValueError("stage 1 gave NaN or infinite values, so its windows cannot be scored.")
+        n_windows = uncertainty.shape[1]
+        if self.selector == "threshold":
+            return torch.nonzero(uncertainty.flatten() >= self.threshold)[:, 0]
+        wanted = self.n_select
+        if wanted < 0:
+            wanted = 1
+            for _ in patch[1:]:
+                wanted *= self.n_patches
+        if self.selector == "budget":
+            wanted = min(self.affordable(image, patch), n_windows)
+        if wanted > n_windows:
+            raise ValueError(f"n_select={wanted}: there are only {n_windows} windows.")
+        first = torch.arange(uncertainty.shape[0], device=uncertainty.device)[:, None] * n_windows
+        return (uncertainty.topk(wanted, dim=1)[1] + first).flatten()
+
+    @torch.jit.unused
+    def affordable(self, image: torch.Tensor, patch: list[int]) -> int:
+        """How many windows of one image can be refined within ``budget_macs``."""
+        small = [-(-(side // self.scale) // self.divisor) * self.divisor for side in image.shape[2:]]
+        n_classes = 1 if self.conditioned else 0
+        stage_1 = count_macs(self.low_net, (1, image.shape[1], *small))
+        each = count_macs(self.high_net, (1, image.shape[1] + n_classes, *patch))
+        if self.budget_macs < stage_1:
+            raise ValueError(f"budget_macs is {self.budget_macs:.4g}, stage 1 alone takes {stage_1:.4g}.")
+        return int((self.budget_macs - stage_1) // each)
+
+    def _refine(
+        self,
+        image: torch.Tensor,
+        stage_1: torch.Tensor,
+        places: list[torch.Tensor],
+        patch: list[int],
+        stride: list[int],
+    ) -> torch.Tensor:
+        """Stage-1 map in, the same with stage 2 in the given windows out; ``stage_1`` is overwritten."""
+        overlapping = stride != patch
+        weights = window_weights(patch, self.blend, image.device)
+        total = torch.zeros_like(stage_1) if overlapping else stage_1
+        covered = torch.zeros_like(stage_1[:, :1]) if overlapping else stage_1
+        size = self.patch_batch_size if self.patch_batch_size > 0 else places[0].numel()
+        for start in range(0, places[0].numel(), size):
+            some = [place[start : start + size] for place in places]
+            seen = gather_windows(image, some, patch, stride)
+            if self.conditioned:
+                seen = torch.cat([seen, gather_windows(stage_1, some, patch, stride).to(seen.dtype)], dim=1)
+            logits = self.high_net(seen).float()
+            values = logits if self.use_logits else _probabilities(logits)
+            if overlapping:
+                add_windows(total, values * weights, some, patch, stride)
+                every = weights.expand([values.shape[0], 1] + patch)  # noqa: RUF005 - TorchScript knows no stars
+                add_windows(covered, every, some, patch, stride)
+            else:
+                paste_windows(total, values, some, patch)
+        return torch.where(covered > 0, total / covered.clamp(min=1e-6), stage_1) if overlapping else total
+
+
+class TwoStageInferer(Inferer):
+    """Two-stage inference for any config: the evaluator's network is stage 2, or both networks are given here.
+
+    Args:
+        low_net: network of stage 1.
+        high_net: network of stage 2; None takes the network that the evaluator hands over.
+        options: as of :class:`TwoStageSegmenter`.
+    """
+
+    def __init__(self, low_net: nn.Module, high_net: nn.Module | None = None, **options: Any) -> None:
+        super().__init__()
+        self.low_net = low_net
+        self.high_net = high_net
+        self.options = options
+        TwoStageSegmenter(low_net, low_net, **options)  # refuse wrong options now, not at the first image
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Image (B, C, *S) in, logits (B, O, *S) out."""
+        if args or kwargs:
+            raise ValueError(f"the networks take the image alone, got {[*args, *kwargs]} too.")
+        high_net = network if self.high_net is None else self.high_net
+        return TwoStageSegmenter(self.low_net, high_net, **self.options)(inputs)
+
+
+def _plain(image: torch.Tensor) -> torch.Tensor:
+    """Tensor without meta data: MetaTensor's bookkeeping costs time at every step and fails on gathered windows."""
+    return image.as_tensor() if isinstance(image, MetaTensor) else image
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def _logits(probabilities: torch.Tensor) -> torch.Tensor:
+    """Probabilities in, logits that give them back out; nearer to 0 and 1 than 1e-6 there is no difference."""
+    if probabilities.shape[1] == 1:
+        return torch.logit(probabilities, eps=1e-6)
+    return probabilities.clamp(min=1e-6).log()
