@@ -2,8 +2,9 @@
 
     python scripts/prepare.py kvasir_seg --dataset_dir DIR --output FILE
 
-A data set is one function under @command: from its folder to the records (image, label, group) of its layout. Run the
-script with --help for the data sets, and with a data set and --help for the flags.
+A data set is one function made a command: from its folder to the records (image, label, group) of its layout. Run the
+script with --help for the data sets, and with a data set and --help for the flags. Masks that are not a plain image of
+black and white (run lengths, polygons, instances, label ids) are written as such into FILE without .json + _masks/.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import fire
 import numpy as np
 from tqdm import tqdm
 
+from clinbundles.transforms import cell_layouts, driving_layouts, retina_layouts
+from clinbundles.transforms.data_sets import DataSet, own_folder, with_foreground
 from clinbundles.transforms.datalist import (
     SECTIONS,
     Contents,
@@ -37,54 +40,57 @@ from clinbundles.transforms.datalist import (
     split_groups,
     write_atomically,
 )
+from clinbundles.transforms.image_folder import image_stem
+from clinbundles.transforms.image_reader import check_range
 
 FLAGS = """Args:
     dataset_dir: folder of the data set; the paths of the datalist start from it.
     output: JSON file to write.
-    ratios: shares of training, validation and test; their sum is 1, 10, 100 or the number of images.
+    ratios: shares of training, validation (may be 0) and test; their sum is 1, 10, 100 or the number of images. The
+        default is 6,2,2 for polyps and plain folders, 60,10,30 for the others.
     seed: of the random split.
     skip_bad: list the files that cannot be used, here and in the datalist, and go on without them.
     split: random, or official for a data set with train.txt and val.txt (then there may be no test section).
     gaze: recorded gaze: a file, or a glob of files, one for each observer.
     gaze_format: format of the recordings; auto takes it from their header.
+    intensity_range: values that become black and white in images deeper than 8 bits, such as 0,4095.
+    observer: whose masks, 1 or 2.
+    foreground: ids that are foreground where the masks are label maps, such as 1,2 or 26-31.
+    label: what the masks mark.
+    modality: how the images were taken.
+    join_duplicates: whether near-duplicates are kept in one section (False for images that are all alike).
 """
 # The file of one observer, and the fixations (n, 3) of each image by file name.
 Observer = tuple[Path, dict[str, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """What a layout tells: the folder that the data set lies in (with its official lists), what it is, its records."""
-
-    folder: Path
-    name: str
-    description: str
-    licence: str
-    records: Iterable[Record]
-
-
 COMMANDS: dict[str, Callable[..., None]] = {}
+POLYPS: dict[str, Any] = {"label": "polyp", "modality": "endoscopy", "ratios": (6, 2, 2)}
 
 
-def command(layout: Callable[[Path], DataSet]) -> Callable[..., None]:
-    """Make a sub-command, with all the flags, of a layout: a function from --dataset_dir to its data set."""
+def command(layout: Callable[..., DataSet]) -> Callable[..., None]:
+    """Make a sub-command, with all the flags, of a layout: a function from --dataset_dir, and flags of its own."""
+    own_flags = [*signature(layout).parameters.values()][1:]
 
     def run(
         dataset_dir: str,
         output: str,
         *,
-        ratios: Any = (6, 2, 2),
+        ratios: Any = None,
         seed: int = 0,
         skip_bad: bool = False,
         split: str = "random",
         gaze: str | None = None,
         gaze_format: str = "auto",
-        **unknown: Any,
+        intensity_range: Any = None,
+        **flags: Any,
     ) -> None:
+        unknown = sorted(flags.keys() - {flag.name for flag in own_flags})
         if unknown:  # fire would first run, and write the datalist, and only then complain
             raise ValueError(f"unknown flags: {', '.join('--' + name for name in unknown)}")
         check_flags(seed=seed, skip_bad=skip_bad, split=split)
-        shares = parse_ratios(ratios)
+        check_range(intensity_range)
+        shares = None if ratios is None else parse_ratios(ratios)
         root, target = Path(str(dataset_dir)), Path(str(output))
         if not root.is_dir():
             raise FileNotFoundError(f"--dataset_dir {root}: no such folder")
@@ -92,12 +98,22 @@ def command(layout: Callable[[Path], DataSet]) -> Callable[..., None]:
             raise ValueError(f"--output {target}: expected a file in a folder that exists")
         observers = read_gaze(str(gaze), gaze_format=gaze_format) if gaze is not None else []
         content = prepare(
-            layout(root), root=root, ratios=shares, seed=seed, split=split, skip_bad=skip_bad, observers=observers
+            layout(root, **flags),
+            root=root,
+            mask_folder=target.with_name(f"{target.name.removesuffix('.json')}_masks"),
+            ratios=shares,
+            seed=seed,
+            split=split,
+            skip_bad=skip_bad,
+            observers=observers,
+            intensity_range=intensity_range,
         )
         write_atomically(target, datalist_as_json(content))
         print(f"wrote {target}")
 
     run.__name__, run.__doc__ = layout.__name__, f"{layout.__doc__}\n\n{FLAGS}"
+    *common, unnamed = signature(run).parameters.values()
+    vars(run)["__signature__"] = Signature([*common, *own_flags, unnamed])  # for the help
     COMMANDS[layout.__name__] = run
     return run
 
@@ -112,6 +128,7 @@ def kvasir_seg(root: Path) -> DataSet:
         description="Colonoscopy frames with polyp masks (Jha et al., Kvasir-SEG: a segmented polyp dataset, 2020)",
         licence="research and education only",
         records=pair_by_name(folder / "images", folder / "masks"),
+        **POLYPS,
     )
 
 
@@ -129,25 +146,84 @@ def polypgen(root: Path) -> DataSet:
         "detection and segmentation dataset for generalisability assessment, 2023)",
         licence="CC BY 4.0",
         records=[record for centre in centres for record in polypgen_centre(folder, centre)],
+        **POLYPS,
     )
 
 
 @command
-def folder(root: Path) -> DataSet:
+def folder(
+    root: Path,
+    *,
+    foreground: Any = None,
+    label: str = "polyp",
+    modality: str = "endoscopy",
+    join_duplicates: bool = True,
+) -> DataSet:
     """Plain folder: images/ and masks/ with the same names; an official split is train.txt and val.txt beside them."""
+    records = pair_by_name(root / "images", root / "masks")
+    if not isinstance(join_duplicates, bool):
+        raise ValueError(f"--join_duplicates is {join_duplicates!r}: expected True or False")
     return DataSet(
         root,
         name=root.resolve().name,
-        description="Frames with polyp masks",
+        description=f"Frames with {label} masks",
         licence="not stated",
-        records=pair_by_name(root / "images", root / "masks"),
+        records=records if foreground is None else with_foreground(records, foreground=parse_ids(foreground)),
+        label=str(label),
+        modality=str(modality),
+        ratios=(6, 2, 2),
+        join_duplicates=join_duplicates,
     )
 
 
-def own_folder(root: Path, name: str, *, holds: str) -> Path:
-    """The folder called ``name`` where ``root`` is the one above it, else ``root`` itself."""
-    is_above = not any(root.glob(holds)) and (root / name).is_dir()
-    return root / name if is_above else root
+@command
+def ph2(root: Path) -> DataSet:
+    """PH2: PH2 Dataset images/IMD002/ with IMD002_Dermoscopic_Image/IMD002.bmp and IMD002_lesion/IMD002_lesion.bmp."""
+    folder = own_folder(root, "PH2Dataset", holds="PH2 Dataset images")
+    cases = sorted((folder / "PH2 Dataset images").glob("IMD*"))
+    if not cases:
+        raise FileNotFoundError(f"{folder}: no folder PH2 Dataset images/IMD002 and so on here")
+    return DataSet(
+        folder,
+        name="PH2",
+        description="Dermoscopy of melanocytic lesions (Mendonca et al., PH2: a dermoscopic image database for "
+        "research and benchmarking, 2013)",
+        licence="research and education only",
+        records=[record for case in cases for record in ph2_case(case)],
+        label="lesion",
+        modality="dermoscopy",
+    )
+
+
+chase_db1 = command(retina_layouts.chase_db1)
+drive = command(retina_layouts.drive)
+stare = command(retina_layouts.stare)
+retina = command(retina_layouts.retina)
+bowl2018 = command(cell_layouts.bowl2018)
+sartorius = command(cell_layouts.sartorius)
+livecell = command(cell_layouts.livecell)
+kitti = command(driving_layouts.kitti)
+bdd100k = command(driving_layouts.bdd100k)
+
+
+def ph2_case(folder: Path) -> Iterable[Record]:
+    """Folder of one case of PH2, such as IMD002, in; its record out."""
+    name = folder.name
+    image = folder / f"{name}_Dermoscopic_Image" / f"{name}.bmp"
+    label = folder / f"{name}_lesion" / f"{name}_lesion.bmp"
+    if image.is_file() or label.is_file():
+        yield Record(image if image.is_file() else None, label if label.is_file() else None, name)
+
+
+def parse_ids(ids: Any) -> frozenset[int]:
+    """Ids as fire gives them for ``1``, ``1,2`` or ``3,26-31`` in, the set of them out."""
+    found: set[int] = set()
+    for word in ",".join(map(str, ids if isinstance(ids, tuple | list) else [ids])).split(","):
+        bounds = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", word)
+        if not bounds:
+            raise ValueError(f"--foreground is {ids!r}: expected ids such as 1,2 or 26-31")
+        found.update(range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1))
+    return frozenset(found)
 
 
 def polypgen_centre(folder: Path, centre: str) -> Iterable[Record]:
@@ -175,46 +251,53 @@ def prepare(
     data: DataSet,
     *,
     root: Path,
-    ratios: Sequence[float],
+    mask_folder: Path,
+    ratios: Sequence[float] | None,
     seed: int,
     split: str,
     skip_bad: bool,
     observers: Sequence[Observer],
+    intensity_range: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Data set in, content of its datalist out, with paths relative to ``root``; what was found is printed."""
     listed = sorted(data.records, key=lambda record: record.path.relative_to(root).as_posix())
+    shares = data.ratios if ratios is None else ratios
     official: dict[str, str] = {}
     if split == "official":
-        official = read_official_split(data.folder, [record.path.stem for record in listed])
+        official = read_official_split(data.folder, [image_stem(record.path) for record in listed])
     else:
-        check_sum(ratios, images=len(listed))
+        check_sum(shares, images=len(listed))
     check_gaze(observers, [record.path.name for record in listed])
 
-    good, skipped = inspect_all(listed, root=root, skip_bad=skip_bad)
-    duplicates = near_duplicates([contents.perceptual_hash for _, contents in good])
+    good, skipped = inspect_all(
+        listed, root=root, mask_folder=mask_folder, skip_bad=skip_bad, intensity_range=intensity_range
+    )
+    hashes = [contents.perceptual_hash for _, contents in good]
+    duplicates = near_duplicates(hashes) if data.join_duplicates else []
     groups = join_groups([record.group for record, _ in good], duplicates)
     if official:
-        sections = [official[record.path.stem] for record, _ in good]
+        sections = [official[image_stem(record.path)] for record, _ in good]
         _warn_of_crossing_groups(groups, sections)
     else:
-        by_group = split_groups(Counter(groups), ratios=ratios, seed=seed)
+        by_group = split_groups(Counter(groups), ratios=shares, seed=seed)
         sections = [by_group[group] for group in groups]
     items = [
         make_item(record, contents, root=root, group=group, observers=observers)
         for (record, contents), group in zip(good, groups, strict=True)
     ]
     by_section = {name: [i for i, where in zip(items, sections, strict=True) if where == name] for name in SECTIONS}
-    _report(by_section, observers=observers, empty=sum(not contents.has_foreground for _, contents in good))
+    _report(by_section, label=data.label, foreground=[c.foreground for _, c in good], observers=observers)
     return {
         "name": data.name,
         "description": data.description,
         "licence": data.licence,
-        "modality": {"0": "endoscopy, red", "1": "endoscopy, green", "2": "endoscopy, blue"},
-        "labels": {"0": "background", "1": "polyp"},
+        "modality": {str(k): f"{data.modality}, {name}" for k, name in enumerate(("red", "green", "blue"))},
+        "labels": {"0": "background", "1": data.label},
         "tensorImageSize": "2D",
         "split": split,
         "seed": None if official else seed,
-        "ratios": None if official else list(ratios),
+        "ratios": None if official else list(shares),
+        **({} if intensity_range is None else {"intensity_range": list(intensity_range)}),
         **{f"num{name.capitalize()}": len(chosen) for name, chosen in by_section.items()},
         # Of all pairs in the order of their paths: it names the data, whatever the split.
         "data_sha256": hashlib.sha256("".join(item["source_sha256"] for item in items).encode()).hexdigest(),
@@ -231,10 +314,9 @@ def make_item(
 ) -> dict[str, Any]:
     """Checked pair in, its item of the datalist out; observers who did not see the image leave nothing in it."""
     assert record.image is not None
-    assert record.label is not None
     item: dict[str, Any] = {
         "image": record.image.relative_to(root).as_posix(),
-        "label": record.label.relative_to(root).as_posix(),
+        "label": _path_from(root, contents.label),
         "group": group,
         "source_sha256": contents.sha256,
     }
@@ -245,6 +327,14 @@ def make_item(
         ]
         item["gaze_source"] = "recorded"
     return item
+
+
+def _path_from(root: Path, path: Path) -> str:
+    """Path of a file from ``root``; through .. for a converted mask, which lies elsewhere."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    # Of the resolved ones: the .. of a linked folder is that of the folder it stands for.
+    return Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
 
 
 def check_flags(*, seed: Any, skip_bad: Any, split: Any) -> None:
@@ -258,11 +348,13 @@ def check_flags(*, seed: Any, skip_bad: Any, split: Any) -> None:
 
 
 def parse_ratios(ratios: Any) -> list[float]:
-    """Three positive numbers, as fire gives them for ``6,2,2``."""
+    """Three positive numbers, the second perhaps 0, as fire gives them for ``6,2,2``."""
     numbers = list(ratios) if isinstance(ratios, tuple | list) else [ratios]
-    fits = [isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n > 0 for n in numbers]
-    if len(numbers) != len(SECTIONS) or not all(fits):
-        raise ValueError(f"--ratios is {ratios!r}: expected three positive numbers such as 6,2,2")
+    fits = [isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers]
+    if len(numbers) != len(SECTIONS) or not all(fits) or 0 in (numbers[0], numbers[2]):
+        raise ValueError(
+            f"--ratios is {ratios!r}: expected three positive numbers such as 6,2,2 (that of validation may be 0)"
+        )
     return numbers
 
 
@@ -296,7 +388,12 @@ def check_gaze(observers: Sequence[Observer], images: Sequence[str]) -> None:
 
 
 def inspect_all(
-    records: Sequence[Record], *, root: Path, skip_bad: bool
+    records: Sequence[Record],
+    *,
+    root: Path,
+    mask_folder: Path,
+    skip_bad: bool,
+    intensity_range: tuple[float, float] | None,
 ) -> tuple[list[tuple[Record, Contents]], list[dict[str, str]]]:
     """Records in; those of use with their contents, and the others as {"file", "reason"}, out."""
     good: list[tuple[Record, Contents]] = []
@@ -307,7 +404,8 @@ def inspect_all(
         raise ValueError(f"{incomplete.missing()} --skip-bad leaves such files out.")
     for record in tqdm(records, desc="checking", unit="image"):
         try:
-            good.append((record, inspect(record)))
+            mask_file = mask_folder / record.path.relative_to(root).with_name(f"{image_stem(record.path)}.png")
+            good.append((record, inspect(record, mask_file=mask_file, intensity_range=intensity_range)))
         except ValueError as error:
             if not skip_bad:
                 raise
@@ -325,8 +423,16 @@ def _warn_of_crossing_groups(groups: Sequence[str], sections: Sequence[str]) -> 
         print(f"warning: {len(names)} groups are in more than one section of the official split, first {names[0]}")
 
 
-def _report(by_section: Mapping[str, list[dict[str, Any]]], *, observers: Sequence[Observer], empty: int) -> None:
-    print(", ".join(f"{len(items)} {name}" for name, items in by_section.items()) + f"; {empty} masks without a polyp")
+def _report(
+    by_section: Mapping[str, list[dict[str, Any]]],
+    *,
+    label: str,
+    foreground: Sequence[float],
+    observers: Sequence[Observer],
+) -> None:
+    counts = ", ".join(f"{len(items)} {name}" for name, items in by_section.items())
+    mean = f"; {label}: {np.mean(foreground):.1%} of an image" if foreground else ""
+    print(f"{counts}; {sum(share == 0 for share in foreground)} masks without any {label}{mean}")
     if observers:
         seen = ["fixations" in item for items in by_section.values() for item in items]
         print(f"recorded gaze of {len(observers)} observers; {seen.count(False)} of {len(seen)} images have none")

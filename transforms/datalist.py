@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .image_folder import IMAGE_SUFFIXES
-from .image_reader import BinaryMaskReader, RGBImageReader
+from .image_folder import IMAGE_SUFFIXES, RASTER_SUFFIXES, image_stem, image_suffix, is_image
+from .image_reader import RGBImageReader, as_foreground, read_mask_values
+from .label_maps import check_binary
 
 SECTIONS = ("training", "validation", "test")
 # Bits of 256 that may differ between near-duplicates. Kvasir-SEG has four such pairs, at 1, 3, 4 and 13 bits; the next
@@ -28,13 +30,17 @@ class Record:
 
     Args:
         image: image file.
-        label: mask file.
+        label: mask file, or the file that the mask is made from.
         group: patient or sequence where known, else the image's own name.
+        convert: makes the mask, bool (H, W), where ``label`` is no plain mask of its own.
+        fault: why the record is of no use, as a sentence, where its layout knows.
     """
 
     image: Path | None
     label: Path | None
     group: str
+    convert: Callable[[], np.ndarray] | None = None
+    fault: str | None = None
 
     @property
     def path(self) -> Path:
@@ -45,6 +51,8 @@ class Record:
 
     def missing(self) -> str | None:
         """What the pair lacks, as a sentence, or None."""
+        if self.fault:
+            return self.fault
         if self.label is None:
             return f"{self.image}: image without mask."
         return f"{self.label}: mask without image." if self.image is None else None
@@ -52,11 +60,24 @@ class Record:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a readable pair holds: hash of both files' bytes, perceptual hash (256,), whether a polyp is marked."""
+    """What a usable pair holds.
+
+    Args:
+        sha256: hash of the image file's bytes, then of the mask file's (or of the values of a converted mask).
+        perceptual_hash: bits (256,).
+        foreground: share of the pixels that are foreground, from 0 to 1.
+        label: file of the mask, the converted one where there is one.
+    """
 
     sha256: str
     perceptual_hash: np.ndarray
-    has_foreground: bool
+    foreground: float
+    label: Path
+
+    @property
+    def has_foreground(self) -> bool:
+        """Whether anything is marked."""
+        return self.foreground > 0
 
 
 def pair_by_name(
@@ -76,7 +97,7 @@ def pair_by_name(
     """
     image_files, mask_files = _files_by_stem(images), _files_by_stem(masks)
     if not image_files:
-        raise FileNotFoundError(f"{images}: no image here ({', '.join(IMAGE_SUFFIXES)}).")
+        raise FileNotFoundError(f"{images}: no image here ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
     labels = {stem.removesuffix(mask_ending): path for stem, path in mask_files.items() if stem.endswith(mask_ending)}
     strangers = {stem: path for stem, path in mask_files.items() if not stem.endswith(mask_ending)}
     for stem in sorted(image_files.keys() | labels.keys()):
@@ -90,30 +111,59 @@ def _files_by_stem(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{folder}: no such folder.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+        if not is_image(path):
             continue
-        if path.stem in found:
-            raise ValueError(f"{found[path.stem]} and {path.name} differ only in their suffix.")
-        found[path.stem] = path
+        stem = image_stem(path)
+        if stem in found:
+            raise ValueError(f"{found[stem]} and {path.name} differ only in their suffix.")
+        found[stem] = path
     return found
 
 
-def inspect(record: Record) -> Contents:
-    """Pair of files in; hash of the bytes of image then mask, perceptual hash, and whether the mask is empty out.
+def inspect(
+    record: Record, *, mask_file: Path | None = None, intensity_range: tuple[float, float] | None = None
+) -> Contents:
+    """Pair of files in; what they hold out. A mask that must be converted is written to ``mask_file`` as 0 and 255.
+
+    Args:
+        record: the pair.
+        mask_file: PNG file to write, for a record with ``convert``; its folder is made.
+        intensity_range: see :class:`clinbundles.transforms.image_reader.RGBImageReader`.
 
     Raises:
-        ValueError: a file is missing or corrupt, or the mask's size is not the image's.
+        ValueError: a file is missing or corrupt, or the mask has not the image's size, or looks like a label map.
     """
     if missing := record.missing():
         raise ValueError(missing)
     assert record.image is not None
     assert record.label is not None
-    image, mask = RGBImageReader().read(record.image), BinaryMaskReader().read(record.label)
+    image = RGBImageReader(intensity_range=intensity_range).read(record.image)
+    if record.convert is None:
+        values = read_mask_values(record.label)
+        check_binary(values, record.label)
+        mask = as_foreground(values)
+    else:
+        mask = record.convert()
     if image.shape[:2] != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         raise ValueError(f"{record.label}: mask of {mask_width}x{mask_height} px, its image has {width}x{height}.")
-    digest = hashlib.sha256(record.image.read_bytes() + record.label.read_bytes()).hexdigest()
-    return Contents(digest, difference_hash(image), bool(mask.any()))
+    label, mask_bytes = record.label, b""
+    if record.convert is None:
+        mask_bytes = record.label.read_bytes()
+    else:
+        assert mask_file is not None
+        # The values and not the file: compressors differ between machines, and the data do not.
+        label, mask_bytes = mask_file, (mask * np.uint8(255)).tobytes()
+        mask_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(mask_file, _as_png(mask))
+    digest = hashlib.sha256(record.image.read_bytes() + mask_bytes).hexdigest()
+    return Contents(digest, difference_hash(image), float(mask.mean()), label)
+
+
+def _as_png(mask: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(mask * np.uint8(255)).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
@@ -152,7 +202,7 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
 
     Large groups are placed first, equal ones in random order, each into the section that lacks most. So a section holds
     at most one group's worth of items too many, and groups of one item give the ratios to the item. Each section gets
-    at least one group.
+    at least one group, unless its share is 0: then it gets none.
 
     Args:
         sizes: number of items in each group.
@@ -162,9 +212,10 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
     Raises:
         ValueError: there are fewer groups than sections.
     """
-    if len(sizes) < len(SECTIONS):
+    wanted = [name for name, ratio in zip(SECTIONS, ratios, strict=True) if ratio > 0]
+    if len(sizes) < len(wanted):
         raise ValueError(
-            f"{sum(sizes.values())} images in {len(sizes)} groups are too few to split: {' and '.join(SECTIONS)} each "
+            f"{sum(sizes.values())} images in {len(sizes)} groups are too few to split: {' and '.join(wanted)} each "
             "need a group (images of one patient or sequence, and near-duplicates, are one)."
         )
     names = sorted(sizes)
@@ -172,8 +223,8 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
     lacking = dict(zip(SECTIONS, _whole_shares(sum(sizes.values()), ratios), strict=True))
     sections: dict[str, str] = {}
     for placed, group in enumerate(sorted(order, key=lambda name: -sizes[name])):
-        empty = [name for name in SECTIONS if name not in sections.values()]
-        open_sections = empty if len(order) - placed <= len(empty) else SECTIONS
+        empty = [name for name in wanted if name not in sections.values()]
+        open_sections = empty if len(order) - placed <= len(empty) else wanted
         sections[group] = max(open_sections, key=lambda name: lacking[name])
         lacking[sections[group]] -= sizes[group]
     return sections
@@ -205,7 +256,7 @@ def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
     sections: dict[str, str] = {}
     for section, path in lists.items():
         for line in path.read_text(encoding="utf-8").split() if path.is_file() else []:
-            name = Path(line).stem if Path(line).suffix.lower() in IMAGE_SUFFIXES else line
+            name = image_stem(Path(line)) if image_suffix(Path(line)) in IMAGE_SUFFIXES else line
             if name in sections:
                 raise ValueError(f"{path}: {name} is listed twice, here and in {lists[sections[name]].name}.")
             sections[name] = section
@@ -228,8 +279,8 @@ def datalist_as_json(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, complete or not at all.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path``, complete or not at all.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -238,7 +289,7 @@ def write_atomically(path: Path, text: str) -> None:
         raise FileNotFoundError(f"folder {path.parent} does not exist, so {path.name} cannot be written there")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

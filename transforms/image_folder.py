@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
+from pathlib import Path, PurePath
 from typing import Any
 
 from .gaze_readers import read_fixations
 from .image_reader import is_dicom
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *(f"{suffix}.gz" for suffix in RASTER_SUFFIXES), ".nii", ".nii.gz")
+
+
+def image_suffix(path: str | PathLike[str]) -> str:
+    """File name in; its suffix in small letters out, both of them where the last is ``.gz``, as in ``a.ppm.gz``."""
+    name = PurePath(path)
+    before = PurePath(name.stem).suffix if name.suffix.lower() == ".gz" else ""
+    return (before + name.suffix).lower()
+
+
+def image_stem(path: str | PathLike[str]) -> str:
+    """File name in; its name without folder and suffix out, the name that its outputs get: ``im0001.ppm.gz`` is im0001.
+
+    Everything else is as with :attr:`pathlib.PurePath.stem`.
+    """
+    return PurePath(path).name[: -len(image_suffix(path)) or None]
+
+
+def is_image(path: Path) -> bool:
+    """True for a file with a known image suffix, and for any file with the DICOM prefix; hidden files are none."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return image_suffix(path) in IMAGE_SUFFIXES or is_dicom(path)
 
 
 def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str = "auto") -> list[dict[str, Any]]:
@@ -29,15 +53,15 @@ def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str =
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
-    files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
-    images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES or is_dicom(p)]
+    images = sorted(p for p in root.iterdir() if is_image(p))
     if not images:
-        raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(IMAGE_SUFFIXES)} or DICOM).")
+        raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
     by_stem: dict[str, Path] = {}
     for path in images:
-        if path.stem in by_stem:
-            raise ValueError(f"{by_stem[path.stem]} and {path.name} would write outputs of the same name.")
-        by_stem[path.stem] = path
+        stem = image_stem(path)
+        if stem in by_stem:
+            raise ValueError(f"{by_stem[stem]} and {path.name} would write outputs of the same name.")
+        by_stem[stem] = path
     items: list[dict[str, Any]] = [{"image": str(p)} for p in images]
     if gaze_file is None:
         return items

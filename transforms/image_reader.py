@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
 import torch
 from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
+from nibabel.filebasedimages import ImageFileError
 from PIL import Image, UnidentifiedImageError
 from pydicom.errors import InvalidDicomError
 
@@ -24,21 +29,57 @@ def is_dicom(path: Path) -> bool:
         return stream.read(132)[128:] == b"DICM"
 
 
+def is_nifti(path: Path) -> bool:
+    """True if the file at ``path`` has the suffix of a NIfTI file."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def open_image(path: Path) -> Image.Image:
-    """Decode the image file at ``path`` completely, or raise ``ValueError`` naming the file."""
+    """Decode the image file at ``path``, gzip-compressed or not, completely, or raise ``ValueError`` naming it."""
     try:
-        with Image.open(path) as image:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        with Image.open(io.BytesIO(content)) as image:
+            if image.format == "GIF" and getattr(image, "n_frames", 1) != 1:
+                raise ValueError(f"{path}: a GIF of {getattr(image, 'n_frames', 1)} frames, expected one.")
             image.load()
             return image
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: not a readable image file ({error}).") from error
+    except (UnidentifiedImageError, OSError, EOFError, SyntaxError, zlib.error) as error:
+        # Pillow names the stream, which says nothing.
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{path}: not a readable image file ({reason}).") from error
 
 
-def read_rgb_dicom(path: Path) -> np.ndarray:
-    """One-frame colour DICOM (secondary capture, endoscopy) in, uint8 array (H, W, 3) in RGB out.
+def read_nifti(path: Path) -> np.ndarray:
+    """NIfTI file of one slice, grey or RGB, in; array (H, W) or (H, W, 3) out.
+
+    Grey is (W, H) and any number of axes of length 1 behind it; RGB has at least one of these and then 3 channels, or
+    the RGB data type. The axes are swapped and not turned by the affine, as MONAI's reader for NIfTI leaves them.
 
     Raises:
-        ValueError: the file cannot be parsed, has no pixel data, more than one frame, or is not an 8-bit colour image.
+        ValueError: the file cannot be read, or is a volume.
+    """
+    try:
+        values = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path}: not a readable NIfTI file ({error}).") from error
+    if values.dtype.names:
+        values = np.stack([values[name] for name in values.dtype.names], axis=-1)
+    behind = values.shape[2:]
+    channels = behind[-1:] if len(behind) > 1 and behind[-1] == 3 else ()
+    if values.ndim < 2 or any(length != 1 for length in behind[: len(behind) - len(channels)]):
+        raise ValueError(
+            f"{path}: NIfTI of shape {values.shape}, expected one slice: (W, H), (W, H, 1) or (W, H, 1, 3)."
+        )
+    return values.reshape(*values.shape[:2], *channels).swapaxes(0, 1)
+
+
+def read_dicom(path: Path) -> pydicom.Dataset:
+    """DICOM file with pixels in, its data set out.
+
+    Raises:
+        ValueError: the file cannot be parsed, has no pixel data, or more than one frame.
     """
     try:
         dataset = pydicom.dcmread(path)
@@ -48,16 +89,75 @@ def read_rgb_dicom(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: the DICOM file has no PixelData.")
     if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
         raise ValueError(f"{path}: NumberOfFrames is {dataset.NumberOfFrames}, expected one frame.")
+    return dataset
+
+
+def is_grey(dataset: pydicom.Dataset) -> bool:
+    """True for a DICOM image of one sample a pixel that is its grey value."""
+    kind = str(dataset.get("PhotometricInterpretation", ""))
+    return dataset.get("SamplesPerPixel", 1) == 1 and kind in ("MONOCHROME1", "MONOCHROME2")
+
+
+def rgb_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
+    """Colour DICOM (secondary capture, endoscopy) in, uint8 array (H, W, 3) in RGB out.
+
+    Raises:
+        ValueError: it is not an 8-bit colour image, or cannot be decoded.
+    """
     kind = str(dataset.get("PhotometricInterpretation", ""))
     if dataset.get("SamplesPerPixel", 1) != 3 or dataset.get("BitsAllocated") != 8:
+        hint = " A grey one is read with intensity_range=(low, high)." if is_grey(dataset) else ""
         raise ValueError(
             f"{path}: PhotometricInterpretation {kind!r}, SamplesPerPixel {dataset.get('SamplesPerPixel')}, "
-            f"BitsAllocated {dataset.get('BitsAllocated')}: expected an 8-bit colour image."
+            f"BitsAllocated {dataset.get('BitsAllocated')}: expected an 8-bit colour image.{hint}"
         )
+    return _decode_pixels(path, dataset)
+
+
+def grey_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
+    """Grey DICOM in, array (H, W) of its values out, in the units of its rescale slope and intercept (such as HU)."""
+    values = _decode_pixels(path, dataset)
+    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
+    return values if (slope, intercept) == (1, 0) else values * slope + intercept
+
+
+def _decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     try:
         return np.asarray(pydicom.pixels.pixel_array(dataset, raw=False))
     except Exception as error:  # the decoder plug-ins raise types of their own
         raise ValueError(f"{path}: the pixel data cannot be decoded ({type(error).__name__}: {error}).") from error
+
+
+def read_mask_values(path: Path) -> np.ndarray:
+    """Mask file (any image kind, gzip-compressed or not, or NIfTI) in, its grey values uint8 (H, W) out.
+
+    Raises:
+        ValueError: the file is corrupt, or its values do not fit 8 bits.
+    """
+    if is_nifti(path):
+        values = read_nifti(path)
+        if values.ndim != 2 or not np.isin(values, np.arange(256)).all():
+            raise ValueError(f"{path}: a NIfTI mask holds one whole number from 0 to 255 a pixel.")
+        return values.astype(np.uint8)
+    image = open_image(path)
+    if image.mode not in _PIL_8BIT_MODES:
+        raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
+    return np.asarray(image.convert("L"))
+
+
+def as_foreground(values: np.ndarray) -> np.ndarray:
+    """Grey values uint8 of a mask in, bool of the same shape out: 128 and above, or 1 where there are only 0 and 1."""
+    return values >= (1 if values.max(initial=0) <= 1 else 128)
+
+
+def check_range(intensity_range: Sequence[float] | None) -> None:
+    """Refuse what is no pair of numbers, the lower one first."""
+    if intensity_range is None:
+        return
+    bounds = list(intensity_range) if isinstance(intensity_range, Sequence) else []
+    numbers = [n for n in bounds if isinstance(n, int | float) and np.isfinite(n)]
+    if len(bounds) != 2 or len(numbers) != 2 or bounds[0] >= bounds[1]:
+        raise ValueError(f"intensity_range is {intensity_range!r}: expected two numbers, low and high.")
 
 
 class _RowMajorReader(ImageReader):
@@ -74,7 +174,10 @@ class _RowMajorReader(ImageReader):
             raise ValueError(f"expected one file, got {len(paths)}: {paths}.")
         if not paths[0].is_file():
             raise FileNotFoundError(f"{paths[0]}: no such file.")
-        return self._decode(paths[0])
+        values = self._decode(paths[0])
+        if not values.size:
+            raise ValueError(f"{paths[0]}: an image of {values.shape[1]}x{values.shape[0]} px is empty.")
+        return values
 
     @abstractmethod
     def _decode(self, path: Path) -> np.ndarray:
@@ -93,22 +196,63 @@ class _RowMajorReader(ImageReader):
 
 
 class RGBImageReader(_RowMajorReader):
-    """JPEG, PNG, TIFF, BMP or colour DICOM in, uint8 array (H, W, 3) in RGB order out; H is the image's height.
+    """Image file in, uint8 array (H, W, 3) in RGB order out; H is the image's height.
 
-    Grey and palette images become RGB, an alpha channel is dropped, CMYK is converted. MONAI's own PIL reader returns
-    (W, H) and its DICOM reader (H, W); here both are (H, W).
+    JPEG, PNG, TIFF, BMP, GIF, PPM (each also gzip-compressed), colour DICOM and two-dimensional NIfTI. Grey and palette
+    images become RGB, an alpha channel is dropped, CMYK is converted. MONAI's own PIL reader returns (W, H) and its
+    DICOM reader (H, W); here both are (H, W).
+
+    Args:
+        intensity_range: values (low, high) that become 0 and 255, linearly and clipped, in images that are deeper than
+            8 bits: 16-bit TIFF or PNG, NIfTI, grey DICOM after its rescaling. MONOCHROME1 is turned to light on dark.
+            Images of 8 bits are taken as they are. Without it, deeper images and any grey DICOM are refused: which
+            values matter is not in the file.
 
     Raises:
-        ValueError: the file is corrupt, deeper than 8 bits, or a DICOM file that is no single 8-bit colour image.
+        ValueError: the file is corrupt, empty, deeper than 8 bits where no ``intensity_range`` is given, or a DICOM or
+            NIfTI file that is no single image.
     """
+
+    def __init__(self, intensity_range: Sequence[float] | None = None) -> None:
+        check_range(intensity_range)
+        self.intensity_range = intensity_range
 
     def _decode(self, path: Path) -> np.ndarray:
         if is_dicom(path):
-            return read_rgb_dicom(path)
+            return self._decode_dicom(path)
+        if is_nifti(path):
+            values = read_nifti(path)
+            return _as_rgb(values if values.dtype == np.uint8 else self._to_8_bits(values, path, f"{values.dtype}"))
         image = open_image(path)
-        if image.mode not in _PIL_8BIT_MODES:
-            raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
-        return np.asarray(image.convert("RGB"))
+        if image.mode in _PIL_8BIT_MODES:
+            return np.asarray(image.convert("RGB"))
+        return _as_rgb(self._to_8_bits(np.asarray(image), path, f"pixel mode {image.mode!r}"))
+
+    def _decode_dicom(self, path: Path) -> np.ndarray:
+        dataset = read_dicom(path)
+        if self.intensity_range is None or not is_grey(dataset):
+            return rgb_of_dicom(path, dataset)
+        values = grey_of_dicom(path, dataset)
+        grey = values if values.dtype == np.uint8 else self._to_8_bits(values, path, "grey DICOM")
+        return _as_rgb(255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey)
+
+    def _to_8_bits(self, values: np.ndarray, path: Path, kind: str) -> np.ndarray:
+        """Values of any depth in, uint8 of the same shape out, by ``intensity_range``."""
+        if self.intensity_range is None:
+            extent = f" (values {values.min():g} to {values.max():g})" if values.size else ""
+            raise ValueError(
+                f"{path}: {kind} is deeper than 8 bits a channel{extent}: "
+                "give intensity_range=(low, high), the values that become 0 and 255."
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: {kind} with values that are not finite.")
+        low, high = self.intensity_range
+        scaled = (values.astype(np.float64) - low) * 255 / (high - low)
+        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _as_rgb(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=-1) if values.ndim == 2 else np.ascontiguousarray(values)
 
 
 class BinaryMaskReader(_RowMajorReader):
@@ -117,13 +261,8 @@ class BinaryMaskReader(_RowMajorReader):
     Foreground is 128 and above (JPEG masks are not exactly 0 and 255), or 1 where the file holds only 0 and 1.
 
     Raises:
-        ValueError: the file is corrupt or deeper than 8 bits.
+        ValueError: the file is corrupt, empty or deeper than 8 bits.
     """
 
     def _decode(self, path: Path) -> np.ndarray:
-        image = open_image(path)
-        if image.mode not in _PIL_8BIT_MODES:
-            raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
-        values = np.asarray(image.convert("L"))
-        threshold = 1 if values.max(initial=0) <= 1 else 128
-        return (values >= threshold).astype(np.uint8)
+        return as_foreground(read_mask_values(path)).astype(np.uint8)

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -190,6 +191,7 @@ def test_a_data_set_of_bad_files_alone_is_too_small_to_split(tmp_path):
     [
         ({"ratios": (6, 2)}, "expected three positive numbers"),
         ({"ratios": (6, 2, 0)}, "expected three positive numbers"),
+        ({"ratios": (0, 2, 6)}, "expected three positive numbers"),
         ({"ratios": (6, 2, -2)}, "expected three positive numbers"),
         ({"ratios": "most"}, "expected three positive numbers"),
         ({"ratios": (6, 2, float("nan"))}, "expected three positive numbers"),
@@ -200,6 +202,10 @@ def test_a_data_set_of_bad_files_alone_is_too_small_to_split(tmp_path):
         ({"split": "best"}, "--split is 'best'"),
         ({"split": "official"}, "no official split here"),
         ({"sede": 3}, "unknown flags: --sede"),
+        ({"observer": 2}, "unknown flags: --observer"),
+        ({"foreground": "polyp"}, "--foreground is 'polyp'"),
+        ({"intensity_range": (255, 0)}, r"intensity_range is \(255, 0\)"),
+        ({"join_duplicates": "maybe"}, "--join_duplicates is 'maybe'"),
     ],
 )
 def test_a_wrong_flag_is_named(plain, flags, message):
@@ -213,7 +219,7 @@ def test_two_images_are_too_few(tmp_path):
         run(write_pairs(tmp_path / "two", 2))
 
 
-@pytest.mark.parametrize("layout", ["kvasir_seg", "polypgen", "folder"])
+@pytest.mark.parametrize("layout", sorted(prepare.COMMANDS))
 def test_a_missing_folder_is_named(tmp_path, layout):
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder"):
         run(tmp_path / "nowhere", layout)
@@ -375,5 +381,135 @@ def test_the_command_line_takes_flags_and_puts_an_error_in_one_sentence(plain):
 
 
 def test_the_command_line_offers_every_data_set_with_its_help():
-    assert {"kvasir_seg", "polypgen", "folder"} <= prepare.COMMANDS.keys()
+    paper = {"ph2", "retina", "chase_db1", "drive", "stare", "sartorius", "bowl2018", "kitti", "bdd100k", "livecell"}
+    assert prepare.COMMANDS.keys() == {"kvasir_seg", "polypgen", "folder"} | paper
     assert all("dataset_dir: " in run.__doc__ for run in prepare.COMMANDS.values())
+
+
+def write_street(root, count=6):
+    """KITTI's layout: ids 7 and 26 (car) in stripes, which move."""
+    for name in ("image_2", "semantic"):
+        (root / "training" / name).mkdir(parents=True)
+    for k in range(count):
+        scene = np.random.RandomState(k).randint(0, 256, (20, 40, 3), dtype=np.uint8)
+        ids = np.full((20, 40), 7, np.uint8)
+        ids[:, k : k + 10] = 26
+        Image.fromarray(scene).save(root / "training" / "image_2" / f"{k:06}_10.png")
+        Image.fromarray(ids).save(root / "training" / "semantic" / f"{k:06}_10.png")
+    return root
+
+
+def test_converted_masks_lie_beside_the_datalist_and_open_from_the_data_set(tmp_path, capsys):
+    root = write_street(tmp_path / "data" / "kitti")
+    (tmp_path / "lists").mkdir()
+    prepare.kitti(str(root), str(tmp_path / "lists" / "k.json"), ratios=(50, 0, 50))
+    content = json.loads((tmp_path / "lists" / "k.json").read_text())
+    assert content["labels"] == {"0": "background", "1": "vehicle"}
+    assert "validation" not in content
+    assert content["numValidation"] == 0
+    for item in items_of(content):
+        mask = np.asarray(Image.open(os.path.join(root, item["label"])))
+        assert sorted(np.unique(mask)) == [0, 255]
+        assert (mask == 255).mean() == 0.25
+    assert len(list((tmp_path / "lists" / "k_masks").rglob("*.png"))) == 6
+    assert not list(tmp_path.rglob("*.part"))
+    assert "0 masks without any vehicle; vehicle: 25.0% of an image" in capsys.readouterr().out
+
+
+def test_converted_masks_open_from_a_linked_data_set_too(tmp_path):
+    root = write_street(tmp_path / "far" / "away" / "kitti")
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    prepare.kitti(str(tmp_path / "link"), str(tmp_path / "k.json"))
+    content = json.loads((tmp_path / "k.json").read_text())
+    assert all(os.path.isfile(os.path.join(tmp_path / "link", item["label"])) for item in items_of(content))
+
+
+def test_a_mask_of_another_size_than_its_image_is_named(tmp_path):
+    root = write_street(tmp_path / "kitti")
+    Image.new("L", (41, 20)).save(root / "training" / "semantic" / "000003_10.png")
+    with pytest.raises(ValueError, match=r"semantic/000003_10\.png: mask of 41x20 px, its image has 40x20"):
+        run(root, "kitti")
+
+
+def test_label_maps_of_a_plain_folder_need_their_foreground_ids(plain):
+    ids = np.kron(np.array([[0, 1], [2, 5]], np.uint8), np.ones((15, 20), np.uint8))
+    for path in (plain / "masks").iterdir():
+        Image.fromarray(ids).save(path)
+    with pytest.raises(ValueError, match=r"masks/i0\.png: 300 pixels of value \d: .*--foreground"):
+        run(plain)
+    for foreground, share in ((1, 0.25), ((1, 2), 0.5), ("2-5", 0.5), (9, 0)):
+        content = run(plain, foreground=foreground, label="organ")
+        masks = [np.asarray(Image.open(os.path.join(plain, item["label"]))) for item in items_of(content)]
+        assert all((mask > 0).mean() == share for mask in masks)
+    assert content["labels"]["1"] == "organ"
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"), [(1, {1}), ((1, 2), {1, 2}), ("26-28", {26, 27, 28}), ("3,26-27", {3, 26, 27}), ([4], {4})]
+)
+def test_ids_are_numbers_and_ranges(ids, found):
+    assert prepare.parse_ids(ids) == found
+
+
+def test_deep_images_need_the_range_that_is_then_written_down(plain):
+    for path in (plain / "images").iterdir():
+        with Image.open(path) as image:
+            Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 16).save(path.with_suffix(".png"))
+        path.unlink()
+    with pytest.raises(ValueError, match=r"i0\.png: .*intensity_range"):
+        run(plain)
+    content = run(plain, intensity_range=(0, 4095))
+    assert content["intensity_range"] == [0, 4095]
+    assert len(items_of(content)) == 10
+
+
+def test_images_that_are_all_alike_can_be_kept_from_being_joined(plain):
+    for k in range(1, 10):
+        shutil.copy(plain / "images" / "i0.jpg", plain / "images" / f"i{k}.jpg")
+    with pytest.raises(ValueError, match="10 images in 1 groups are too few"):
+        run(plain)
+    assert [len(run(plain, join_duplicates=False)[s]) for s in SECTIONS] == [6, 2, 2]
+
+
+def test_the_eyes_of_a_child_stay_together_in_chase(shared_data, tmp_path, capsys):
+    folder = shared_data / "chase_db1"
+    if not folder.is_dir():
+        pytest.skip(f"no CHASE_DB1: {folder} is missing")
+    prepare.chase_db1(str(folder), str(tmp_path / "c.json"))
+    content = json.loads((tmp_path / "c.json").read_text())
+    assert [len(content[s]) for s in SECTIONS] == [18, 2, 8]
+    where = {(item["group"], section) for section in SECTIONS for item in content[section]}
+    assert len(where) == 14
+    assert not (tmp_path / "c_masks").exists()
+    assert "vessel: 6.9% of an image" in capsys.readouterr().out  # 7.3 % in RETINA by the paper's Table 1
+
+
+def test_livecell_becomes_semantic_masks(shared_data, tmp_path, capsys):
+    folder = shared_data / "livecell"
+    if not folder.is_dir():
+        pytest.skip(f"no LIVECell samples: {folder} is missing")
+    prepare.livecell(str(folder), str(tmp_path / "l.json"))
+    content = json.loads((tmp_path / "l.json").read_text())
+    assert len(items_of(content)) == 15
+    assert content["near_duplicates"] == []
+    assert "cell: 34.2% of an image" in capsys.readouterr().out
+
+
+def test_the_lesions_of_ph2_are_read_where_they_are(shared_data, tmp_path):
+    folder = shared_data / "ph2_sample"
+    if not folder.is_dir():
+        pytest.skip(f"no PH2 samples: {folder} is missing")
+    prepare.ph2(str(folder), str(tmp_path / "p.json"))
+    items = items_of(json.loads((tmp_path / "p.json").read_text()))
+    assert len(items) == 6
+    for item in items:
+        name = item["group"]
+        assert item["label"] == f"PH2Dataset/PH2 Dataset images/{name}/{name}_lesion/{name}_lesion.bmp"
+
+
+def test_a_case_of_ph2_without_lesion_is_named(tmp_path):
+    case = tmp_path / "ph2" / "PH2 Dataset images" / "IMD002" / "IMD002_Dermoscopic_Image"
+    case.mkdir(parents=True)
+    Image.new("RGB", (8, 6)).save(case / "IMD002.bmp")
+    with pytest.raises(ValueError, match=r"IMD002\.bmp: image without mask"):
+        run(tmp_path / "ph2", "ph2", ratios=(0.6, 0.1, 0.3))

@@ -74,6 +74,15 @@ def test_single_images_split_to_the_image(count, seed):
     assert found == {"training": 3 * count, "validation": count, "test": count}
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=60), SEEDS)
+def test_a_share_of_nothing_gets_no_group_and_the_others_do_not_notice(sizes, seed):
+    sections = split_groups(named(sizes), ratios=(70, 0, 30), seed=seed)
+    assert set(sections.values()) == {"training", "test"}
+    found = section_sizes(named(sizes), sections)
+    assert abs(found["test"] - 0.3 * sum(sizes)) < max(sizes) + 1
+
+
 def test_pairs_among_single_images_do_not_disturb_the_published_sizes():
     sizes = {f"image{k}": 1 for k in range(992)} | {f"pair{k}": 2 for k in range(4)}
     found = section_sizes(sizes, split_groups(sizes, ratios=(6, 2, 2), seed=0))
@@ -206,3 +215,43 @@ def test_official_lists_that_do_not_fit_the_images_are_refused(tmp_path, lists, 
     write_lists(tmp_path, **lists)
     with pytest.raises(ValueError, match=message):
         read_official_split(tmp_path, ["a", "b"])
+
+
+def test_a_converted_mask_is_written_as_black_and_white_and_hashed_by_its_values(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    mask = np.zeros((48, 64), bool)
+    mask[:12] = True
+    record = Record(tmp_path / "a.png", tmp_path / "table.csv", "a", convert=lambda: mask)
+    first = inspect(record, mask_file=tmp_path / "masks" / "deep" / "a.png")
+    written = Image.open(first.label)
+    assert written.mode == "L"
+    np.testing.assert_array_equal(np.asarray(written), np.where(mask, 255, 0))
+    assert first.foreground == 0.25
+    assert sorted(p.name for p in first.label.parent.iterdir()) == ["a.png"]
+    mask[12] = True
+    assert inspect(record, mask_file=first.label).sha256 != first.sha256
+
+
+def test_a_mask_that_looks_like_a_label_map_is_refused(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    Image.new("L", (64, 48), 100).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m\.png: 3072 pixels of value 100"):
+        inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a"))
+
+
+def test_a_fault_of_the_layout_is_what_the_record_lacks(tmp_path):
+    record = Record(tmp_path / "a.png", tmp_path / "list.json", "a", fault="list.json: a.png is not there.")
+    assert record.missing() == "list.json: a.png is not there."
+    with pytest.raises(ValueError, match=r"list\.json: a\.png is not there\."):
+        inspect(record)
+
+
+def test_names_pair_through_double_suffixes(tmp_path):
+    for name in ("images/im1.ppm.gz", "labels/im1.ah.ppm.gz", "images/im2.nii.gz", "labels/im2.ah.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    records = pair_by_name(tmp_path / "images", tmp_path / "labels", mask_ending=".ah")
+    assert [(r.image.name, r.label.name, r.group) for r in records] == [
+        ("im1.ppm.gz", "im1.ah.ppm.gz", "im1"),
+        ("im2.nii.gz", "im2.ah.gif", "im2"),
+    ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clinbundles.transforms.image_folder import list_images
+from clinbundles.transforms.image_folder import image_stem, image_suffix, list_images
 
 GAZE = (
     "IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_PUPIL,CURRENT_FIX_START,"
@@ -48,3 +48,29 @@ def test_a_missing_or_empty_folder_and_clashing_names_are_named(folder: Path, tm
     Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folder / "a.png")
     with pytest.raises(ValueError, match="outputs of the same name"):
         list_images(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "suffix"),
+    [
+        ("im0001.ppm.gz", "im0001", ".ppm.gz"),
+        ("im0001.ah.PPM.GZ", "im0001.ah", ".ppm.gz"),
+        ("scan.nii.gz", "scan", ".nii.gz"),
+        ("scan.nii", "scan", ".nii"),
+        ("/data/a.b.JPG", "a.b", ".jpg"),
+        ("scan", "scan", ""),
+        (".hidden", ".hidden", ""),
+    ],
+)
+def test_outputs_are_named_without_single_and_double_suffixes(name: str, stem: str, suffix: str) -> None:
+    assert (image_stem(name), image_suffix(name)) == (stem, suffix)
+
+
+def test_compressed_images_and_nifti_are_listed_and_must_differ_in_their_stem(tmp_path: Path) -> None:
+    names = ["a.ppm.gz", "b.nii.gz", "c.nii", "d.gif", "e.tar.gz", "f.csv.gz"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [Path(item["image"]).name for item in list_images(str(tmp_path))] == names[:4]
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match="outputs of the same name"):
+        list_images(str(tmp_path))
