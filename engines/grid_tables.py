@@ -1,9 +1,11 @@
-"""What a grid of runs measured, set beside what a paper published: means, intervals, Markdown, a plot."""
+"""What a grid of runs measured, set beside what a paper published: means, intervals, Markdown, plots."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from scipy import stats
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training and its evaluation: row and column of the published table, seed, and where its files are."""
+    """A training, an evaluation or both: row and column of the published table, seed, and where its files are."""
 
     row: str
     column: str
@@ -24,66 +27,138 @@ class Cell:
     folder: Path
 
 
+def tables_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """From the content of reproduce.json to all its tables by key: of per-image metrics, then of costs."""
+    return {**plan["tables"], **plan.get("costs", {})}
+
+
+def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
+    """What a finished cell measured for a table: one figure an image, or a single one under "all" for a cost.
+
+    Args:
+        table: with ``metric``, a column of test/per_image.csv, or with ``cost``, a key of test/cost.json, which is
+            multiplied by ``factor``.
+        folder: the cell's.
+
+    Raises:
+        ValueError: the file has no such column or key.
+    """
+    per_image = "metric" in table
+    path, key = (
+        folder / "test" / ("per_image.csv" if per_image else "cost.json"),
+        table["metric" if per_image else "cost"],
+    )
+    found = pd.read_csv(path).set_index("image") if per_image else json.loads(path.read_text())
+    if key not in found:
+        raise ValueError(f"{path}: has no {key}, only {', '.join(found)}.")
+    return found[key] if per_image else pd.Series({"all": found[key]}, dtype=float) * table.get("factor", 1)
+
+
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
     """One line a table, row and column: mean, spread over seeds, difference to the first column with its interval.
 
     The difference is taken image by image (each image's metric averaged over the seeds first); the interval is the 95 %
     percentile bootstrap over the images. It covers the choice of test images, not of seeds: those are the std column.
+    A cost has its ratio to the first column instead.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
     lines = []
     for number in tables:
-        table = plan["tables"][number]
-        images: dict[tuple, pd.DataFrame] = {}
+        table = tables_of(plan)[number]
+        figures: dict[tuple, pd.DataFrame] = {}
         for cell in cells:
-            values = pd.read_csv(cell.folder / "test" / "per_image.csv").set_index("image")[table["metric"]]
             key = (cell.row, cell.column)
-            images[key] = pd.concat([images.get(key), values.rename(cell.seed)], axis=1)
-        for (row, column), per_image in images.items():
-            over_seeds = per_image.mean()
-            published = table["published"].get(row, [None] * 9)[plan["columns"][column_name].index(column)]
+            values = figures_of(table, cell.folder).rename(cell.seed)
+            figures[key] = pd.concat([figures.get(key), values], axis=1)
+        for (row, column), measured in figures.items():
+            over_seeds = measured.mean()
+            published = table.get("published", {}).get(row)
             line = {
                 "table": number,
                 "metric": table["title"],
                 row_name: row,
                 column_name: column,
-                "published": published,
+                "published": published and published[list(plan["columns"][column_name]).index(column)],
                 "mean": over_seeds.mean(),
                 "std": over_seeds.std(ddof=1) if len(over_seeds) > 1 else None,
                 "seeds": len(over_seeds),
-                "images": len(per_image),
             }
-            if column != paired_with and (row, paired_with) in images:
-                difference = (per_image.mean(axis=1) - images[row, paired_with].mean(axis=1)).to_numpy()
-                interval = stats.bootstrap(
-                    (difference,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
-                ).confidence_interval
-                line |= {"difference": difference.mean(), "low": interval.low, "high": interval.high}
+            reference = figures.get((row, paired_with))
+            if "metric" in table:
+                line["images"] = len(measured)
+                if column != paired_with and reference is not None and len(measured) > 1:
+                    line |= _paired(measured, reference)
+            elif reference is not None and (whole := reference.mean().mean()):
+                line["ratio"] = over_seeds.mean() / whole
             lines.append(line)
     return pd.DataFrame(lines)
 
 
+def _paired(measured: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
+    difference = (measured.mean(axis=1) - reference.mean(axis=1)).to_numpy()
+    interval = stats.bootstrap(
+        (difference,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return {"difference": difference.mean(), "low": interval.low, "high": interval.high}
+
+
 def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> str:
-    """The summary as one Markdown table a published table."""
-    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
-    columns = list(dict.fromkeys(summary[column_name]))
+    """The summary in Markdown: a table with published figures as the paper has it, the others side by side in one."""
     text = [heading, ""]
-    for number, table in summary.groupby("table", sort=False):
-        text += [f"### Table {number}: {table['metric'].iloc[0]}", ""]
-        head = [row_name]
-        for column in columns:
-            head += [f"{column} (paper)", f"{column} (here)"]
-        head += [f"{c} − {columns[0]} [95 % CI]" for c in columns[1:]]
-        text += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        for row, group in table.groupby(row_name, sort=False):
-            cells = {c: values.iloc[0] for c, values in group.groupby(column_name)}
-            line = [str(row)]
-            for column in columns:
-                line += [_published(cells.get(column)), _mean_and_spread(cells.get(column))]
-            line += [_difference(cells.get(column)) for column in columns[1:]]
-            text.append("| " + " | ".join(line) + " |")
-        text.append("")
+    compared = [number for number, table in tables_of(plan).items() if "published" in table]
+    for number, table in summary[summary["table"].isin(compared)].groupby("table", sort=False):
+        text += [f"### Table {number}: {table['metric'].iloc[0]}", "", *_beside_published(plan, table), ""]
+    others = summary[~summary["table"].isin(compared)]
+    if len(others):
+        text += [*_side_by_side(plan, others), ""]
     return "\n".join(text + [f"- {note}" for note in plan.get("notes", [])]) + "\n"
+
+
+def _beside_published(plan: dict[str, Any], table: pd.DataFrame) -> list[str]:
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    columns = list(dict.fromkeys(table[column_name]))
+    head = [row_name]
+    for column in columns:
+        head += [f"{column} (paper)", f"{column} (here)"]
+    head += [f"{c} − {columns[0]} [95 % CI]" for c in columns[1:]]
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row, group in table.groupby(row_name, sort=False):
+        cells = {c: values.iloc[0] for c, values in group.groupby(column_name)}
+        line = [str(row)]
+        for column in columns:
+            line += [_published(cells.get(column)), _mean_and_spread(cells.get(column))]
+        line += [_difference(cells.get(column)) for column in columns[1:]]
+        text.append("| " + " | ".join(line) + " |")
+    return text
+
+
+def _side_by_side(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
+    """One line a row and column, also where the row leaves the column out; a table's figures in each column."""
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
+    cells = {(c["table"], c[row_name], c[column_name]): c for _, c in summary.iterrows()}
+    titles = summary.drop_duplicates("table").set_index("table")["metric"]
+    head = [row_name, column_name]
+    for number, title in titles.items():
+        metric = number in plan["tables"]
+        head += [title, f"− {columns[0]} [95 % CI]"] if metric else [f"{title} (part of {columns[0]})"]
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row, column in itertools.product(rows, columns):
+        line = [row, column]
+        for number in titles.index:
+            cell = cells.get((number, row, column))
+            if number in plan["tables"]:
+                line += [_mean_and_spread(cell), _difference(cell)]
+            else:
+                line.append(_cost(cell))
+        text.append("| " + " | ".join(line) + " |")
+    return text
+
+
+def _cost(cell: pd.Series | None) -> str:
+    if cell is None or pd.isna(cell["mean"]):
+        return "–"
+    return f"{cell['mean']:.4g}" + ("" if pd.isna(cell.get("ratio")) else f" ({cell['ratio']:.3f})")
 
 
 def _published(cell: pd.Series | None) -> str:
@@ -125,7 +200,9 @@ def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) 
                 markersize=3.5,
                 label="paper" if k == 0 else None,
             )
-        axis.set(title=f"Table {number}: {table['metric'].iloc[0]}", xticks=range(len(rows)), ylim=(0, 1))
+        axis.set(title=f"Table {number}: {table['metric'].iloc[0]}", xticks=range(len(rows)))
+        if number in plan["tables"]:
+            axis.set_ylim(0, 1)
         axis.set_xticklabels(rows, rotation=30, ha="right")
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
@@ -137,21 +214,95 @@ def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) 
     plt.close(figure)
 
 
-def as_results(plan: dict[str, Any], summary: pd.DataFrame, provenance: dict[str, Any]) -> list[dict[str, Any]]:
-    """The summary as entries for ``results`` in a bundle's metadata: one a row and column, all its metrics in it.
+def plot_lines(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) -> None:
+    """One line a row: the first metric over the columns, the first cost over the columns, the metric over the cost.
+
+    Whiskers are the spread over seeds; dotted lines in the last panel mark what the first column reached.
+    """
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
+    tables = list(dict.fromkeys(summary["table"]))
+    metrics, costs = [t for t in tables if t in plan["tables"]], [t for t in tables if t not in plan["tables"]]
+    shown = metrics[:1] + costs[:1]
+    both = bool(metrics) and "ratio" in summary
+    width = min(8, 2 + 0.5 * len(columns))
+    figure, axes = plt.subplots(1, len(shown) + both, figsize=(width * (len(shown) + both), 5.2), squeeze=False)
+    parts = {
+        (number, row): summary[(summary["table"] == number) & (summary[row_name] == row)]
+        .set_index(column_name)
+        .reindex(columns)
+        for number in shown
+        for row in rows
+    }
+    for axis, number in zip(axes[0], shown, strict=False):
+        for k, row in enumerate(rows):
+            part = parts[number, row]
+            spread = part["std"].astype(float).fillna(0)
+            axis.errorbar(range(len(columns)), part["mean"].astype(float), yerr=spread, fmt="o-", ms=4, capsize=2,
+                          color=f"C{k}", label=row)  # fmt: skip
+        axis.set(title=_title(summary, number), xticks=range(len(columns)))
+        axis.set_xticklabels(columns, rotation=45, ha="right")
+        if number not in plan["tables"]:
+            axis.set_yscale("log")
+    if both:
+        _metric_over_cost(axes[0][-1], parts, shown, rows, columns)
+        axes[0][-1].set(ylabel=_title(summary, shown[0]), xlabel=f"{_title(summary, shown[1])}, part of {columns[0]}")
+    for axis in axes[0]:
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
+    figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.86))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _title(summary: pd.DataFrame, number: str) -> str:
+    return f"{summary.loc[summary['table'] == number, 'metric'].iloc[0]} ({number})"
+
+
+def _metric_over_cost(
+    axis: Axes, parts: dict, shown: Sequence[str], rows: Sequence[str], columns: Sequence[str]
+) -> None:
+    """A point a row and column, a marker a column: how good it is over the part of the first column's cost it takes."""
+    markers = "oDv^<>sp*hXPd8H" * (1 + len(columns) // 15)
+    for k, row in enumerate(rows):
+        mean, ratio = parts[shown[0], row]["mean"].astype(float), parts[shown[1], row]["ratio"].astype(float)
+        axis.axhline(mean.iloc[0], color=f"C{k}", linestyle=":", linewidth=1)
+        for marker, column in zip(markers, columns, strict=False):
+            axis.plot(ratio[column], mean[column], marker, color=f"C{k}", markersize=6, alpha=0.8)
+    for marker, column in zip(markers, columns, strict=False):
+        axis.plot([], [], marker, color="grey", label=column)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:.3g}")
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def as_results(
+    plan: dict[str, Any], summary: pd.DataFrame, sources: Mapping[tuple, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The summary as entries for ``results`` in a bundle's metadata: one a row and column, all its figures in it.
 
     Args:
         plan: the content of reproduce.json.
         summary: what :func:`summarise` returned.
-        provenance: command, data, split, seeds, hardware, scale: copied into every entry.
+        sources: by row and column, where its figures come from: command, data, split, seeds, hardware, scale.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
     results = []
-    for (row, column), group in summary.groupby([row_name, column_name], sort=False):
-        metrics = {}
+    for row, column in itertools.product(dict.fromkeys(summary[row_name]), dict.fromkeys(summary[column_name])):
+        group = summary[(summary[row_name] == row) & (summary[column_name] == column)]
+        if group.empty:
+            continue
+        metrics, costs = {}, {}
         for line in group.to_dict("records"):
-            figures = {name: line.get(name) for name in ("mean", "std", "published", "difference", "low", "high")}
-            known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
-            metrics[plan["tables"][line["table"]]["metric"]] = known
-        results.append({row_name: row, column_name: column, **provenance, "metrics": metrics})
+            table = tables_of(plan)[line["table"]]
+            if "metric" in table:
+                figures = {name: line.get(name) for name in ("mean", "std", "published", "difference", "low", "high")}
+                known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
+                metrics[table["metric"]] = known
+            elif not pd.isna(line["mean"]):
+                costs[table["name"]] = float(f"{line['mean']:.4g}")
+        entry = {row_name: row, column_name: column, **sources[row, column], "metrics": metrics}
+        results.append(entry | ({"cost": costs} if costs else {}))
     return results

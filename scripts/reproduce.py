@@ -1,10 +1,23 @@
 """Run the grid behind a paper's tables and set the measured figures beside the published ones.
 
     python scripts/reproduce.py gaze_polyp_segmentation --tables 1-4 --scale cpu --dataset_dir DIR --datalist FILE
+    python scripts/reproduce.py two_stage_segmentation --figure 3 --dataset_dirs CHASE_DB1=DIR,BOWL2018=DIR \\
+        --datalists CHASE_DB1=FILE,BOWL2018=FILE
 
 What to run and what was published stands in the bundle's ``configs/reproduce.json``. Every cell (row, column, seed) is
 one training and one evaluation on the test section, tracked as nested MLflow runs. Finished cells are skipped, a killed
 one goes on from its last epoch.
+
+Rows and columns are values of a knob (a list), or entries by name (a dict), which may have
+
+- ``knobs``, and ``scales`` with more of them by scale; a row whose ``dataset_dir`` is null has to be given its data;
+- ``configs``: a column without "train" is evaluated only, one without "evaluate" only trained, for others to use;
+- ``after``: {knob: column}, that column's cell runs first and the knob is its model.pt;
+- ``like``: a column from which it takes over all of this; ``weights_of``: the same, but that column's model.pt is
+  evaluated with other knobs instead of training again;
+- ``not``: columns that a row leaves out.
+
+``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first.
 """
 
 from __future__ import annotations
@@ -16,6 +29,8 @@ import re
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +40,27 @@ import pandas as pd
 import torch
 from monai.bundle import run as run_bundle
 
-from clinbundles.engines.grid_tables import Cell, as_markdown, as_results, plot, summarise
+from clinbundles.engines.grid_tables import (
+    Cell,
+    as_markdown,
+    as_results,
+    figures_of,
+    plot,
+    plot_lines,
+    summarise,
+    tables_of,
+)
 from clinbundles.engines.run_facts import describe_datalist, environment, scrub
 from clinbundles.engines.run_store import RunStore, default_tracking_uri
 from clinbundles.transforms.datalist import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-_PLACES = ("dataset_dir", "datalist")
 
 
 def parse_numbers(text: Any) -> list[str]:
     """ "1-4" or "1,3" or (1, 3) or 2 in, ["1", "2", "3", "4"] and so on out."""
-    parts = [str(p).strip() for p in text] if isinstance(text, list | tuple) else str(text).split(",")
     numbers: list[str] = []
-    for part in parts:
+    for part in _parts(text):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match:
             raise ValueError(f"{text!r}: expected numbers such as 0,1 or 1-4.")
@@ -47,25 +69,130 @@ def parse_numbers(text: Any) -> list[str]:
     return numbers
 
 
-def run_cell(bundle: Path, plan: dict, knobs: dict[str, Any], folder: Path, tracking: dict[str, str]) -> None:
-    """Train and evaluate one cell in ``folder``; a cell that is done is left alone."""
+def choose_tables(plan: dict[str, Any], wanted: Any) -> list[str]:
+    """Keys of the wanted tables: one by its key, all that begin with a number ("3" is 3a and 3b), or all for None."""
+    known, chosen = list(tables_of(plan)), []
+    for part in known if wanted is None else _parts(wanted):
+        for name in [part] if part in known else parse_numbers(part):
+            found = [key for key in known if key == name or re.match(rf"{name}(?!\d)", key)]
+            if not found:
+                raise ValueError(f"table {name} is not in reproduce.json, which has {', '.join(known)}.")
+            chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, Any]]:
+    """What each of the plan's "rows" or "columns" stands for at a scale: configs, knobs, after and not."""
+    name, listed = next(iter(plan[axis].items()))
+    if isinstance(listed, list):
+        listed = {item: {"knobs": {name: item}} for item in listed}
+
+    def resolved(item: str) -> dict[str, Any]:
+        entry = listed[item]
+        parent, after = entry.get("weights_of", entry.get("like")), entry.get("after", {})
+        if "weights_of" in entry:
+            after = after | {"ckpt_path": parent}
+        if unknown := [n for n in (parent, *after.values()) if n is not None and n not in listed]:
+            raise ValueError(f"reproduce.json: {item!r} needs {unknown[0]!r}, which is not one of the {axis}.")
+        base = {"configs": plan["configs"], "knobs": {}, "after": {}} if parent is None else resolved(parent)
+        configs = entry.get("configs", base["configs"])
+        return {
+            "configs": {"evaluate": configs["evaluate"]} if "weights_of" in entry else configs,
+            "knobs": base["knobs"] | entry.get("knobs", {}) | entry.get("scales", {}).get(scale, {}),
+            "after": base["after"] | after,
+            "not": entry.get("not", []),
+        }
+
+    return {item: resolved(item) for item in listed}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the run of a cell takes: config files by stage, knobs, and by knob the folders whose model.pt it is."""
+
+    cell: Cell
+    configs: dict[str, list[str]]
+    knobs: dict[str, Any]
+    needs: dict[str, Path]
+    wave: int  # one more than that of the cells it needs
+
+
+def make_jobs(
+    rows: dict[str, dict[str, Any]],
+    columns: dict[str, dict[str, Any]],
+    chosen: Sequence[str],
+    seeds: Sequence[str],
+    output: Path,
+    *,
+    defaults: dict[str, Any],
+    overrides: dict[str, Any],
+) -> list[Job]:
+    """The cells of the chosen columns, each behind those it is after; knobs go from defaults to overrides."""
+    jobs: dict[Path, Job] = {}
+
+    def left_out(row: str, column: str) -> bool:
+        return column in rows[row]["not"] or any(left_out(row, other) for other in columns[column]["after"].values())
+
+    def add(seed: str, row: str, column: str) -> Job:
+        needed = {knob: add(seed, row, other) for knob, other in columns[column]["after"].items()}
+        knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | overrides
+        knobs |= {knob: str(job.cell.folder / "model.pt") for knob, job in needed.items()}
+        folder = output / re.sub(r"[^\w.+-]+", "", f"{row}_{column}_seed{seed}")
+        job = Job(
+            Cell(row, column, int(seed), folder),
+            columns[column]["configs"],
+            knobs,
+            {knob: job.cell.folder for knob, job in needed.items()},
+            max((job.wave + 1 for job in needed.values()), default=0),
+        )
+        return jobs.setdefault(folder, job)
+
+    for seed, row, column in itertools.product(seeds, rows, chosen):
+        if not left_out(row, column):
+            add(seed, row, column)
+    return list(jobs.values())
+
+
+def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, str]) -> None:
+    """Train and evaluate one cell in its folder; a cell that is done is left alone."""
+    folder, knobs = job.cell.folder, job.knobs
     result = folder / "result.json"
     if result.is_file():
         done = json.loads(result.read_text())["knobs"]
         if done != json.loads(json.dumps(knobs)):
             raise ValueError(f"{result}: was run with {done}, now asked for {knobs}. Use another --output_dir.")
         return
+    if missing := [needed.name for needed in job.needs.values() if not (needed / "result.json").is_file()]:
+        raise FileNotFoundError(f"{folder.name}: needs the model of {missing[0]}, which has not finished.")
     folder.mkdir(parents=True, exist_ok=True)
-    common = {"bundle_root": str(bundle), "ckpt_dir": str(folder), **knobs, **tracking}
-    configs = {stage: [str(bundle / "configs" / f) for f in files] for stage, files in plan["configs"].items()}
-    last = folder / "last.pt"
-    epochs_done = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
-    if epochs_done < knobs["max_epochs"]:
-        run_bundle(config_file=configs["train"], output_dir=str(folder), resume=epochs_done > 0, **common)
-    run_bundle(config_file=configs["evaluate"], output_dir=str(folder / "test"), **common)
-    table = pd.read_csv(folder / "test" / "per_image.csv")
-    metrics = {t["metric"]: float(table[t["metric"]].mean()) for t in plan["tables"].values()}
-    write_atomically(result, json.dumps({"knobs": knobs, "metrics": metrics}, indent=4))
+    configs = {stage: [str(bundle / "configs" / f) for f in files] for stage, files in job.configs.items()}
+    # MONAI drops an override that is None.
+    common = {"bundle_root": str(bundle), **{k: "$None" if v is None else v for k, v in knobs.items()}, **tracking}
+    trained = folder if "train" in configs else list(job.needs.values())[-1]
+    if "train" in configs:
+        last = folder / "last.pt"
+        epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
+        if epochs < knobs["max_epochs"]:
+            run_bundle(
+                config_file=configs["train"],
+                output_dir=str(folder),
+                ckpt_dir=str(folder),
+                run_name=folder.name,
+                resume=epochs > 0,
+                **common,
+            )
+    figures = {}
+    if "evaluate" in configs:
+        run_bundle(
+            config_file=configs["evaluate"],
+            output_dir=str(folder / "test"),
+            ckpt_dir=str(trained),
+            run_name=f"evaluation_{folder.name}",
+            **common,
+        )
+        tables = tables_of(plan).values()
+        figures = {t.get("metric") or t["cost"]: float(figures_of(t, folder).mean()) for t in tables}
+    write_atomically(result, json.dumps({"knobs": knobs, "figures": figures}, indent=4))
 
 
 class GridRun:
@@ -82,40 +209,48 @@ class GridRun:
         self.client.set_tag(self.run_id, "kind", "grid")
         write_atomically(remembered, json.dumps({"run_id": self.run_id}))
 
-    def finish(self, tables: list[Path], status: str) -> None:
-        """Keep the tables as artifacts and close the run."""
+    def finish(self, tables: list[Path], status: str, folder: str | None) -> None:
+        """Keep the tables as artifacts, in a folder of their own if need be, and close the run."""
         self.client.set_terminated(self.run_id, status)
         for path in tables:
-            self.client.log_artifact(self.run_id, str(path))
+            self.client.log_artifact(self.run_id, str(path), folder)
 
 
 def reproduce(
     bundle: str,
     *,
-    tables: Any = "1-4",
+    tables: Any = None,
+    figure: Any = None,
+    figures: Any = None,
+    rows: Any = None,
     networks: Any = None,
     columns: Any = None,
     seeds: Any = "0,1",
     scale: str = "cpu",
     dataset_dir: str | None = None,
     datalist: str | None = None,
+    dataset_dirs: str | None = None,
+    datalists: str | None = None,
     output_dir: str | None = None,
     tracking: str | None = None,
     tracking_uri: str | None = None,
     cluster: str | None = None,
     **knobs: Any,
 ) -> None:
-    """Run every missing cell of the grid, then write tables.md, tables.csv and tables.png.
+    """Run every missing cell of the grid, then write tables.md, tables.csv, tables.png and results.json.
 
     Args:
         bundle: folder name below ``bundles/``.
-        tables: which of the paper's tables to write, "1-4" or "1,3".
-        networks: names to keep of the rows, comma separated; all if not given.
-        columns: names to keep of the columns.
+        tables: which of the paper's tables to write, "1-4" or "1,3" or "3a"; all if not given.
+        figure, figures: the same, for what the paper calls a figure.
+        rows: names to keep of the rows, comma separated; if not given those in ``dataset_dirs``, else all.
+        networks: the same, for what is a network in the paper.
+        columns: names to keep of the columns, or the name of a set, whose tables go to a folder of that name.
         seeds: "0,1,2" or "0-4".
         scale: one of the scales in reproduce.json.
         dataset_dir: data set folder; the bundle's samples if not given.
         datalist: JSON datalist; ``dataset_dir``/datalist.json if not given.
+        dataset_dirs, datalists: the same row by row, "ROW=PATH,ROW=PATH".
         output_dir: where cells and tables go; ``runs/reproduce/<bundle>_<scale>`` if not given.
         tracking: tracking settings; the project's if not given, "none" for no tracking.
         tracking_uri: MLflow database or server instead of the default one.
@@ -129,116 +264,185 @@ def reproduce(
     plan = json.loads(plan_file.read_text())
     if scale not in plan["scales"]:
         raise ValueError(f"scale is {scale!r}, expected one of {', '.join(plan['scales'])}.")
-    numbers = parse_numbers(tables)
-    if unknown := [n for n in numbers if n not in plan["tables"]]:
-        raise ValueError(f"table {unknown[0]} is not in {plan_file.name}, which has {', '.join(plan['tables'])}.")
-    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
-    chosen_rows = _choose(networks, plan["rows"][row_name], "networks")
-    chosen_columns = _choose(columns, plan["columns"][column_name], "columns")
+    numbers = choose_tables(plan, next((w for w in (tables, figure, figures) if w is not None), None))
+    all_columns, sets = entries(plan, "columns", scale), plan.get("sets", {})
+    if columns is None and sets:
+        columns = next(iter(sets))
+    part = columns if isinstance(columns, str) and columns in sets else None
+    chosen = sets[part] if part else _choose(columns, list(all_columns), "columns")
+    all_rows = give_data(
+        entries(plan, "rows", scale),
+        rows if rows is not None else networks,
+        dataset_dir=(dataset_dir, dataset_dirs),
+        datalist=(datalist, datalists),
+    )
     output = Path(output_dir or ROOT / "runs" / "reproduce" / f"{bundle}_{scale}").resolve()
+    jobs = make_jobs(
+        all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=plan["scales"][scale], overrides=knobs
+    )
+    check_knobs(bundle_dir, jobs)
 
-    settings = {**plan["scales"][scale], **knobs}
-    if dataset_dir is not None:
-        settings["dataset_dir"] = str(Path(dataset_dir).resolve())
-    if datalist is not None:
-        settings["datalist"] = str(Path(datalist).resolve())
-    cells = [
-        Cell(row, column, int(seed), output / f"{row}_{column}_seed{seed}")
-        for seed, row, column in itertools.product(parse_numbers(seeds), chosen_rows, chosen_columns)
-    ]
-    knobs_known = json.loads((bundle_dir / "configs" / plan["configs"]["train"][0]).read_text())
-    if unknown := [k for k in settings if k not in knobs_known]:
-        raise ValueError(f"--{unknown[0]} is no top-level value of {plan['configs']['train'][0]}.")
     grid = None if tracking == "none" else GridRun(bundle, scale, output, tracking_uri)
     arguments = {}
     if grid is not None:
         settings_file = tracking or str(ROOT / "mlflow" / "tracking.json")
         arguments = {"tracking": settings_file, "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
-    jobs = [
-        (bundle_dir, plan, {row_name: c.row, column_name: c.column, "seed": c.seed, **settings}, c.folder, arguments)
-        for c in cells
-    ]
-    failed = _run_here(jobs) if cluster is None else _run_on_cluster(jobs, cluster, output / "jobs")
-    finished = [c for c in cells if (c.folder / "result.json").is_file()]
+    context = (bundle_dir, plan, arguments)
+    if cluster is None:
+        failed = _run_here(jobs, *context)
+    else:
+        failed = _run_on_cluster(jobs, *context, cluster=cluster, folder=output / "jobs")
+    shown = [job for job in jobs if job.cell.column in chosen and "evaluate" in job.configs]
+    finished = [job for job in shown if (job.cell.folder / "result.json").is_file()]
+    finished.sort(key=lambda job: chosen.index(job.cell.column))  # the first of them is what is compared with
     if not finished:
         raise SystemExit(f"no cell finished; see {output}.")
-    summary = summarise(plan, numbers, finished, chosen_columns[0])
-    source = provenance(bundle_dir, scale, settings) | {"seeds": sorted({c.seed for c in finished})}
-    written = write_tables(plan, summary, source, output)
+    summary = summarise(plan, numbers, [job.cell for job in finished], chosen[0])
+    sources = provenance(bundle_dir, scale, plan, finished)
+    folder = part if part != next(iter(sets), None) else None
+    title = heading(scale, plan, finished, sources)
+    written = write_tables(plan, summary, title, sources, output / (folder or ""))
     if grid is not None:
-        grid.finish(written, "FAILED" if failed else "FINISHED")
-    print((output / "tables.md").read_text())
-    print(f"{', '.join(path.name for path in written)}: {output}")
+        grid.finish(written, "FAILED" if failed else "FINISHED", folder)
+    print(written[0].read_text())
+    print(f"{', '.join(path.name for path in written)}: {written[0].parent}")
     if failed:
         names = ", ".join(failed)
-        raise SystemExit(f"{len(failed)} of {len(cells)} cells failed: {names}. The same command retries them.")
+        raise SystemExit(f"{len(failed)} of {len(jobs)} cells failed: {names}. The same command retries them.")
 
 
-def provenance(bundle_dir: Path, scale: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Where figures come from: command, data with its hash, split, gaze, hardware, scale. No folder names."""
-    dataset_dir = settings.get("dataset_dir", bundle_dir / "samples")
-    params, tags = describe_datalist(settings.get("datalist", Path(dataset_dir) / "datalist.json"))
+def give_data(
+    rows: dict[str, dict[str, Any]], wanted: Any, **places: tuple[str | None, str | None]
+) -> dict[str, dict[str, Any]]:
+    """The wanted rows with their ``dataset_dir`` and ``datalist``, each given as (for all, "ROW=PATH,ROW=PATH")."""
+    own: dict[str, dict[str, str]] = {name: {} for name in rows}
+    for knob, (_, listed) in places.items():
+        for pair in _parts(listed or ()):
+            name, _, path = pair.partition("=")
+            if name not in rows or not path:
+                raise ValueError(f"--{knob}s: {pair!r} is not ROW=PATH with a row of {', '.join(rows)}.")
+            own[name][knob] = path
+    chosen = _choose(wanted, list(rows), "rows") if wanted is not None else [n for n in rows if own[n]] or list(rows)
+    common, given = {knob: path for knob, (path, _) in places.items() if path is not None}, {}
+    for name in chosen:
+        knobs = rows[name]["knobs"]
+        needs_own = len(chosen) > 1 and knobs.get("dataset_dir", "") is None
+        paths = own[name] if needs_own else common | own[name]
+        knobs = knobs | {knob: str(Path(path).resolve()) for knob, path in paths.items()}
+        if knobs.get("dataset_dir", "") is None:
+            raise ValueError(f"row {name!r} has no data: give --dataset_dirs {name}=FOLDER, or choose among --rows.")
+        given[name] = rows[name] | {"knobs": knobs}
+    return given
+
+
+def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
+    """Refuse a knob that no config of these jobs has at its top level, before anything runs."""
+    files = sorted({name for job in jobs for names in job.configs.values() for name in names})
+    known = {key for name in files for key in json.loads((bundle_dir / "configs" / name).read_text())}
+    for job in jobs:
+        if unknown := [knob for knob in job.knobs if knob not in known]:
+            raise ValueError(f"--{unknown[0]} is no top-level value of {', '.join(files)}.")
+
+
+def provenance(bundle_dir: Path, scale: str, plan: dict[str, Any], jobs: Sequence[Job]) -> dict[tuple, dict[str, Any]]:
+    """By row and column where figures come from: command, data with hash, split, seeds, hardware, scale. No folders."""
     facts = environment()
     gpu, cpu = facts["env.gpu"], f"{facts['env.cpu']}, {facts['env.threads']} threads"
-    words = [str(scrub(word)) for word in sys.argv[1:]]
-    return {
-        "command": shlex.join(["python", "scripts/reproduce.py", *words]),
-        "data": f"{params.get('data_name', 'unknown')}, sha256 {params.get('data_sha256', 'unknown')[:12]}",
-        "split": "/".join(params.get(f"n_{part}", "0") for part in ("training", "validation", "test"))
-        + f" images, seed {params.get('data_seed', 'unknown')}, figures on test",
-        "gaze": tags.get("gaze_source", "none"),
-        "hardware": cpu if gpu == "none" else gpu,
-        "scale": scale + ": " + ", ".join(f"{k} {_short(v)}" for k, v in settings.items() if k not in _PLACES),
-    }
+    words = ["".join(str(scrub(part)) for part in re.split("([,=])", word)) for word in sys.argv[1:]]
+    sources: dict[tuple, dict[str, Any]] = {}
+    for job in jobs:
+        dataset_dir = job.knobs.get("dataset_dir", bundle_dir / "samples")
+        params, tags = describe_datalist(job.knobs.get("datalist", Path(dataset_dir) / "datalist.json"))
+        source = {
+            "command": shlex.join(["python", "scripts/reproduce.py", *words]),
+            "data": f"{params.get('data_name', 'unknown')}, sha256 {params.get('data_sha256', 'unknown')[:12]}",
+            "split": "/".join(params.get(f"n_{part}", "0") for part in ("training", "validation", "test"))
+            + f" images, seed {params.get('data_seed', 'unknown')}, figures on test",
+            **{tag.removesuffix("_source"): value for tag, value in tags.items()},
+            "hardware": cpu if gpu == "none" else gpu,
+            "scale": _scale_text(scale, _settings(plan, job)),
+            "seeds": [],
+        }
+        sources.setdefault((job.cell.row, job.cell.column), source)["seeds"].append(job.cell.seed)
+    return sources
 
 
-def write_tables(plan: dict, summary: pd.DataFrame, source: dict[str, Any], output: Path) -> list[Path]:
+def heading(scale: str, plan: dict[str, Any], jobs: Sequence[Job], sources: dict[tuple, dict[str, Any]]) -> str:
+    """One line on the data, of each row if they differ, the hardware, and the settings that all cells share."""
+    rows: dict[str, list[str]] = {}
+    for (row, _), source in sources.items():
+        data = "; ".join([source["data"], source["split"], *([f"gaze: {source['gaze']}"] if "gaze" in source else [])])
+        rows.setdefault(data, []).append(row)
+    several = len(rows) > 1
+    data = "; ".join(f"{', '.join(dict.fromkeys(names))}: {text}" if several else text for text, names in rows.items())
+    settings = [_settings(plan, job) for job in jobs]
+    shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
+    return f"{data}; {next(iter(sources.values()))['hardware']}; {_scale_text(scale, shared)}"
+
+
+def write_tables(
+    plan: dict[str, Any], summary: pd.DataFrame, title: str, sources: dict[tuple, dict[str, Any]], output: Path
+) -> list[Path]:
     """Write tables.md, tables.csv, tables.png and results.json (entries for the metadata); return the paths."""
-    heading = f"{source['data']}; {source['split']}; gaze: {source['gaze']}; {source['hardware']}; {source['scale']}"
+    output.mkdir(parents=True, exist_ok=True)
     summary.to_csv(output / "tables.csv", index=False)
-    write_atomically(output / "tables.md", as_markdown(plan, summary, heading))
-    plot(plan, summary, heading, output / "tables.png")
-    results = as_results(plan, summary, source)
+    write_atomically(output / "tables.md", as_markdown(plan, summary, title))
+    draw = plot_lines if plan.get("plot") == "lines" else plot
+    draw(plan, summary, title, output / "tables.png")
+    results = as_results(plan, summary, sources)
     write_atomically(output / "results.json", json.dumps(results, indent=4, ensure_ascii=False))
     return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]
 
 
-def _short(value: Any) -> Any:
-    return Path(value).name if isinstance(value, str) else value
+def _settings(plan: dict[str, Any], job: Job) -> dict[str, Any]:
+    named = {next(iter(plan["rows"])), next(iter(plan["columns"])), "seed", "dataset_dir", "datalist", *job.needs}
+    return {knob: value for knob, value in job.knobs.items() if knob not in named}
+
+
+def _scale_text(scale: str, settings: dict[str, Any]) -> str:
+    return f"{scale}: " + ", ".join(f"{k} {Path(v).name if isinstance(v, str) else v}" for k, v in settings.items())
+
+
+def _parts(wanted: Any) -> list[str]:
+    parts = wanted if isinstance(wanted, list | tuple) else str(wanted).split(",")
+    return [str(part).strip() for part in parts]
 
 
 def _choose(wanted: Any, known: list[str], name: str) -> list[str]:
     if wanted is None:
         return known
-    chosen = [str(w) for w in wanted] if isinstance(wanted, list | tuple) else str(wanted).split(",")
+    chosen = _parts(wanted)
     if unknown := [c for c in chosen if c not in known]:
         raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(known)}.")
     return [k for k in known if k in chosen]
 
 
-def _run_here(jobs: list[tuple]) -> list[str]:
+def _run_here(jobs: Sequence[Job], *context: Any) -> list[str]:
     failed = []
     for done, job in enumerate(jobs):
-        print(f"cell {done + 1} of {len(jobs)}: {job[3].name}", flush=True)
+        name = job.cell.folder.name
+        print(f"cell {done + 1} of {len(jobs)}: {name}", flush=True)
         try:
-            run_cell(*job)
+            run_cell(job, *context)
         except Exception:  # one broken cell must not cost the others
             traceback.print_exc()
-            failed.append(job[3].name)
+            failed.append(name)
     return failed
 
 
-def _run_on_cluster(jobs: list[tuple], cluster: str, folder: Path) -> list[str]:
+def _run_on_cluster(jobs: Sequence[Job], *context: Any, cluster: str, folder: Path) -> list[str]:
     import submitit  # only needed here
 
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(timeout_min=24 * 60, name="reproduce")
-    submitted = executor.map_array(run_cell, *zip(*jobs, strict=True))
     failed = []
-    for job, cell in zip(submitted, jobs, strict=True):
-        if (error := job.exception()) is not None:
-            print(error)
-            failed.append(cell[3].name)
+    for wave in sorted({job.wave for job in jobs}):  # what a cell needs has to be finished before it starts
+        cells = [job for job in jobs if job.wave == wave]
+        submitted = executor.map_array(run_cell, cells, *([value] * len(cells) for value in context))
+        for handle, job in zip(submitted, cells, strict=True):
+            if (error := handle.exception()) is not None:
+                print(error)
+                failed.append(job.cell.folder.name)
     return failed
 
 
