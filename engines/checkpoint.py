@@ -36,7 +36,7 @@ class TrainingCheckpoint:
         ckpt_dir: folder of both files.
         network: the network, possibly wrapped in ``DistributedDataParallel``.
         optimizer: the optimizer.
-        evaluator: the validation engine whose ``best_metric`` decides; None keeps only ``last.pt``.
+        evaluator: the validation engine whose ``best_metric`` decides; None makes ``model.pt`` the last network.
         lr_scheduler: scheduler with a state dict, if there is one.
         resume: go on from ``last.pt`` (an error if it is missing).
 
@@ -100,6 +100,8 @@ class TrainingCheckpoint:
                 "best_metric": float(self.evaluator.state.best_metric),
                 "best_metric_epoch": int(self.evaluator.state.best_metric_epoch),
             }
+        else:
+            save_atomically(self.network.state_dict(), self.best_path)
         save_atomically(content, self.last_path)
 
     def load(self, trainer: Trainer) -> None:

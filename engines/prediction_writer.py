@@ -91,12 +91,13 @@ class PredictionWriter:
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = Path(item["image"].meta["filename_or_obj"])
+        stem = Path(path.name.removesuffix(".gz")).stem  # a.ppm.gz becomes a.png
         mask = _plane(item[self.pred_key]) > 0.5
-        Image.fromarray(mask.astype(np.uint8) * 255).save(self.output_dir / "masks" / f"{path.stem}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(self.output_dir / "masks" / f"{stem}.png")
         drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
         if item.get("label") is not None:  # MONAI sets None where there is none
             drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
-        Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{path.stem}.png")
+        Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{stem}.png")
         self.rows.append(
             {
                 "image": path.name,

@@ -1,4 +1,4 @@
-"""Every shipped config takes a step on the shipped samples: in this process, in one of its own, under torchrun."""
+"""Bundles with one training (train.json): it takes a step on the samples, here, in its own process, under torchrun."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from monai.bundle import run as run_bundle
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/train*.json"))
+BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/train.json"))
 SMALL = {
     "max_epochs": 1,
     "image_size": 64,

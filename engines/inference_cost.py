@@ -1,0 +1,147 @@
+"""What inference costs: multiply-accumulates, seconds and peak memory of a network, measured in an evaluator."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import Evaluator
+from monai.utils import CommonKeys
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class InferenceCost:
+    """Measure every forward of a network in an evaluator and write ``cost.json`` after each epoch.
+
+    macs_per_image: multiply-accumulates of real images by torch's ``FlopCounterMode``, in a forward of their own.
+    seconds_per_image: time between entering and leaving the network, summed over the calls that one batch takes (an
+    inferer may cut it into windows), divided by its images; the median over the batches but the first.
+    peak_memory_bytes: the most that one forward of a batch holds beyond what was there before, weights and input not
+    included; on a CPU the growth of the process, null where the system does not tell (other than Linux).
+    Beside them what the figures depend on: images, batch_size and image_shape of the first batch, device and threads.
+
+    Args:
+        output_dir: folder of ``cost.json``.
+        network: the network as the evaluator calls it. What runs outside it (an inferer's own work) is not measured.
+        count_every: count the multiply-accumulates of the first batch, and of every n-th after it when this is n; their
+            mean is written. 0 is enough unless the work depends on the image, as where a threshold selects windows.
+
+    Raises:
+        ValueError: ``count_every`` below 0; at the end of an epoch, a network that the evaluator never called.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike, network: nn.Module, *, count_every: int = 0) -> None:
+        if count_every < 0:
+            raise ValueError(f"count_every is {count_every}, expected 0 or more.")
+        self.path = Path(output_dir) / "cost.json"
+        self.network = network
+        self.count_every = count_every
+        self._handles: list[Any] = []
+
+    def attach(self, engine: Evaluator) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.start_batch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.finish_batch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self, engine: Evaluator) -> None:
+        """Forget the last epoch and begin to watch the network."""
+        self._unhook()
+        self.seconds: list[float] = []
+        self.peaks: list[int] = []
+        self.images = self.counted_images = self.macs = 0
+        self._handles = [
+            self.network.register_forward_pre_hook(self._enter, with_kwargs=True),
+            self.network.register_forward_hook(self._leave),
+        ]
+
+    def start_batch(self, engine: Evaluator) -> None:
+        """Note the images of the batch, which MONAI takes apart later."""
+        batch: Any = engine.state.batch
+        shape = tuple(batch[CommonKeys.IMAGE].shape)
+        if not self.seconds:
+            self._first_shape = shape
+        self._batch_size = shape[0]
+        self._batch_seconds: float | None = None
+        index = len(self.seconds)
+        self._counting = index == 0 or (self.count_every > 0 and index % self.count_every == 0)
+        if self._counting:
+            self.counted_images += self._batch_size
+
+    def _enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._counting:
+            with FlopCounterMode(display=False) as counter:
+                network.forward(*args, **kwargs)
+            self.macs += counter.get_total_flops() // 2
+        self._device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        self._memory_before = _reset_peak(self._device)
+        self._entered = time.perf_counter()
+
+    def _leave(self, *_: Any) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._batch_seconds = time.perf_counter() - self._entered + (self._batch_seconds or 0.0)
+        if self._memory_before is not None:
+            self.peaks.append(max(0, _peak(self._device) - self._memory_before))
+
+    def finish_batch(self, engine: Evaluator) -> None:
+        """Keep the batch's time."""
+        if self._batch_seconds is None:
+            raise ValueError("InferenceCost: the evaluator does not call the network that was given to be measured.")
+        self.seconds.append(self._batch_seconds / self._batch_size)
+        self.images += self._batch_size
+
+    def write(self, engine: Evaluator) -> None:
+        """Write ``cost.json`` and leave the network alone."""
+        self._unhook()
+        on_gpu = self._device.type == "cuda"
+        cost = {
+            "macs_per_image": round(self.macs / self.counted_images),
+            "seconds_per_image": statistics.median(self.seconds[1:] or self.seconds),
+            "peak_memory_bytes": max(self.peaks) if self.peaks else None,
+            "images": self.images,
+            "batch_size": self._first_shape[0],
+            "image_shape": list(self._first_shape[1:]),
+            "device": torch.cuda.get_device_name(self._device) if on_gpu else str(self._device),
+            "threads": torch.get_num_threads(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps(cost, indent=4) + "\n", encoding="utf-8")
+        os.replace(partial, self.path)
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def _reset_peak(device: torch.device) -> int | None:
+    """Forget the highest memory so far; bytes in use now, None where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM falls to what is resident
+        return _process_memory("VmRSS") if device.type == "cpu" else None
+    except OSError:
+        return None
+
+
+def _peak(device: torch.device) -> int:
+    """Highest memory in bytes since the last reset."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _process_memory("VmHWM")
+
+
+def _process_memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])

@@ -1,0 +1,211 @@
+"""The two-stage bundle from its shipped configs: both stages trained, joined, evaluated and used on a folder."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.bundle import run as run_bundle
+from PIL import Image
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "two_stage_segmentation"
+SMALL: dict[str, Any] = {
+    "image_size": 128,
+    "channels": [4, 4, 4, 4, 4],
+    "cache_rate": 0.0,
+    "max_epochs": 1,
+    "val_interval": 1,
+}
+# Windows of 32 and a stage 1 of 32 on images of 128.
+TWO = {"scale": 4, "n_patches": 4, "windows_per_image": 2}
+
+
+def files(*names: str) -> list[str]:
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+
+
+def run(*names: str, out: Path, **knobs: Any) -> None:
+    run_bundle(
+        config_file=files(*names),
+        bundle_root=str(BUNDLE),
+        output_dir=str(out),
+        logging_file=False,
+        **{**SMALL, **knobs},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both stages after an epoch on the shipped images: coarse/model.pt and both/model.pt."""
+    folder = tmp_path_factory.mktemp("trained")
+    run("train_baseline", "train_coarse", out=folder, ckpt_dir=str(folder / "coarse"), scale=4)
+    run(
+        "train_baseline",
+        "train_refine",
+        out=folder,
+        ckpt_dir=str(folder / "both"),
+        coarse_ckpt=str(folder / "coarse" / "model.pt"),
+        **TWO,
+    )
+    return folder
+
+
+def test_stage_2_learns_while_stage_1_stays_what_it_was(trained: Path) -> None:
+    coarse = torch.load(trained / "coarse" / "model.pt", weights_only=True)
+    both = torch.load(trained / "both" / "model.pt", weights_only=True)
+    assert {name.partition(".")[0] for name in both} == {"low_net", "high_net"}
+    for name, value in coarse.items():
+        torch.testing.assert_close(both[f"low_net.{name}"], value)
+    assert any(not torch.equal(both[f"high_net.{name}"], value) for name, value in coarse.items())
+
+
+def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: Path) -> None:
+    two_stages = ("train_baseline", "train_refine", "evaluate")
+    run(*two_stages, out=tmp_path, ckpt_dir=str(trained / "both"), **TWO)
+    rows = list(csv.DictReader((tmp_path / "per_image.csv").open()))
+    assert [row["image"] for row in rows] == ["Image_02L.jpg", "Image_06R.jpg", "Image_14L.jpg"]
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("val_mean_dice", "val_soft_dice"))
+    run(*two_stages, out=tmp_path / "coarse", ckpt_dir=str(trained / "both"), **{**TWO, "n_select": 0})
+    full, stage_1 = (
+        json.loads((p / "cost.json").read_text())["macs_per_image"] for p in (tmp_path, tmp_path / "coarse")
+    )
+    # One MAC count in 16 for stage 1 (side / 4), and 4 of 16 windows.
+    assert full / stage_1 == pytest.approx((1 / 16 + 4 / 16) * 16, rel=1e-6)
+
+
+def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: Path, tmp_path: Path) -> None:
+    def first_image(**knobs: Any) -> np.ndarray:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        run("train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **TWO, **knobs)
+        return np.asarray(Image.open(folder / "masks" / "Image_02L.png"))
+
+    changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
+    changed["classify.bias"] += 100
+    torch.save(changed, tmp_path / "changed.pt")
+    everywhere = first_image(coarse_ckpt=str(tmp_path / "changed.pt"), n_select=0)
+    assert everywhere.min() == 255
+    assert (first_image(n_select=0) != everywhere).any()
+
+
+def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    photograph = Image.open(BUNDLE / "samples" / "images" / "Image_02L.jpg")
+    photograph.crop((0, 0, 500, 300)).save(images / "colour.png")
+    photograph.convert("L").save(images / "grey.tif")
+    run_bundle(
+        config_file=files("inference"),
+        bundle_root=str(BUNDLE),
+        dataset_dir=str(images),
+        output_dir=str(tmp_path / "out"),
+        ckpt_path=str(trained / "both" / "model.pt"),
+        logging_file=False,
+        image_size=128,
+        channels=SMALL["channels"],
+        scale=4,
+    )
+    sizes = {p.stem: Image.open(p).size for p in (tmp_path / "out" / "masks").iterdir()}
+    assert sizes == {"colour": (500, 300), "grey": (999, 960)}
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"conditioned": True}, {"sampling": "uncertain"}, {"conditioned": True, "sampling": "uncertain"}]
+)
+def test_the_levers_of_training_take_a_step(trained: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
+    coarse = str(trained / "coarse" / "model.pt")
+    run("train_baseline", "train_refine", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **TWO, **knobs)
+    widths = torch.load(tmp_path / "model.pt", weights_only=True)["high_net.encoder.0.0.weight"].shape
+    assert widths[1] == (4 if "conditioned" in knobs else 3)
+
+
+def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Path) -> None:
+    small = {k: v for k, v in SMALL.items() if k not in ("channels", "val_interval")}
+    run_bundle(
+        config_file=files("train_baseline", "train_coarse", "paper"),
+        bundle_root=str(BUNDLE),
+        ckpt_dir=str(tmp_path),
+        output_dir=str(tmp_path),
+        logging_file=False,
+        **{**small, "batch_size": 1, "image_size": 256},
+    )
+    weights = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert sum(value.numel() for value in weights.values()) == 18_842_241
+
+
+def test_a_killed_refinement_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
+    knobs = {"ckpt_dir": str(tmp_path), "coarse_ckpt": str(trained / "coarse" / "model.pt"), "cosine_epochs": 2, **TWO}
+    run("train_baseline", "train_refine", out=tmp_path, **knobs)
+    run("train_baseline", "train_refine", out=tmp_path, **{**knobs, "max_epochs": 2, "resume": True})
+    resumed = torch.load(tmp_path / "last.pt", weights_only=True)
+    run(
+        "train_baseline",
+        "train_refine",
+        out=tmp_path,
+        **{**knobs, "max_epochs": 2, "ckpt_dir": str(tmp_path / "whole")},
+    )
+    whole = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    for name, value in whole["network"].items():
+        torch.testing.assert_close(resumed["network"][name], value)
+
+
+def test_what_does_not_fit_is_said_in_one_sentence(trained: Path, tmp_path: Path) -> None:
+    def last_words(*names: str, **knobs: Any) -> str:
+        with pytest.raises(RuntimeError) as caught:
+            run(*names, out=tmp_path, ckpt_dir=str(tmp_path), **knobs)
+        error: BaseException | None = caught.value
+        while error is not None and error.__cause__ is not None:
+            error = error.__cause__
+        return str(error)
+
+    coarse = str(trained / "coarse" / "model.pt")
+    words = last_words("train_baseline", "train_refine", coarse_ckpt=coarse, **{**TWO, "n_patches": 3})
+    assert "multiple of 32" in words or "n_patches=3" in words
+    missing = last_words("train_baseline", "train_refine", coarse_ckpt=str(tmp_path / "none.pt"), **TWO)
+    assert "none.pt" in missing
+
+
+def test_the_command_line_trains_stage_1_and_two_processes_train_stage_2(trained: Path, tmp_path: Path) -> None:
+    flags = [f"--{name}={value}" for name, value in {**SMALL, "output_dir": tmp_path}.items()]
+    base = [sys.executable, "-m", "monai.bundle", "run"]
+    coarse = [
+        "--config_file",
+        "['configs/train_baseline.json','configs/train_coarse.json']",
+        f"--ckpt_dir={tmp_path / 'coarse'}",
+    ]
+    done = subprocess.run([*base, *coarse, *flags], cwd=BUNDLE, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    both = "['configs/train_baseline.json','configs/train_refine.json','configs/multi_gpu_train.json']"
+    two = [
+        f"--{k}={v}" for k, v in {**TWO, "coarse_ckpt": trained / "coarse" / "model.pt", "ckpt_dir": tmp_path}.items()
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *base[1:]]
+    done = subprocess.run(
+        [*torchrun, "--config_file", both, *flags, *two],
+        cwd=BUNDLE,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_evaluation_of_two_stages_has_every_property_monai_asks_for() -> None:
+    workflow = ConfigWorkflow(
+        files("train_baseline", "train_refine", "evaluate"),
+        workflow_type="train",
+        logging_file=False,
+        bundle_root=str(BUNDLE),
+        cache_rate=0.0,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
