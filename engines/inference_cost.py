@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,16 @@ class InferenceCost:
     macs_per_image: multiply-accumulates of real images by torch's ``FlopCounterMode``, in a forward of their own.
     seconds_per_image: time between entering and leaving the network, summed over the calls that one batch takes (an
     inferer may cut it into windows), divided by its images; the median over the batches but the first.
-    peak_memory_bytes: the most that one forward of a batch holds beyond what was there before, weights and input not
-    included; on a CPU the growth of the process, null where the system does not tell (other than Linux).
+    peak_memory_bytes: the most that torch's allocator gives out during one forward of such an image, weights and input
+    not included; on a CPU without the scratch memory that libraries get by themselves.
     Beside them what the figures depend on: images, batch_size and image_shape of the first batch, device and threads.
 
     Args:
         output_dir: folder of ``cost.json``.
         network: the network as the evaluator calls it. What runs outside it (an inferer's own work) is not measured.
-        count_every: count the multiply-accumulates of the first batch, and of every n-th after it when this is n; their
-            mean is written. 0 is enough unless the work depends on the image, as where a threshold selects windows.
+        count_every: count operations and memory in the first batch, and in every n-th after it when this is n; the mean
+            and the peak are written. 0 is enough unless the work depends on the image, as where a threshold selects
+            windows.
 
     Raises:
         ValueError: ``count_every`` below 0; at the end of an epoch, a network that the evaluator never called.
@@ -56,8 +60,7 @@ class InferenceCost:
         """Forget the last epoch and begin to watch the network."""
         self._unhook()
         self.seconds: list[float] = []
-        self.peaks: list[int] = []
-        self.images = self.counted_images = self.macs = 0
+        self.images = self.counted_images = self.macs = self.peak = 0
         self._handles = [
             self.network.register_forward_pre_hook(self._enter, with_kwargs=True),
             self.network.register_forward_hook(self._leave),
@@ -77,20 +80,18 @@ class InferenceCost:
             self.counted_images += self._batch_size
 
     def _enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
         if self._counting:
             with FlopCounterMode(display=False) as counter:
                 network.forward(*args, **kwargs)
             self.macs += counter.get_total_flops() // 2
-        self._device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
-        self._memory_before = _reset_peak(self._device)
+            self.peak = max(self.peak, peak_memory(partial(network.forward, *args, **kwargs), self._device))
         self._entered = time.perf_counter()
 
     def _leave(self, *_: Any) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._batch_seconds = time.perf_counter() - self._entered + (self._batch_seconds or 0.0)
-        if self._memory_before is not None:
-            self.peaks.append(max(0, _peak(self._device) - self._memory_before))
 
     def finish_batch(self, engine: Evaluator) -> None:
         """Keep the batch's time."""
@@ -106,7 +107,7 @@ class InferenceCost:
         cost = {
             "macs_per_image": round(self.macs / self.counted_images),
             "seconds_per_image": statistics.median(self.seconds[1:] or self.seconds),
-            "peak_memory_bytes": max(self.peaks) if self.peaks else None,
+            "peak_memory_bytes": self.peak,
             "images": self.images,
             "batch_size": self._first_shape[0],
             "image_shape": list(self._first_shape[1:]),
@@ -124,24 +125,26 @@ class InferenceCost:
         self._handles = []
 
 
-def _reset_peak(device: torch.device) -> int | None:
-    """Forget the highest memory so far; bytes in use now, None where the system does not tell."""
+def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
+    """Call in; the most bytes that torch's allocator holds for it at a time out, the result included.
+
+    On a CPU the allocator's own record is read: what a process takes from the system depends on what it did before.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM falls to what is resident
-        return _process_memory("VmRSS") if device.type == "cpu" else None
-    except OSError:
-        return None
-
-
-def _peak(device: torch.device) -> int:
-    """Highest memory in bytes since the last reset."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _process_memory("VmHWM")
-
-
-def _process_memory(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it looks for a GPU and calls it an error that there is none
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    steps = [event["args"] for event in sorted(events, key=lambda e: e.get("ts", 0)) if event["name"] == "[memory]"]
+    if not steps:
+        return 0
+    return max(step["Total Allocated"] for step in steps) - (steps[0]["Total Allocated"] - steps[0]["Bytes"])

@@ -205,6 +205,16 @@ class TwoStageSegmenter(nn.Module):
         return (uncertainty.topk(wanted, dim=1)[1] + first).flatten()
 
     @torch.jit.unused
+    def chosen_corners(self, image: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Image (B, C, *S) in; image number and first pixel of each refined window (K, 1 + axes), and its sides, out."""
+        image = _plain(image)
+        patch, stride, counts = self.windows(image)
+        padded = self._pad(image, patch)
+        chosen = self.choose(padded, self.stage_1(padded), patch, stride, counts)
+        places = torch.stack(window_places(chosen, counts), dim=1)
+        return places * torch.tensor([1, *stride], device=places.device), patch
+
+    @torch.jit.unused
     def affordable(self, image: torch.Tensor, patch: list[int]) -> int:
         """How many windows of one image can be refined within ``budget_macs``."""
         small = [-(-(side // self.scale) // self.divisor) * self.divisor for side in image.shape[2:]]
