@@ -104,7 +104,7 @@ def two_stage_macs(
         raise ValueError("selector 'threshold' refines another number of windows in each image: give n_select.")
     padded = [side * segmenter.n_patches for side in patch]
     if n_select is None and segmenter.selector == "budget":
-        affordable = segmenter.affordable(torch.empty((1, channels, *padded), device="meta"), patch)
+        affordable = segmenter.affordable(torch.empty((1, channels, *padded), device="meta"))
         n_select = min(affordable, math.prod(counts))
     if n_select is None:
         papers = segmenter.n_patches ** (len(patch) - 1)

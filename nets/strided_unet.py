@@ -60,14 +60,14 @@ class StridedUNet(nn.Module):
     @torch.no_grad()
     def _initialise(self, spatial_dims: int) -> None:
         """He's initialisation: without normalisation, torch's own lets the signal fade from level to level."""
-        for level in self.encoder:
-            nn.init.kaiming_normal_(level[0].weight, nonlinearity="relu")
-            nn.init.zeros_(level[0].bias)
-        for level in self.decoder:
-            # A pixel of a transposed convolution of stride 2 sums over 1 in 2 taps of each axis.
-            taps = level[0].weight[0, 0].numel() / 2**spatial_dims
-            level[0].weight.normal_(std=(2 / (level[0].in_channels * taps)) ** 0.5)
-            nn.init.zeros_(level[0].bias)
+        for name, values in self.named_parameters():
+            if name.startswith("encoder") and name.endswith("weight"):
+                nn.init.kaiming_normal_(values, nonlinearity="relu")
+            elif name.startswith("decoder") and name.endswith("weight"):
+                # (in, out, *taps): a pixel of a transposed convolution of stride 2 sums over half the taps of each axis.
+                values.normal_(std=(2 * 2**spatial_dims / (values.shape[0] * values[0, 0].numel())) ** 0.5)
+            elif not name.startswith("classify"):
+                nn.init.zeros_(values)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the logits."""

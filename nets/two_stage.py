@@ -8,7 +8,7 @@ from monai.inferers import Inferer
 from torch import nn
 from torch.nn import functional as F
 
-from .network_macs import count_macs
+from .network_macs import two_stage_macs
 from .uncertain_windows import (
     SCORES,
     add_windows,
@@ -112,6 +112,7 @@ class TwoStageSegmenter(nn.Module):
         self.selector = selector
         self.threshold = float(threshold)
         self.budget_macs = float(budget_macs or 0)
+        self._macs: dict = {}  # by shape of the image, those of stage 1 and of one window
         self.overlap = float(overlap)
         self.blend = blend
         self.conditioned = conditioned
@@ -198,7 +199,7 @@ class TwoStageSegmenter(nn.Module):
             for _ in patch[1:]:
                 wanted *= self.n_patches
         if self.selector == "budget":
-            wanted = min(self.affordable(image, patch), n_windows)
+            wanted = min(self.affordable(image), n_windows)
         if wanted > n_windows:
             raise ValueError(f"n_select={wanted}: there are only {n_windows} windows.")
         first = torch.arange(uncertainty.shape[0], device=uncertainty.device)[:, None] * n_windows
@@ -215,12 +216,13 @@ class TwoStageSegmenter(nn.Module):
         return places * torch.tensor([1, *stride], device=places.device), patch
 
     @torch.jit.unused
-    def affordable(self, image: torch.Tensor, patch: list[int]) -> int:
+    def affordable(self, image: torch.Tensor) -> int:
         """How many windows of one image can be refined within ``budget_macs``."""
-        small = [-(-(side // self.scale) // self.divisor) * self.divisor for side in image.shape[2:]]
-        n_classes = 1 if self.conditioned else 0
-        stage_1 = count_macs(self.low_net, (1, image.shape[1], *small))
-        each = count_macs(self.high_net, (1, image.shape[1] + n_classes, *patch))
+        shape = tuple(image.shape[1:])
+        if shape not in self._macs:
+            one_window = two_stage_macs(self, shape, n_select=1)
+            self._macs[shape] = (one_window.stage_1, one_window.stage_2)
+        stage_1, each = self._macs[shape]
         if self.budget_macs < stage_1:
             raise ValueError(f"budget_macs is {self.budget_macs:.4g}, stage 1 alone takes {stage_1:.4g}.")
         return int((self.budget_macs - stage_1) // each)
