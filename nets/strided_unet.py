@@ -64,7 +64,7 @@ class StridedUNet(nn.Module):
             if name.startswith("encoder") and name.endswith("weight"):
                 nn.init.kaiming_normal_(values, nonlinearity="relu")
             elif name.startswith("decoder") and name.endswith("weight"):
-                # (in, out, *taps): a pixel of a transposed convolution of stride 2 sums over half the taps of each axis.
+                # (in, out, *taps); a pixel of a transposed convolution of stride 2 sums over half of each axis' taps.
                 values.normal_(std=(2 * 2**spatial_dims / (values.shape[0] * values[0, 0].numel())) ** 0.5)
             elif not name.startswith("classify"):
                 nn.init.zeros_(values)

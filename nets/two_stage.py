@@ -207,7 +207,7 @@ class TwoStageSegmenter(nn.Module):
 
     @torch.jit.unused
     def chosen_corners(self, image: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """Image (B, C, *S) in; image number and first pixel of each refined window (K, 1 + axes), and its sides, out."""
+        """Image (B, C, *S) in; image number and first pixel of each chosen window (K, 1 + axes), and its sides, out."""
         image = _plain(image)
         patch, stride, counts = self.windows(image)
         padded = self._pad(image, patch)

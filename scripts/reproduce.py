@@ -22,7 +22,6 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -30,7 +29,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +38,8 @@ import pandas as pd
 import torch
 from monai.bundle import run as run_bundle
 
+from clinbundles.engines.grid_plan import Job, choose_names, choose_tables, entries, give_data, make_jobs, parse_numbers
 from clinbundles.engines.grid_tables import (
-    Cell,
     as_markdown,
     as_results,
     figures_of,
@@ -55,102 +53,6 @@ from clinbundles.engines.run_store import RunStore, default_tracking_uri
 from clinbundles.transforms.datalist import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def parse_numbers(text: Any) -> list[str]:
-    """ "1-4" or "1,3" or (1, 3) or 2 in, ["1", "2", "3", "4"] and so on out."""
-    numbers: list[str] = []
-    for part in _parts(text):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if not match:
-            raise ValueError(f"{text!r}: expected numbers such as 0,1 or 1-4.")
-        first, last = int(match[1]), int(match[2] or match[1])
-        numbers += [str(n) for n in range(first, last + 1)]
-    return numbers
-
-
-def choose_tables(plan: dict[str, Any], wanted: Any) -> list[str]:
-    """Keys of the wanted tables: one by its key, all that begin with a number ("3" is 3a and 3b), or all for None."""
-    known, chosen = list(tables_of(plan)), []
-    for part in known if wanted is None else _parts(wanted):
-        for name in [part] if part in known else parse_numbers(part):
-            found = [key for key in known if key == name or re.match(rf"{name}(?!\d)", key)]
-            if not found:
-                raise ValueError(f"table {name} is not in reproduce.json, which has {', '.join(known)}.")
-            chosen += found
-    return list(dict.fromkeys(chosen))
-
-
-def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, Any]]:
-    """What each of the plan's "rows" or "columns" stands for at a scale: configs, knobs, after and not."""
-    name, listed = next(iter(plan[axis].items()))
-    if isinstance(listed, list):
-        listed = {item: {"knobs": {name: item}} for item in listed}
-
-    def resolved(item: str) -> dict[str, Any]:
-        entry = listed[item]
-        parent, after = entry.get("weights_of", entry.get("like")), entry.get("after", {})
-        if "weights_of" in entry:
-            after = after | {"ckpt_path": parent}
-        if unknown := [n for n in (parent, *after.values()) if n is not None and n not in listed]:
-            raise ValueError(f"reproduce.json: {item!r} needs {unknown[0]!r}, which is not one of the {axis}.")
-        base = {"configs": plan["configs"], "knobs": {}, "after": {}} if parent is None else resolved(parent)
-        configs = entry.get("configs", base["configs"])
-        return {
-            "configs": {"evaluate": configs["evaluate"]} if "weights_of" in entry else configs,
-            "knobs": base["knobs"] | entry.get("knobs", {}) | entry.get("scales", {}).get(scale, {}),
-            "after": base["after"] | after,
-            "not": entry.get("not", []),
-        }
-
-    return {item: resolved(item) for item in listed}
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that the run of a cell takes: config files by stage, knobs, and by knob the folders whose model.pt it is."""
-
-    cell: Cell
-    configs: dict[str, list[str]]
-    knobs: dict[str, Any]
-    needs: dict[str, Path]
-    wave: int  # one more than that of the cells it needs
-
-
-def make_jobs(
-    rows: dict[str, dict[str, Any]],
-    columns: dict[str, dict[str, Any]],
-    chosen: Sequence[str],
-    seeds: Sequence[str],
-    output: Path,
-    *,
-    defaults: dict[str, Any],
-    overrides: dict[str, Any],
-) -> list[Job]:
-    """The cells of the chosen columns, each behind those it is after; knobs go from defaults to overrides."""
-    jobs: dict[Path, Job] = {}
-
-    def left_out(row: str, column: str) -> bool:
-        return column in rows[row]["not"] or any(left_out(row, other) for other in columns[column]["after"].values())
-
-    def add(seed: str, row: str, column: str) -> Job:
-        needed = {knob: add(seed, row, other) for knob, other in columns[column]["after"].items()}
-        knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | overrides
-        knobs |= {knob: str(job.cell.folder / "model.pt") for knob, job in needed.items()}
-        folder = output / re.sub(r"[^\w.+-]+", "", f"{row}_{column}_seed{seed}")
-        job = Job(
-            Cell(row, column, int(seed), folder),
-            columns[column]["configs"],
-            knobs,
-            {knob: job.cell.folder for knob, job in needed.items()},
-            max((job.wave + 1 for job in needed.values()), default=0),
-        )
-        return jobs.setdefault(folder, job)
-
-    for seed, row, column in itertools.product(seeds, rows, chosen):
-        if not left_out(row, column):
-            add(seed, row, column)
-    return list(jobs.values())
 
 
 def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, str]) -> None:
@@ -269,7 +171,7 @@ def reproduce(
     if columns is None and sets:
         columns = next(iter(sets))
     part = columns if isinstance(columns, str) and columns in sets else None
-    chosen = sets[part] if part else _choose(columns, list(all_columns), "columns")
+    chosen = sets[part] if part else choose_names(columns, list(all_columns), "columns")
     all_rows = give_data(
         entries(plan, "rows", scale),
         rows if rows is not None else networks,
@@ -309,30 +211,6 @@ def reproduce(
     if failed:
         names = ", ".join(failed)
         raise SystemExit(f"{len(failed)} of {len(jobs)} cells failed: {names}. The same command retries them.")
-
-
-def give_data(
-    rows: dict[str, dict[str, Any]], wanted: Any, **places: tuple[str | None, str | None]
-) -> dict[str, dict[str, Any]]:
-    """The wanted rows with their ``dataset_dir`` and ``datalist``, each given as (for all, "ROW=PATH,ROW=PATH")."""
-    own: dict[str, dict[str, str]] = {name: {} for name in rows}
-    for knob, (_, listed) in places.items():
-        for pair in _parts(listed or ()):
-            name, _, path = pair.partition("=")
-            if name not in rows or not path:
-                raise ValueError(f"--{knob}s: {pair!r} is not ROW=PATH with a row of {', '.join(rows)}.")
-            own[name][knob] = path
-    chosen = _choose(wanted, list(rows), "rows") if wanted is not None else [n for n in rows if own[n]] or list(rows)
-    common, given = {knob: path for knob, (path, _) in places.items() if path is not None}, {}
-    for name in chosen:
-        knobs = rows[name]["knobs"]
-        needs_own = len(chosen) > 1 and knobs.get("dataset_dir", "") is None
-        paths = own[name] if needs_own else common | own[name]
-        knobs = knobs | {knob: str(Path(path).resolve()) for knob, path in paths.items()}
-        if knobs.get("dataset_dir", "") is None:
-            raise ValueError(f"row {name!r} has no data: give --dataset_dirs {name}=FOLDER, or choose among --rows.")
-        given[name] = rows[name] | {"knobs": knobs}
-    return given
 
 
 def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
@@ -401,20 +279,6 @@ def _settings(plan: dict[str, Any], job: Job) -> dict[str, Any]:
 
 def _scale_text(scale: str, settings: dict[str, Any]) -> str:
     return f"{scale}: " + ", ".join(f"{k} {Path(v).name if isinstance(v, str) else v}" for k, v in settings.items())
-
-
-def _parts(wanted: Any) -> list[str]:
-    parts = wanted if isinstance(wanted, list | tuple) else str(wanted).split(",")
-    return [str(part).strip() for part in parts]
-
-
-def _choose(wanted: Any, known: list[str], name: str) -> list[str]:
-    if wanted is None:
-        return known
-    chosen = _parts(wanted)
-    if unknown := [c for c in chosen if c not in known]:
-        raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(known)}.")
-    return [k for k in known if k in chosen]
 
 
 def _run_here(jobs: Sequence[Job], *context: Any) -> list[str]:

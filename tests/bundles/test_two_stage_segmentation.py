@@ -69,7 +69,7 @@ def test_stage_2_learns_while_stage_1_stays_what_it_was(trained: Path) -> None:
 def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: Path) -> None:
     two_stages = ("train_baseline", "train_refine", "evaluate")
     run(*two_stages, out=tmp_path, ckpt_dir=str(trained / "both"), **TWO)
-    rows = list(csv.DictReader((tmp_path / "per_image.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "per_image.csv").read_text().splitlines()))
     assert [row["image"] for row in rows] == ["Image_02L.jpg", "Image_06R.jpg", "Image_14L.jpg"]
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("val_mean_dice", "val_soft_dice"))
     run(*two_stages, out=tmp_path / "coarse", ckpt_dir=str(trained / "both"), **{**TWO, "n_select": 0})
@@ -178,6 +178,7 @@ def test_the_command_line_trains_stage_1_and_two_processes_train_stage_2(trained
         "--config_file",
         "['configs/train_baseline.json','configs/train_coarse.json']",
         f"--ckpt_dir={tmp_path / 'coarse'}",
+        "--scale=4",
     ]
     done = subprocess.run([*base, *coarse, *flags], cwd=BUNDLE, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

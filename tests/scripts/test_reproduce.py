@@ -8,6 +8,8 @@ import fire
 import pandas as pd
 import pytest
 
+from clinbundles.engines import grid_plan
+
 ROOT = Path(__file__).parents[2]
 PLAN = {
     "configs": {"train": ["train.json"], "evaluate": ["train.json", "evaluate.json"]},
@@ -106,14 +108,6 @@ def toy(tmp_path: Path) -> dict:
     }
 
 
-def test_number_lists_are_read_as_people_write_them(reproduce: ModuleType) -> None:
-    assert reproduce.parse_numbers("1-4") == ["1", "2", "3", "4"]
-    assert reproduce.parse_numbers((0, 2)) == ["0", "2"]
-    assert reproduce.parse_numbers(3) == ["3"]
-    with pytest.raises(ValueError, match="'first'"):
-        reproduce.parse_numbers("first")
-
-
 def test_unknown_names_and_knobs_are_refused_before_anything_runs(reproduce: ModuleType, tmp_path: Path) -> None:
     gaze = "gaze_polyp_segmentation"
     for arguments, message in (
@@ -167,14 +161,6 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
         reproduce.reproduce("gaze_polyp_segmentation", **{**arguments, "columns": "original", "learning_rate": 0.5})
     assert "was run with" in capsys.readouterr().err
     assert json.loads(results[0].read_text())["knobs"]["arm"] == "original"
-
-
-def test_a_number_stands_for_all_tables_that_begin_with_it(reproduce: ModuleType) -> None:
-    assert reproduce.choose_tables(PLAN, 3) == ["3a", "3b"]
-    assert reproduce.choose_tables(PLAN, "30,3b") == ["30", "3b"]
-    assert reproduce.choose_tables(PLAN, None) == ["3a", "30", "3b"]
-    with pytest.raises(ValueError, match="table 4 is not in"):
-        reproduce.choose_tables(PLAN, "3-4")
 
 
 def test_what_a_cell_needs_runs_first_and_is_handed_over(
@@ -277,12 +263,6 @@ def test_a_row_without_data_is_refused(reproduce: ModuleType, runs: Runs, toy: d
     assert runs.calls[0]["dataset_dir"] == str(tmp_path)
 
 
-def test_a_column_that_needs_an_unknown_one_is_refused(reproduce: ModuleType) -> None:
-    plan = {**PLAN, "columns": {"method": {"fine": {"after": {"coarse_ckpt": "coarsest"}}}}}
-    with pytest.raises(ValueError, match="'fine' needs 'coarsest', which is not one of the columns"):
-        reproduce.entries(plan, "columns", "tiny")
-
-
 def test_the_command_line_takes_rows_and_columns_with_spaces(reproduce: ModuleType, runs: Runs, toy: dict) -> None:
     del toy["seeds"]
     words = [word for name, value in toy.items() for word in (f"--{name}", value)]
@@ -299,9 +279,9 @@ def test_every_shipped_plan_can_be_laid_out_with_knobs_that_its_configs_have(
 ) -> None:
     plan = json.loads(path.read_text())
     for scale in plan["scales"]:
-        rows, columns = reproduce.entries(plan, "rows", scale), reproduce.entries(plan, "columns", scale)
+        rows, columns = grid_plan.entries(plan, "rows", scale), grid_plan.entries(plan, "columns", scale)
         defaults = plan["scales"][scale]
-        jobs = reproduce.make_jobs(rows, columns, list(columns), ["0"], tmp_path, defaults=defaults, overrides={})
+        jobs = grid_plan.make_jobs(rows, columns, list(columns), ["0"], tmp_path, defaults=defaults, overrides={})
         reproduce.check_knobs(path.parents[1], jobs)
         assert len({job.cell.folder for job in jobs}) == len(jobs) > 1
         for job in jobs:
