@@ -41,6 +41,11 @@ def run(*names: str, out: Path, **knobs: Any) -> None:
     )
 
 
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages after an epoch on the shipped images: coarse/model.pt and both/model.pt."""
@@ -84,7 +89,7 @@ def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: 
     def first_image(**knobs: Any) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         run("train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **TWO, **knobs)
-        return np.asarray(Image.open(folder / "masks" / "Image_02L.png"))
+        return pixels(folder / "masks" / "Image_02L.png")
 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
     changed["classify.bias"] += 100
@@ -97,7 +102,7 @@ def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: 
 def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    photograph = Image.open(BUNDLE / "samples" / "images" / "Image_02L.jpg")
+    photograph = Image.fromarray(pixels(BUNDLE / "samples" / "images" / "Image_02L.jpg"))
     photograph.crop((0, 0, 500, 300)).save(images / "colour.png")
     photograph.convert("L").save(images / "grey.tif")
     run_bundle(
@@ -111,8 +116,8 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
         channels=SMALL["channels"],
         scale=4,
     )
-    sizes = {p.stem: Image.open(p).size for p in (tmp_path / "out" / "masks").iterdir()}
-    assert sizes == {"colour": (500, 300), "grey": (999, 960)}
+    shapes = {p.stem: pixels(p).shape for p in (tmp_path / "out" / "masks").iterdir()}
+    assert shapes == {"colour": (300, 500), "grey": (960, 999)}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +128,11 @@ def test_the_levers_of_training_take_a_step(trained: Path, tmp_path: Path, knobs
     run("train_baseline", "train_refine", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **TWO, **knobs)
     widths = torch.load(tmp_path / "model.pt", weights_only=True)["high_net.encoder.0.0.weight"].shape
     assert widths[1] == (4 if "conditioned" in knobs else 3)
+
+
+def test_grey_images_take_one_channel(tmp_path: Path) -> None:
+    run("train_baseline", out=tmp_path, ckpt_dir=str(tmp_path), in_channels=1)
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["encoder.0.0.weight"].shape[1] == 1
 
 
 def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Path) -> None:
