@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
     "val_interval": 1,
 }
 # Windows of 32 and a stage 1 of 32 on images of 128.
-TWO = {"scale": 4, "n_patches": 4, "windows_per_image": 2}
+TWO = {"scale": 4, "n_patches": 4, "n_select": 4, "windows_per_image": 2, "conditioned": False}
 
 
 def files(*names: str) -> list[str]:
@@ -88,7 +88,7 @@ def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: 
 def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: Path, tmp_path: Path) -> None:
     def first_image(**knobs: Any) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        run("train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **TWO, **knobs)
+        run("train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **{**TWO, **knobs})
         return pixels(folder / "masks" / "Image_02L.png")
 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
@@ -114,7 +114,7 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
         logging_file=False,
         image_size=128,
         channels=SMALL["channels"],
-        scale=4,
+        conditioned=False,
     )
     shapes = {p.stem: pixels(p).shape for p in (tmp_path / "out" / "masks").iterdir()}
     assert shapes == {"colour": (300, 500), "grey": (960, 999)}
@@ -125,7 +125,7 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
 )
 def test_the_levers_of_training_take_a_step(trained: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     coarse = str(trained / "coarse" / "model.pt")
-    run("train_baseline", "train_refine", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **TWO, **knobs)
+    run("train_baseline", "train_refine", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **{**TWO, **knobs})
     widths = torch.load(tmp_path / "model.pt", weights_only=True)["high_net.encoder.0.0.weight"].shape
     assert widths[1] == (4 if "conditioned" in knobs else 3)
 
