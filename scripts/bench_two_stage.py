@@ -127,7 +127,7 @@ def main(
     channels_last: bool = False,
     threads: int = 2,
     batches: Sequence[int] = (1, 8),
-    rounds: int = 7,
+    rounds: int = 3,
     memory_size: int = 2048,
     peak_of: int | None = None,
     patch_batch_size: int | None = None,
