@@ -88,7 +88,9 @@ def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: 
 def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: Path, tmp_path: Path) -> None:
     def first_image(**knobs: Any) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        run("train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **{**TWO, **knobs})
+        run(
+            "train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **{**TWO, **knobs}
+        )
         return pixels(folder / "masks" / "Image_02L.png")
 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
