@@ -36,6 +36,7 @@ def test_the_chosen_windows_are_framed_and_the_result_is_drawn(module: ModuleTyp
         output=str(tmp_path / "windows.png"),
         channels=CHANNELS,
         image_size=128,
+        conditioned=False,
     )
     with Image.open(tmp_path / "windows.png") as picture:
         thirds = np.array_split(np.asarray(picture.convert("RGB")).astype(int), 3, axis=1)
