@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
+from monai.utils import convert_to_tensor
 
 
 class RandWindowsd(Randomizable, MapTransform):
@@ -65,13 +65,9 @@ class RandWindowsd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[Hashable, torch.Tensor]]:
         """Return one sample a window."""
         self.randomize(data)
-        plain = {key: _plain(data[key]) for key in self.key_iterator(data)}
+        plain = {key: convert_to_tensor(data[key], track_meta=False) for key in self.key_iterator(data)}
         windows = []
         for corner in self.corners:
             area = tuple(slice(first, first + side) for first, side in zip(corner, self.window_size, strict=True))
             windows.append({**data, **{key: image[(slice(None), *area)].clone() for key, image in plain.items()}})
         return windows
-
-
-def _plain(image: torch.Tensor) -> torch.Tensor:
-    return image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Hashable, Mapping
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from monai.utils import convert_to_dst_type
+from monai.utils import convert_to_dst_type, convert_to_tensor
 
 
 class Stage1Probabilityd(MapTransform):
@@ -52,7 +51,7 @@ class Stage1Probabilityd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key]
-            plain = image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+            plain = convert_to_tensor(image, track_meta=False)
             probability = self.stage_1(plain[None].to(self.device)).cpu()
             if probability.shape != (1, 1, *plain.shape[1:]):
                 raise ValueError(
