@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -45,14 +44,8 @@ KNOBS = ["max_epochs", "image_size", "n_select", "score", "coarse_ckpt", "seed",
 
 
 @pytest.fixture(scope="module")
-def reproduce() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["reproduce"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+def reproduce(load_script) -> ModuleType:
+    return load_script("reproduce")
 
 
 class Runs:

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -43,13 +42,8 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("segment_large_image", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(load_script) -> ModuleType:
+    return load_script("segment_large_image")
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -7,17 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "show_blur.py"
-
 
 @pytest.fixture(scope="module")
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("show_blur", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(load_script) -> ModuleType:
+    return load_script("show_blur")
 
 
 def test_four_panels_are_drawn_of_a_shipped_item(module: ModuleType, polyp_samples: Path, tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -16,13 +15,8 @@ CHANNELS = [4, 4, 4, 4, 4]
 
 
 @pytest.fixture(scope="module")
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("show_windows", ROOT / "scripts" / "show_windows.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(load_script) -> ModuleType:
+    return load_script("show_windows")
 
 
 def test_the_chosen_windows_are_framed_and_the_result_is_drawn(module: ModuleType, tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,11 +12,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "simulate_gaze.py"
 
 
 @pytest.fixture(scope="module")
-def simulate_gaze():
-    spec = importlib.util.spec_from_file_location("simulate_gaze", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.simulate_gaze
+def simulate_gaze(load_script):
+    return load_script("simulate_gaze").simulate_gaze
 
 
 def polyp(column):
