@@ -20,7 +20,7 @@ from nibabel.filebasedimages import ImageFileError
 from PIL import Image, UnidentifiedImageError
 from pydicom.errors import InvalidDicomError
 
-_PIL_8BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+PIL_8BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
 def is_dicom(path: Path) -> bool:
@@ -34,21 +34,27 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode the image file at ``path``, gzip-compressed or not, completely, or raise ``ValueError`` naming it."""
+def open_image(path: Path, *, decode_size: int | None = None, single_frame: Sequence[str] = ("GIF",)) -> Image.Image:
+    """Decode the image file at ``path``, gzip-compressed or not, completely, or raise ``ValueError`` naming it.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep ``decode_size`` px. More than one frame
+    is refused in the formats named by ``single_frame``, and only the first is decoded in others.
+    """
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         with Image.open(io.BytesIO(content)) as image:
-            if image.format == "GIF" and getattr(image, "n_frames", 1) != 1:
-                raise ValueError(f"{path}: a GIF of {getattr(image, 'n_frames', 1)} frames, expected one.")
+            frames = getattr(image, "n_frames", 1) if image.format in single_frame else 1
+            if decode_size is not None:
+                image.draft(image.mode, (decode_size, decode_size))
             image.load()
-            return image
-    except (UnidentifiedImageError, OSError, EOFError, SyntaxError, zlib.error) as error:
-        # Pillow names the stream, which says nothing.
+    except Exception as error:  # Pillow's plug-ins raise types of their own, and name the stream, which says nothing
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path}: not a readable image file ({reason}).") from error
+    if frames != 1:
+        raise ValueError(f"{path}: a {image.format} of {frames} frames, expected one.")
+    return image
 
 
 def read_nifti(path: Path) -> np.ndarray:
@@ -140,7 +146,7 @@ def read_mask_values(path: Path) -> np.ndarray:
             raise ValueError(f"{path}: a NIfTI mask holds one whole number from 0 to 255 a pixel.")
         return values.astype(np.uint8)
     image = open_image(path)
-    if image.mode not in _PIL_8BIT_MODES:
+    if image.mode not in PIL_8BIT_MODES:
         raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
     return np.asarray(image.convert("L"))
 
@@ -160,8 +166,8 @@ def check_range(intensity_range: Sequence[float] | None) -> None:
         raise ValueError(f"intensity_range is {intensity_range!r}: expected two numbers, low and high.")
 
 
-class _RowMajorReader(ImageReader):
-    """What both readers share: one file in, (H, W[, C]) array and its meta data out."""
+class RowMajorReader(ImageReader):
+    """What all readers here share: one file in, (H, W[, C]) array and its meta data out."""
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
         """Accept every file: the content decides, and an unreadable one is reported by name."""
@@ -195,7 +201,7 @@ class _RowMajorReader(ImageReader):
         return img, meta
 
 
-class RGBImageReader(_RowMajorReader):
+class RGBImageReader(RowMajorReader):
     """Image file in, uint8 array (H, W, 3) in RGB order out; H is the image's height.
 
     JPEG, PNG, TIFF, BMP, GIF, PPM (each also gzip-compressed), colour DICOM and two-dimensional NIfTI. Grey and palette
@@ -224,7 +230,7 @@ class RGBImageReader(_RowMajorReader):
             values = read_nifti(path)
             return _as_rgb(values if values.dtype == np.uint8 else self._to_8_bits(values, path, f"{values.dtype}"))
         image = open_image(path)
-        if image.mode in _PIL_8BIT_MODES:
+        if image.mode in PIL_8BIT_MODES:
             return np.asarray(image.convert("RGB"))
         return _as_rgb(self._to_8_bits(np.asarray(image), path, f"pixel mode {image.mode!r}"))
 
@@ -255,7 +261,7 @@ def _as_rgb(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=-1) if values.ndim == 2 else np.ascontiguousarray(values)
 
 
-class BinaryMaskReader(_RowMajorReader):
+class BinaryMaskReader(RowMajorReader):
     """Mask file in, uint8 array (H, W) of 0 and 1 out.
 
     Foreground is 128 and above (JPEG masks are not exactly 0 and 255), or 1 where the file holds only 0 and 1.
