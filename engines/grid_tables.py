@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
+
+from .class_scores import SCORES, confusion_matrices, draw_patients, interval, number_patients, resample_matrices
 
 
 @dataclass(frozen=True)
@@ -32,26 +34,68 @@ def tables_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {**plan["tables"], **plan.get("costs", {})}
 
 
+@dataclass(frozen=True)
+class LabelledSet:
+    """What a classifier did with a set of images.
+
+    Attributes:
+        images: label and patient of each, by image.
+        matrices: (P, K, K) confusion matrix of each patient.
+    """
+
+    images: pd.DataFrame
+    matrices: np.ndarray
+
+
 def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
-    """What a finished cell measured for a table: one figure an image, or a single one under "all" for a cost.
+    """What a finished cell measured for a table: one figure an image, or a single one under "all" out.
 
     Args:
-        table: with ``metric``, a column of test/per_image.csv, or with ``cost``, a key of test/cost.json, which is
-            multiplied by ``factor``.
+        table: with ``metric``, a column of test/per_image.csv or one of SCORES, which is a single figure of the whole
+            set if that file has label and prediction; or with ``cost``, a key of test/cost.json, which is multiplied by
+            ``factor``. Images that could not be read are left out.
         folder: the cell's.
 
     Raises:
-        ValueError: the file has no such column or key.
+        ValueError: the file has no such column or key; an image has no label.
     """
+    if (labelled := labelled_set_of(table, folder)) is not None:
+        return pd.Series({"all": float(SCORES[table["metric"]](labelled.matrices.sum(0)))})
     per_image = "metric" in table
     path, key = (
         folder / "test" / ("per_image.csv" if per_image else "cost.json"),
         table["metric" if per_image else "cost"],
     )
-    found = pd.read_csv(path).set_index("image") if per_image else json.loads(path.read_text())
+    found = _per_image(path) if per_image else json.loads(path.read_text())
     if key not in found:
         raise ValueError(f"{path}: has no {key}, only {', '.join(found)}.")
     return found[key] if per_image else pd.Series({"all": found[key]}, dtype=float) * table.get("factor", 1)
+
+
+def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
+    """What a table's metric is counted from if it is a score of a whole set, else None."""
+    if table.get("metric") not in SCORES:
+        return None
+    path = folder / "test" / "per_image.csv"
+    found = _per_image(path)
+    if not {"label", "prediction"} <= set(found):
+        return None
+    for column in ("label", "prediction"):
+        if found[column].isna().any():
+            raise ValueError(f"{path}: {found.index[found[column].isna()][0]} has no {column}.")
+    probabilities = [column.removeprefix("probability_") for column in found if column.startswith("probability_")]
+    names = pd.Index(sorted({*probabilities, *found["label"], *found["prediction"]}))
+    patients = number_patients(found["patient"].to_numpy() if "patient" in found else None, len(found))
+    labels, predictions = (names.get_indexer(pd.Index(found[column])) for column in ("label", "prediction"))
+    matrices = confusion_matrices(labels, predictions, num_classes=len(names), clusters=patients)
+    return LabelledSet(found[["label"]].assign(patient=patients), matrices)
+
+
+def _per_image(path: Path) -> pd.DataFrame:
+    # Only an empty field is missing: a class may be called None, or 1.
+    text = dict.fromkeys(("label", "prediction", "failure"), str)
+    found = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=["", "nan"]).set_index("image")
+    return found[found["failure"].isna()] if "failure" in found else found
 
 
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
@@ -59,17 +103,22 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
 
     The difference is taken image by image (each image's metric averaged over the seeds first); the interval is the 95 %
     percentile bootstrap over the images. It covers the choice of test images, not of seeds: those are the std column.
-    A cost has its ratio to the first column instead.
+    A score of a whole set has an interval of its own too, both from resampling the patients, the score averaged over
+    the seeds in each resample. A cost has its ratio to the first column instead.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.row, cell.column), []).append(cell)
     lines = []
     for number in tables:
         table = tables_of(plan)[number]
-        figures: dict[tuple, pd.DataFrame] = {}
-        for cell in cells:
-            key = (cell.row, cell.column)
-            values = figures_of(table, cell.folder).rename(cell.seed)
-            figures[key] = pd.concat([figures.get(key), values], axis=1)
+        figures = {
+            key: pd.concat([figures_of(table, cell.folder).rename(cell.seed) for cell in group], axis=1)
+            for key, group in groups.items()
+        }
+        found = {key: [labelled_set_of(table, cell.folder) for cell in group] for key, group in groups.items()}
+        sets = {key: [one for one in several if one is not None] for key, several in found.items()}
         for (row, column), measured in figures.items():
             over_seeds = measured.mean()
             published = table.get("published", {}).get(row)
@@ -84,7 +133,10 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
                 "seeds": len(over_seeds),
             }
             reference = figures.get((row, paired_with))
-            if "metric" in table:
+            if sets[row, column]:
+                compared = [] if column == paired_with else sets.get((row, paired_with), [])
+                line |= _of_sets(SCORES[table["metric"]], sets[row, column], compared)
+            elif "metric" in table:
                 line["images"] = len(measured)
                 if column != paired_with and reference is not None and len(measured) > 1:
                     line |= _paired(measured, reference)
@@ -96,10 +148,32 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
 
 def _paired(measured: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
     difference = (measured.mean(axis=1) - reference.mean(axis=1)).to_numpy()
-    interval = stats.bootstrap(
+    ends = stats.bootstrap(
         (difference,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return {"difference": difference.mean(), "low": interval.low, "high": interval.high}
+    return {"difference": difference.mean(), "low": ends.low, "high": ends.high}
+
+
+def _of_sets(
+    score: Callable[[np.ndarray], np.ndarray], sets: Sequence[LabelledSet], reference: Sequence[LabelledSet]
+) -> dict[str, float]:
+    """A score's interval and, where the reference has the same images, its difference to that, also with interval."""
+
+    def over_seeds(several: Sequence[LabelledSet]) -> tuple[float, np.ndarray]:
+        # Every set of P patients gets the same draws, which makes the difference of two a paired one.
+        draws = draw_patients(len(several[0].matrices))
+        resampled = [score(resample_matrices(one.matrices, draws)) for one in several]
+        return float(np.mean([score(one.matrices.sum(0)) for one in several])), np.mean(resampled, axis=0)
+
+    same = [one for one in (*sets, *reference) if one.images.equals(sets[0].images)]
+    mean, resampled = over_seeds(sets)
+    low, high = interval(resampled)
+    line = {"images": len(sets[0].images), "mean_low": low, "mean_high": high}
+    if reference and len(same) == len(sets) + len(reference):
+        reference_mean, reference_resampled = over_seeds(reference)
+        low, high = interval(resampled - reference_resampled)
+        line |= {"difference": mean - reference_mean, "low": low, "high": high}
+    return line
 
 
 def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> str:
@@ -298,7 +372,8 @@ def as_results(
         for line in group.to_dict("records"):
             table = tables_of(plan)[line["table"]]
             if "metric" in table:
-                figures = {name: line.get(name) for name in ("mean", "std", "published", "difference", "low", "high")}
+                names = ("mean", "mean_low", "mean_high", "std", "published", "difference", "low", "high")
+                figures = {name: line.get(name) for name in names}
                 known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
                 metrics[table["metric"]] = known
             elif not pd.isna(line["mean"]):

@@ -1,0 +1,113 @@
+"""How far a classifier's probabilities can be believed, and one temperature that corrects them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+N_BINS = 15
+SMALLEST = 1e-7  # stands for a probability that a table rounded to 0, whose logarithm would rule the fit
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """Images by the probability of their predicted class: M bins of equal width over 0 to 1.
+
+    Attributes:
+        edges: (M + 1,) of the bins; a bin has its upper edge.
+        counts: (M,) images.
+        confidence: (M,) their mean probability of the predicted class, NaN in an empty bin.
+        accuracy: (M,) share of them that is predicted right, NaN in an empty bin.
+    """
+
+    edges: np.ndarray
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean over the images of the gap between confidence and accuracy of their bin.
+
+        Source: Guo et al., On Calibration of Modern Neural Networks, eq. 3.
+        """
+        gaps = np.abs(self.accuracy - self.confidence) * self.counts
+        return float(np.nansum(gaps) / self.counts.sum())
+
+
+def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: int = N_BINS) -> ReliabilityBins:
+    """Probabilities (N, K) and labels (N,) in; the bins of a reliability diagram out.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are no probabilities, a label that is no class.
+    """
+    _check(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    counts = np.bincount(place, minlength=n_bins)
+    sums = [np.bincount(place, weights=values, minlength=n_bins) for values in (confidence, right)]
+    means = [np.divide(s, counts, out=np.full(n_bins, np.nan), where=counts > 0) for s in sums]
+    return ReliabilityBins(np.linspace(0, 1, n_bins + 1), counts, *means)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: int = N_BINS) -> float:
+    """Probabilities (N, K) and labels (N,) in; mean gap between confidence and accuracy, 0 to 1, out."""
+    return reliability_bins(probabilities, labels, n_bins=n_bins).expected_calibration_error
+
+
+def fit_temperature(
+    probabilities: np.ndarray, labels: np.ndarray, *, bounds: tuple[float, float] = (0.25, 10.0)
+) -> float:
+    """Probabilities (N, K) and labels (N,) of a validation set in; temperature of least negative log likelihood out.
+
+    Above 1 it lowers the confidence, below 1 it raises it, the predicted class stays. Logarithms of probabilities are
+    logits up to a constant that the softmax takes away again, so a table of probabilities is enough to fit on.
+
+    Args:
+        probabilities: of each class; 0 counts as 1e-7.
+        labels: class index of each image.
+        bounds: lowest and highest temperature. A small set without an error has its optimum at 0, where every image
+            would be certain; the lower bound stops that.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are no probabilities, a label that is no class.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, eq. 9.
+    """
+    _check(probabilities, labels)
+    clipped = np.maximum(probabilities, SMALLEST)
+    rows = np.arange(len(labels))
+
+    def loss(logarithm: float) -> float:
+        # the loss has one minimum over the temperature's logarithm, and the search is as fine at 0.5 as at 5
+        chosen = apply_temperature(clipped, float(np.exp(logarithm)))[rows, labels]
+        return float(-np.log(np.maximum(chosen, np.finfo(float).tiny)).mean())
+
+    low, high = np.log(bounds)
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (N, K) in; those of a softmax with its logits divided by ``temperature``, (N, K), out.
+
+    Raises:
+        ValueError: ``temperature`` not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected a number above 0.")
+    scaled = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)
+    return scaled / scaled.sum(axis=1, keepdims=True)
+
+
+def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+        raise ValueError(f"probabilities are {probabilities.shape}, labels {labels.shape}, expected (N, K) and (N,).")
+    if not np.isin(labels, np.arange(probabilities.shape[1])).all():
+        raise ValueError(f"labels are {np.unique(labels)}, expected class indices 0 to {probabilities.shape[1] - 1}.")
+    wrong = ~((probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 0.01))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"probabilities of image {row} are {probabilities[row]}, expected 0 or more and a sum of 1.")

@@ -1,0 +1,196 @@
+"""Scores of a classifier from its confusion matrix, and their intervals by resampling patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+N_RESAMPLES = 2000  # the ends of a 95 % interval then rest on 50 resamples each
+
+
+def confusion_matrices(
+    labels: np.ndarray, predictions: np.ndarray, *, num_classes: int, clusters: np.ndarray | None = None
+) -> np.ndarray:
+    """Labels and predictions (N,) in; how often each pair occurs, (K, K), rows = label, or (P, K, K) by cluster out.
+
+    Args:
+        labels: class index of each image, 0 .. K - 1.
+        predictions: the same, as predicted.
+        num_classes: K.
+        clusters: number 0 .. P - 1 of the patient of each image, as :func:`number_patients` gives it.
+
+    Raises:
+        ValueError: no images, lengths that differ, an index that is no class.
+    """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or labels.shape != predictions.shape or not len(labels):
+        raise ValueError(
+            f"labels have shape {labels.shape}, predictions {predictions.shape}, expected (N,) with N > 0."
+        )
+    for name, values in (("label", labels), ("prediction", predictions)):
+        wrong = ~np.isin(values, np.arange(num_classes))
+        if wrong.any():
+            raise ValueError(f"{name} is {values[wrong][0]}, expected a class index from 0 to {num_classes - 1}.")
+    owner = np.zeros(len(labels), dtype=int) if clusters is None else clusters
+    shape = (int(owner.max()) + 1, num_classes, num_classes)
+    cells = np.ravel_multi_index((owner, labels.astype(int), predictions.astype(int)), shape)
+    counted = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
+    return counted[0] if clusters is None else counted
+
+
+def class_precision(matrices: np.ndarray) -> np.ndarray:
+    """Confusion matrices (..., K, K) in; each class's TP / (TP + FP), (..., K), out. 0/0, never predicted, is 0."""
+    return _ratio(_hits(matrices), matrices.sum(-2))
+
+
+def class_recall(matrices: np.ndarray) -> np.ndarray:
+    """Confusion matrices (..., K, K) in; each class's TP / (TP + FN), (..., K), out. 0/0, without an image, is 0."""
+    return _ratio(_hits(matrices), matrices.sum(-1))
+
+
+def class_f1(matrices: np.ndarray) -> np.ndarray:
+    """Confusion matrices (..., K, K) in; each class's 2 TP / (2 TP + FP + FN), (..., K), out. 0/0 is 0."""
+    return _ratio(2 * _hits(matrices), matrices.sum(-1) + matrices.sum(-2))
+
+
+def accuracy(matrices: np.ndarray) -> np.ndarray:
+    """Confusion matrices (..., K, K) in; share of the images on the diagonal, (...), out. 0/0 is 0."""
+    return _ratio(_hits(matrices).sum(-1), matrices.sum((-2, -1)))
+
+
+# Macro: the plain mean over the classes. F1 is the mean of the classes' F1, not the harmonic mean of the two others.
+SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "val_accuracy": accuracy,
+    "val_macro_precision": lambda matrices: class_precision(matrices).mean(-1),
+    "val_macro_recall": lambda matrices: class_recall(matrices).mean(-1),
+    "val_macro_f1": lambda matrices: class_f1(matrices).mean(-1),
+}
+CLASS_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "precision": class_precision,
+    "recall": class_recall,
+    "f1": class_f1,
+}
+
+
+def class_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Labels (N,) and probabilities (N, K) in; area under the ROC curve of each class against the rest, (..., K), out.
+
+    It is the chance that an image of the class gets a higher probability of it than an image of another class, equal
+    ones counted by half. NaN where there is no image of the class, or none of another.
+
+    Args:
+        labels: class index of each image.
+        probabilities: of each class.
+        weights: (..., N) how often each image counts; once if not given.
+
+    Source: Hanley and McNeil, The Meaning and Use of the Area under a Receiver Operating Characteristic (ROC) Curve.
+    """
+    weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=float)
+    areas = []
+    for index, column in enumerate(np.asarray(probabilities, dtype=float).T):
+        order = np.argsort(column, kind="stable")
+        starts = np.flatnonzero(np.diff(column[order], prepend=-np.inf) > 0)  # of images with equal probability
+        ordered, inside = weights[..., order], np.asarray(labels)[order] == index
+        positives = np.add.reduceat(ordered * inside, starts, axis=-1)
+        negatives = np.add.reduceat(ordered * ~inside, starts, axis=-1)
+        below = negatives.cumsum(-1) - negatives / 2
+        pairs = positives.sum(-1) * negatives.sum(-1)
+        areas.append(np.where(pairs > 0, _ratio((positives * below).sum(-1), pairs), np.nan))
+    return np.stack(areas, axis=-1)
+
+
+def number_patients(patients: np.ndarray | None, n_images: int) -> np.ndarray:
+    """Patient number of each image (N,), NaN where unknown, or None in; numbers 0 .. P - 1 without gaps (N,) out.
+
+    An image whose patient is not known is taken as a patient of its own.
+    """
+    known = np.full(n_images, np.nan) if patients is None else np.asarray(patients, dtype=float)
+    own = np.fmax.reduce(known, initial=-1) + 1 + np.arange(n_images)
+    return np.unique(np.where(np.isnan(known), own, known), return_inverse=True)[1]
+
+
+def draw_patients(n_patients: int, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Number of patients P in; how often each is drawn in each of R resamples with replacement, (R, P), out."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_resamples)
+
+
+def resample_matrices(matrices: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Confusion matrices by patient (P, K, K) and draws (R, P) in; those of the resamples (R, K, K) out.
+
+    A resample without any image of a class that the whole set has becomes NaN, and with it every score of it: there
+    its recall would be 0/0, which says nothing about the classifier. :func:`interval` leaves those resamples out. With
+    a single patient there is nothing to resample, and all is NaN.
+    """
+    resampled = np.tensordot(draws, matrices.astype(float), axes=1)
+    lacking = (resampled.sum(-1) == 0) & (matrices.sum((0, -1)) > 0)
+    resampled[lacking.any(-1) | (len(matrices) < 2)] = np.nan
+    return resampled
+
+
+def interval(values: np.ndarray) -> np.ndarray:
+    """A score in each resample (R, ...) in; low and high end of its 95 % percentile interval, (..., 2), out.
+
+    NaNs are left out; a score that is always NaN gets NaN. Source: Efron, Bootstrap Methods: Another Look at the
+    Jackknife.
+    """
+    values = np.asarray(values, dtype=float)
+    ends = np.full((*values.shape[1:], 2), np.nan)
+    for place in np.ndindex(values.shape[1:]):
+        known = values[(slice(None), *place)]
+        known = known[~np.isnan(known)]
+        if len(known):
+            ends[place] = np.quantile(known, [0.025, 0.975])
+    return ends
+
+
+def bootstrap_intervals(
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    patients: np.ndarray | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """A labelled set of N images in; 95 % intervals by name, (2,) of each of SCORES, (K, 2) of the classes' ones, out.
+
+    Patients are resampled, and the images of one are drawn together: they resemble each other, so that resampling
+    images would give intervals that are too narrow. Resamples that lack a class are left out; a single patient gives
+    NaN.
+
+    Args:
+        labels: class index of each image.
+        predictions: the same, as predicted.
+        probabilities: (N, K) of each class.
+        patients: number of each image's patient; None takes every image as a patient of its own.
+        n_resamples: how many are drawn.
+        seed: of the draw.
+
+    Returns:
+        the names of SCORES, those of CLASS_SCORES, and "auc".
+    """
+    clusters = number_patients(patients, len(labels))
+    matrices = confusion_matrices(labels, predictions, num_classes=probabilities.shape[1], clusters=clusters)
+    draws = draw_patients(len(matrices), n_resamples=n_resamples, seed=seed)
+    resampled = resample_matrices(matrices, draws)
+    found = {name: interval(score(resampled)) for name, score in (SCORES | CLASS_SCORES).items()}
+    kept = draws[~np.isnan(resampled[:, 0, 0])]
+    areas = [class_auc(labels, probabilities, block[:, clusters]) for block in _blocks(kept)]
+    found["auc"] = interval(np.concatenate([np.full((1, probabilities.shape[1]), np.nan), *areas]))
+    return found
+
+
+def _blocks(draws: np.ndarray, size: int = 200) -> list[np.ndarray]:
+    """In parts, because all resamples times all images may not fit in memory."""
+    return [draws[start : start + size] for start in range(0, len(draws), size)]
+
+
+def _hits(matrices: np.ndarray) -> np.ndarray:
+    return np.diagonal(matrices, axis1=-2, axis2=-1)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    part, whole = np.asarray(part, dtype=float), np.asarray(whole, dtype=float)
+    return np.divide(part, whole, out=np.zeros(np.broadcast_shapes(part.shape, whole.shape)), where=whole != 0)
