@@ -1,0 +1,173 @@
+"""Pictures of where in an image a classifier found its class, written while an evaluator runs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from monai.data import ImageReader
+from monai.utils import CommonKeys, convert_to_tensor
+from monai.visualize import GradCAM
+from torch import nn
+from torch.nn import functional as F
+
+COLOR_MAP = "jet"
+STRENGTH = 0.5
+
+
+def blend_heat(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Grey image uint8 (H, W) and map (h, w) from 0 to 1 in; RGB uint8 (H, W, 3) out.
+
+    The map is stretched to the image and laid over it in colour, the more opaque the higher it is: where it is 0 the
+    image is left as it is.
+    """
+    heat_tensor = torch.from_numpy(np.ascontiguousarray(heat, dtype=np.float32))[None, None]
+    large = F.interpolate(heat_tensor, size=grey.shape, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1).numpy()
+    opacity = STRENGTH * large[..., None]
+    mixed = (1 - opacity) * grey[..., None] + opacity * 255 * colormaps[COLOR_MAP](large)[..., :3]
+    return np.rint(mixed).astype(np.uint8)
+
+
+class GradCamWriter:
+    """Write ``overlays/<stem>.png`` for every image that could be read: the image, and beside it what speaks for the
+    predicted class, in colour from blue (little) to red (most) by MONAI's ``GradCAM``; class and probability above.
+
+    The map is scaled by its own highest value. It is computed on a copy of the network, which has the network's weights
+    at the beginning of the epoch: the hooks, gradients and switches that it needs are not left on the network itself.
+    The picture of a file whose stem another one has already is named by more of its path.
+
+    Args:
+        output_dir: folder of ``overlays``.
+        network: images (B, C, H, W) in, logits (B, num_classes) out, as the evaluator calls it.
+        target_layer: name of the layer whose activations (B, C, h, w) are weighted, as ``named_modules`` has it; as a
+            rule the last with height and width.
+        class_names: names of the classes, by index.
+        reader: reads an image file again, uint8 (H, W), for the picture.
+        pred_key: key of the probabilities (num_classes,) of an item.
+
+    Raises:
+        ValueError: ``network`` has no ``target_layer``; while running, a layer without height and width or
+            called more than once (as a ReLU may be), or a prediction of another number of classes.
+
+    Source: Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, eq. 1-2.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        network: nn.Module,
+        target_layer: str,
+        class_names: Sequence[str],
+        reader: ImageReader,
+        *,
+        pred_key: str = "pred",
+    ) -> None:
+        if not target_layer or target_layer not in dict(network.named_modules()):
+            layers = ", ".join(name for name, _ in network.named_children())
+            raise ValueError(f"target_layer is {target_layer!r}, which the network does not have; it has {layers}.")
+        self.folder = Path(output_dir) / "overlays"
+        self.network = network
+        self.target_layer = target_layer
+        self.class_names = list(class_names)
+        self.reader = reader
+        self.pred_key = pred_key
+        # Copied now, before handlers hang their hooks on it.
+        self._copy = copy.deepcopy(network).requires_grad_(False).eval()
+        for module in self._copy.modules():
+            if "inplace" in vars(module):
+                vars(module)["inplace"] = False  # the next layer must not overwrite what a hooked one gives
+        self._grad_cam = GradCAM(self._copy, target_layer)
+        self._checked = False
+        self._written: dict[str, Path] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write_batch)
+
+    def start(self, engine: Engine) -> None:
+        """Take over the network's weights."""
+        self._copy.load_state_dict(self.network.state_dict())
+        self._written = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def write_batch(self, engine: Engine) -> None:
+        """Write the pictures of the batch just done."""
+        batch: Any = engine.state.batch  # lists of items: MONAI evaluators decollate
+        output: Any = engine.state.output
+        for entries, results in zip(batch, output, strict=True):
+            item = {**entries, **results}
+            if not item.get("failure"):
+                self._write_one(item)
+
+    def _write_one(self, item: dict[str, Any]) -> None:
+        path = Path(item[CommonKeys.IMAGE].meta["filename_or_obj"])
+        probabilities = item[self.pred_key]
+        if probabilities.numel() != len(self.class_names):
+            raise ValueError(f"{path}: {probabilities.numel()} probabilities for {len(self.class_names)} classes.")
+        best = int(probabilities.argmax())
+        heat = self.heat_map(item[CommonKeys.IMAGE], best)
+        title = f"{self.class_names[best]}: {float(probabilities[best]):.1%}"
+        self._draw(np.asarray(self.reader.read(path)), heat, title, self.folder / f"{self._name(path)}.png")
+
+    def heat_map(self, image: torch.Tensor, class_index: int) -> np.ndarray:
+        """Image (C, H, W) in; what speaks for a class, (h, w) as the layer has it, from 0 to 1, out.
+
+        Raises:
+            ValueError: the layer's output has no height and width, or the layer is not called once an image.
+        """
+        # One by one: for a batch MONAI adds up the scores that its images have for each other's classes.
+        with torch.inference_mode(False), torch.enable_grad():
+            plain = convert_to_tensor(image, track_meta=False)[None].to(next(self._copy.parameters()).device)
+            # A clone, because the image may be one of inference mode; its gradient, because no weight has any.
+            plain = plain.detach().clone().requires_grad_()
+            if not self._checked:
+                self._check_layer(plain)
+            heat = self._grad_cam.compute_map(plain, class_idx=class_index).detach().cpu()
+        self._grad_cam.nn_module.gradients.clear()
+        self._grad_cam.nn_module.activations.clear()
+        values = heat[0, 0].float().numpy()
+        return values / values.max() if values.max() > 0 else values
+
+    def _check_layer(self, images: torch.Tensor) -> None:
+        """Refuse a layer for which MONAI would mix up activations and gradients of several calls, or have no map."""
+        outputs: list[Any] = []
+        layer = self._copy.get_submodule(self.target_layer)
+        handle = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        with torch.no_grad():
+            self._copy(images)
+        handle.remove()
+        if len(outputs) != 1:
+            raise ValueError(f"target_layer {self.target_layer!r} is called {len(outputs)} times an image, not once.")
+        if getattr(outputs[0], "ndim", 0) != 4:
+            raise ValueError(f"target_layer {self.target_layer!r} has no height and width: take an earlier one.")
+        self._checked = True
+
+    def _name(self, path: Path) -> str:
+        """Path of an image in, name of its picture without suffix out: its stem, or more if that is taken."""
+        folders = [part for part in path.parent.parts if part != path.anchor]
+        names = ["_".join((*folders[len(folders) - n :], path.stem)) for n in range(len(folders) + 1)]
+        if self._written.get(path.stem, path).name != path.name:
+            names.insert(1, path.name)  # two suffixes, whatever the folders
+        name = next((name for name in names if self._written.get(name, path) == path), names[-1])
+        self._written[name] = path
+        return name
+
+    def _draw(self, grey: np.ndarray, heat: np.ndarray, title: str, path: Path) -> None:
+        height = 5.0 * min(2.0, max(0.5, grey.shape[0] / grey.shape[1]))
+        figure = Figure(figsize=(10, height + 0.5), layout="constrained")
+        figure.suptitle(title)
+        for axes, pixels in zip(figure.subplots(1, 2), (grey, blend_heat(grey, heat)), strict=True):
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            axes.set_axis_off()
+        partial = path.with_name(path.name + ".partial")
+        figure.savefig(partial, format="png", dpi=100)
+        os.replace(partial, path)
