@@ -22,7 +22,6 @@ from typing import Any
 import fire
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from monai.bundle import run as run_bundle
 from monai.data import load_decathlon_datalist
@@ -33,26 +32,13 @@ from clinbundles.engines.class_report import read_class_table
 from clinbundles.engines.grid_plan import choose_names
 from clinbundles.engines.run_facts import describe_datalist
 from clinbundles.engines.shortcut_baselines import BASELINES, mean_interval, score_baselines
+from clinbundles.engines.shortcut_report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.transforms.datalist import write_atomically
 from clinbundles.transforms.image_region import REGIONS, lung_fields
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "covid_xray_transfer"
 TRAIN, EVALUATE = (str(BUNDLE / "configs" / name) for name in ("train_scratch.json", "evaluate.json"))
-DISEASE = "covid19"
-AUDITED, ANEW = "audited", "trained anew"
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "evaluation_section", "training_section", "run", "report")
-INPUTS = {
-    "whole": "the whole image",
-    "border": "the border alone",
-    "lungs_masked": "all but the lung fields",
-    "lungs": "the lung fields alone",
-    "aspect_ratio": "the file's aspect ratio alone",
-    "source": "the source's name alone",
-    "chance": "nothing",
-}
-FEW = 5  # images of a source, below which it is not listed by itself
-
-Row = tuple[str, str, dict[str, Any]]  # model, input, and the metrics of class_report
 
 
 @dataclass(frozen=True)
@@ -344,180 +330,20 @@ def write_audit(
 ) -> str:
     """Write audit.json, audit.png and audit.md; give the last."""
     params, _ = describe_datalist(setting.datalist)
-    whole = rows[0][2]
-    audit = {
+    facts = {
         "data": params.get("data_name", setting.datalist.stem),
         "datalist_sha256": params["datalist_sha256"],
         "model_sha256": _sha256(setting.ckpt_dir / "model.pt"),
         "seed": setting.seed,
         "training_images": len(setting.items["training"]),
-        "test_images": whole["images"],
-        "test_patients": whole["patients"],
-        "results": [
-            {
-                "model": model,
-                "input": name,
-                "accuracy": metrics["scores"]["val_accuracy"],
-                "macro_f1": metrics["scores"]["val_macro_f1"],
-                "recall": {label: found["recall"] for label, found in metrics["classes"].items()},
-            }
-            for model, name, metrics in rows
-        ],
-        "sources": whole["sources"],
-        "disease_calls": calls,
-        "grad_cam": grad_cam,
     }
-    audit["conclusion"] = conclude(audit)
+    audit = compose_audit(rows, facts=facts, disease_calls=calls, grad_cam=grad_cam)
     text, picture = as_markdown(audit), setting.output / "audit.png.partial"
     write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")
     write_atomically(setting.output / "audit.md", text)
     draw(audit).savefig(picture, format="png", dpi=130)
     picture.replace(setting.output / "audit.png")
     return text
-
-
-def conclude(audit: dict[str, Any]) -> list[str]:
-    """Result of an audit in; what the figures say, sentence by sentence, and no more than they say, out."""
-    accuracy = {(row["model"], row["input"]): row["accuracy"] for row in audit["results"]}
-    baselines = {row["input"]: row["accuracy"] for row in audit["results"] if row["model"] not in (AUDITED, ANEW)}
-    chance, audited = baselines["chance"]["value"], accuracy[AUDITED, "whole"]
-    said = [f"The audited model has an accuracy of {_figure(audited)} on whole images; chance is {chance:.3f}."]
-    if not _above(audited, chance):
-        said.append("It is not told from chance, so nothing here says what it learned.")
-    whole = accuracy.get((ANEW, "whole"), audited)
-    for region in ("border", "lungs_masked", "lungs"):
-        if (found := accuracy.get((ANEW, region))) is None:
-            continue
-        sentence = f"Trained anew, {INPUTS[region]} gives {_figure(found)}"
-        if not _above(found, chance):
-            sentence += ", which is not told from chance"
-        elif found["value"] >= whole["value"]:
-            sentence += f", no less than the whole image with {whole['value']:.3f}"
-        elif _above(whole, chance):
-            part = (found["value"] - chance) / (whole["value"] - chance)
-            sentence += f" where the whole image gives {whole['value']:.3f}: {part:.0%} of its lead over chance"
-        said.append(sentence + ".")
-    pixelless = [f"{INPUTS[name]} gives {_figure(found)}" for name, found in baselines.items() if name != "chance"]
-    said.append(f"Without a pixel, {' and '.join(pixelless)}.")
-    if calls := audit["disease_calls"]:
-        parts = [f"{found['called']} of {found['images']} ({group})" for group, found in calls.items()]
-        said.append(f"The audited model calls {DISEASE}: {', '.join(parts)}.")
-    share, area = audit["grad_cam"]["share"], audit["grad_cam"]["lung_fields"]
-    if share["low"] is not None:
-        verdict = "more than" if share["low"] > area else "less than" if share["high"] < area else "not told from"
-        caveat = "; one that merely keeps off the edges would have more, too" if verdict == "more than" else ""
-        said.append(
-            f"Of the Grad-CAM mass, {_figure(share)} lies inside the lung fields: {verdict} the {area:.3f} of an "
-            f"aimless map{caveat}."
-        )
-    said.append(
-        "What a part of the image gives away a model may use; that this one does, on a given image, is not shown here."
-    )
-    return said
-
-
-def as_markdown(audit: dict[str, Any]) -> str:
-    """Result of an audit in, its tables as Markdown out: no file and no patient is named."""
-    classes, cam = list(audit["results"][0]["recall"]), audit["grad_cam"]
-    by_label = ", ".join(f"{name} {value:.3f}" for name, value in cam["share_by_label"].items())
-    mean = "undefined" if cam["share"]["value"] is None else _figure(cam["share"])
-    lines = [
-        "# Shortcut audit",
-        "",
-        f"Data: {audit['data']}, datalist sha256 {audit['datalist_sha256'][:12]}; model sha256 "
-        f"{audit['model_sha256'][:12]}; {audit['training_images']} training images, {audit['test_images']} test images "
-        f"of {audit['test_patients'] or 'unknown'} patients; seed {audit['seed']}. Chance level, always the commonest "
-        f"class of training: accuracy {_chance(audit):.3f}. Intervals: 95 %, by resampling patients.",
-        "",
-        f"| input | model | accuracy [95 % CI] | macro F1 [95 % CI] | recall {' / '.join(classes)} |",
-        "|---|---|---|---|---|",
-    ]
-    for row in audit["results"]:
-        recall = " / ".join(f"{row['recall'][name]['value']:.2f}" for name in classes)
-        figures = f"{_figure(row['accuracy'])} | {_figure(row['macro_f1'])} | {recall}"
-        lines.append(f"| {INPUTS[row['input']]} | {row['model']} | {figures} |")
-    lines += [
-        "",
-        "The border is the frame of a tenth along each edge. The lung fields are two fixed ellipses that hold the "
-        "lungs of nearly every frontal X-ray, and no segmentation. The rest of the image is black. The audited model "
-        "never saw such images: that it fails on a part does not show that it ignores this part in whole images. The "
-        "network trained anew shows what a part gives away.",
-    ]
-    lines += _source_lines(audit["sources"], classes) if audit["sources"] else []
-    if audit["disease_calls"]:
-        lines += [
-            "",
-            "## Same source",
-            "",
-            f"| images | number | called {DISEASE} | share [95 % CI] |",
-            "|---|---|---|---|",
-        ]
-    for group, found in (audit["disease_calls"] or {}).items():
-        share = _figure(found["share"]) if found["images"] else "none"
-        lines.append(f"| {group} | {found['images']} | {found['called']} | {share} |")
-    lines += [
-        "",
-        "## Grad-CAM",
-        "",
-        f"Share of the mass inside the lung fields, mean of {cam['images']} test images at layer {cam['layer']}: "
-        f"{mean} ({by_label}). The fields cover {cam['lung_fields']:.3f} of the image, which is what an aimless map "
-        f"would have. Empty maps, left out: {cam['empty_maps']}.",
-        "",
-        "## What the figures say",
-        "",
-        " ".join(audit["conclusion"]),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _source_lines(sources: dict[str, dict[str, Any]], classes: Sequence[str]) -> list[str]:
-    """Table of the sources, the large ones first and the small ones together."""
-    entries = [(name, found) for name, found in sources.items() if found["images"] >= FEW]
-    entries.sort(key=lambda entry: -entry[1]["images"])
-    if small := [found for found in sources.values() if found["images"] < FEW]:
-        images = sum(found["images"] for found in small)
-        labels = {name: sum(found["labels"].get(name, 0) for found in small) for name in classes}
-        right = sum(found["accuracy"] * found["images"] for found in small)
-        entries.append((f"{len(small)} with fewer than {FEW}", {"labels": labels, "accuracy": right / images}))
-    lines = ["", "## By source", "", f"| source | {' / '.join(classes)} | accuracy, audited |", "|---|---|---|"]
-    for name, found in entries:
-        counts = " / ".join(str(found["labels"].get(label, 0)) for label in classes)
-        lines.append(f"| {name} | {counts} | {found['accuracy']:.3f} |")
-    return lines
-
-
-def draw(audit: dict[str, Any]) -> Figure:
-    """Result of an audit in, a bar of the accuracy of each row with its interval, and a line for chance, out."""
-    rows, chance = [row for row in audit["results"] if row["input"] != "chance"], _chance(audit)
-    figure = Figure(figsize=(9, 1.4 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for place, row in enumerate(rows):
-        found, color = row["accuracy"], {AUDITED: "C0", ANEW: "C1"}.get(row["model"], "C7")
-        low, high = (found["value"] if found[end] is None else found[end] for end in ("low", "high"))
-        axes.barh(place, found["value"], color=color, height=0.7)
-        axes.plot([low, high], [place, place], color="black", linewidth=1.2)
-        axes.text(max(high, found["value"]) + 0.01, place, f"{found['value']:.3f}", va="center", fontsize=8)
-    axes.axvline(chance, color="black", linestyle=":", linewidth=1.2)
-    axes.text(chance, -0.7, f" chance {chance:.3f}", fontsize=8)
-    axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), ylim=(len(rows) - 0.4, -1.1), yticks=range(len(rows)))
-    axes.set_xlabel("accuracy on the test images, 95 % interval by patient")
-    axes.set_yticklabels([f"{INPUTS[row['input']]}: {row['model']}" for row in rows])
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _chance(audit: dict[str, Any]) -> float:
-    return next(row["accuracy"]["value"] for row in audit["results"] if row["input"] == "chance")
-
-
-def _above(found: dict[str, float | None], chance: float) -> bool:
-    return found["low"] is not None and found["low"] > chance
-
-
-def _figure(found: dict[str, float | None]) -> str:
-    ends = "" if found["low"] is None else f" [{found['low']:.3f}, {found['high']:.3f}]"
-    return f"{found['value']:.3f}{ends}"
 
 
 def _patients(table: Any) -> np.ndarray | None:
