@@ -167,18 +167,18 @@ def _as_png(mask: np.ndarray) -> bytes:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """Image uint8 (H, W, 3) in; 256 bits out: whether each of 16 x 16 grey cells is darker than its right neighbour."""
+    """Image uint8 (H, W[, 3]) in; 256 bits out: is each of 16 x 16 grey cells darker than its right neighbour?"""
     grey = np.asarray(Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX))
     return (grey[:, 1:] > grey[:, :-1]).ravel()
 
 
-def near_duplicates(hashes: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Hashes (256,) of n images in; index pairs that differ in at most ``NEAR_DUPLICATE_BITS`` bits out."""
+def near_duplicates(hashes: Sequence[np.ndarray], *, bits: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int]]:
+    """Hashes (256,) of n images in; index pairs that differ in at most ``bits`` bits out."""
     signs = np.where(np.asarray(hashes).reshape(len(hashes), 256), np.float32(1), np.float32(-1))
     pairs = []
     for first, row in enumerate(signs[:-1]):
-        bits = (256 - signs[first + 1 :] @ row) / 2
-        pairs += [(first, first + 1 + int(k)) for k in np.flatnonzero(bits <= NEAR_DUPLICATE_BITS)]
+        differing = (256 - signs[first + 1 :] @ row) / 2
+        pairs += [(first, first + 1 + int(k)) for k in np.flatnonzero(differing <= bits)]
     return pairs
 
 
@@ -273,7 +273,7 @@ def datalist_as_json(content: Mapping[str, Any]) -> str:
     entries = []
     for key, value in content.items():
         text = json.dumps(value)
-        if key in SECTIONS:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
             text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
         entries.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(entries) + "\n}\n"

@@ -35,6 +35,27 @@ def is_image(path: Path) -> bool:
     return image_suffix(path) in IMAGE_SUFFIXES or is_dicom(path)
 
 
+def _is_called_dicom(path: Path) -> bool:
+    return path.suffix.lower() == ".dcm" and not path.name.startswith(".") and path.is_file()
+
+
+def find_images(folder: str) -> list[dict[str, Any]]:
+    """Folder in; one item ``{"image": path}`` an image out, in the order of the paths, from the folders below too.
+
+    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
+
+    Raises:
+        FileNotFoundError: no such folder, or no image in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
+    images = sorted(p for p in root.rglob("*") if is_image(p) or _is_called_dicom(p))
+    if not images:
+        raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
+    return [{"image": str(path)} for path in images]
+
+
 def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str = "auto") -> list[dict[str, Any]]:
     """Folder in; one item ``{"image": path}`` an image out, in name order, with ``"fixations"`` where gaze is known.
 

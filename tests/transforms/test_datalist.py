@@ -1,4 +1,5 @@
 import itertools
+import json
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from clinbundles.transforms.datalist import (
     NEAR_DUPLICATE_BITS,
     SECTIONS,
     Record,
+    datalist_as_json,
     difference_hash,
     inspect,
     join_groups,
@@ -126,6 +128,9 @@ def test_near_duplicates_are_counted_in_bits():
     assert near_duplicates([base, close]) == [(0, 1)]
     assert near_duplicates([base, far]) == []
     assert near_duplicates([base]) == near_duplicates([]) == []
+    assert near_duplicates([base, far], bits=NEAR_DUPLICATE_BITS + 1) == [(0, 1)]
+    assert near_duplicates([base, close], bits=NEAR_DUPLICATE_BITS - 1) == []
+    assert near_duplicates([base, base, close], bits=0) == [(0, 1)]
 
 
 @settings(deadline=None)
@@ -255,3 +260,13 @@ def test_names_pair_through_double_suffixes(tmp_path):
         ("im1.ppm.gz", "im1.ah.ppm.gz", "im1"),
         ("im2.nii.gz", "im2.ah.gif", "im2"),
     ]
+
+
+def test_a_datalist_has_one_item_a_line_whatever_its_sections_are_called():
+    items = [{"image": "a.png", "label": 0}, {"image": "b.png", "label": 1}]
+    content = {"name": "x", "labels": {"0": "no"}, "copies": [["a.png", "b.png"]], "training": items}
+    content |= {"pretraining": items[:1], "skipped": [{"file": "c.png", "reason": "no"}], "test": []}
+    text = datalist_as_json(content)
+    assert json.loads(text) == content
+    assert len(text.splitlines()) == 2 + 3 + (2 + 2) + (2 + 1) + (2 + 1) + 1
+    assert text.count('\n    {"image": ') == 3

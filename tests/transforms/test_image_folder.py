@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clinbundles.transforms.image_folder import image_stem, image_suffix, list_images
+from clinbundles.transforms.image_folder import find_images, image_stem, image_suffix, list_images
 
 GAZE = (
     "IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_PUPIL,CURRENT_FIX_START,"
@@ -74,3 +74,25 @@ def test_compressed_images_and_nifti_are_listed_and_must_differ_in_their_stem(tm
     (tmp_path / "a.png").touch()
     with pytest.raises(ValueError, match="outputs of the same name"):
         list_images(str(tmp_path))
+
+
+def test_images_of_the_folders_below_are_found_in_the_order_of_their_paths(folder: Path) -> None:
+    (folder / "b").mkdir()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "b" / "a.png")
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "b" / "b.png")
+    (folder / "b" / "CR.DCM").touch()  # without the prefix: to be refused when it is read, and not overlooked
+    (folder / "b" / "._CR.dcm").touch()
+    (folder / "b" / "notes.txt").touch()
+    (folder / "folder.dcm").mkdir()
+    found = [Path(item["image"]).relative_to(folder).as_posix() for item in find_images(str(folder))]
+    assert found == ["a.jpg", "b/CR.DCM", "b/a.png", "b/b.png", "b.png", "scan"]
+
+
+def test_a_folder_to_search_must_be_there_and_hold_an_image(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent is not a folder"):
+        find_images(str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg is not a folder"):
+        find_images(str(folder / "a.jpg"))
+    (tmp_path / "empty" / "emptier").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="empty holds no image"):
+        find_images(str(tmp_path / "empty"))
