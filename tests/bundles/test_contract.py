@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 SCHEMA = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
 OVERLAY = re.compile(r"overlay on (\w+\.json)", re.IGNORECASE)
+# Weights of another training, or of a download, which there may be none of.
+OTHER_WEIGHTS = ("coarse_ckpt", "initial_weights")
 
 pytestmark = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
 
@@ -107,8 +109,9 @@ def test_check_properties_has_nothing_to_say(bundle: Path, monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     for name, files in runnable_configs(bundle).items():
         overrides: dict[str, Any] = {"cache_rate": 0.0} if "train" in files[0] else {}
-        if any("coarse_ckpt" in load(bundle / "configs" / file) for file in files):
-            overrides["coarse_ckpt"] = "$None"  # the weights of another training, which there are none of yet
+        for knob in OTHER_WEIGHTS:
+            if any(knob in load(bundle / "configs" / file) for file in files):
+                overrides[knob] = "$None"
         checked = workflow(bundle, files, **overrides)
         checked.initialize()
         try:
@@ -170,6 +173,8 @@ def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
     for name, train in trained.items():
         shared = {k for k in inference.keys() & train.keys() if not isinstance(inference[k], dict | list)}
         shared -= {"_desc_", "dataset_dir", "ckpt_dir", "batch_size", "num_workers"}
+        if OVERLAY.search(train["_desc_"]):
+            shared -= {"network_name"} & load(bundle / "configs" / name).keys()  # it is there to train another one
         assert shared, name
         for key in sorted(shared | {"imports"}):
             assert train[key] == inference[key], f"{name}: {key}"
