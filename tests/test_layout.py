@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # demo.py is the README's first command and the benchmarks only print; all are run by `make`.
-UNTESTED_SCRIPTS = ("demo", "bench_blur", "bench_two_stage")
+UNTESTED_SCRIPTS = ("demo", "bench_blur", "bench_classifier", "bench_two_stage")
 PACKAGES = ("transforms", "nets", "engines")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))
 
