@@ -32,10 +32,12 @@ def load_initial_weights(
     """
     if weights is None:
         return network
-    check_layers(network, leave_out, option="leave_out")
-    kept = {name for name in network.state_dict() if belongs_to(name, leave_out)}
+    for layer in leave_out:
+        if layer not in dict(network.named_modules()) or not layer:
+            top = ", ".join(name for name, _ in network.named_children())
+            raise ValueError(f"leave_out: the network has no layer {layer!r}; its layers are {top}.")
     given = {name: value for name, value in _read(weights).items() if not belongs_to(name, leave_out)}
-    wanted = {name: value.shape for name, value in network.state_dict().items() if name not in kept}
+    wanted = {name: value.shape for name, value in network.state_dict().items() if not belongs_to(name, leave_out)}
     found = {name: value.shape for name, value in given.items()}
     for name in wanted.keys() - found.keys():
         if name.endswith(".num_batches_tracked"):  # older files lack this counter, and torch starts it at 0
@@ -54,15 +56,6 @@ def load_initial_weights(
 def belongs_to(name: str, layers: Sequence[str]) -> bool:
     """Whether the parameter or layer ``name`` is one of ``layers`` or inside one of them."""
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
-
-
-def check_layers(network: nn.Module, layers: Sequence[str], *, option: str) -> None:
-    """Refuse names of layers that ``network`` does not have."""
-    known = {name for name, _ in network.named_modules() if name}
-    for layer in layers:
-        if layer not in known:
-            top = ", ".join(name for name, _ in network.named_children())
-            raise ValueError(f"{option}: the network has no layer {layer!r}; its layers are {top}.")
 
 
 def _read(weights: str | os.PathLike) -> dict[str, torch.Tensor]:

@@ -29,14 +29,10 @@ def image_stem(path: str | PathLike[str]) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """True for a file with a known image suffix, and for any file with the DICOM prefix; hidden files are none."""
+    """True for a file with a known image suffix or .dcm, and for any with the DICOM prefix; hidden files are none."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    return image_suffix(path) in IMAGE_SUFFIXES or is_dicom(path)
-
-
-def _is_called_dicom(path: Path) -> bool:
-    return path.suffix.lower() == ".dcm" and not path.name.startswith(".") and path.is_file()
+    return image_suffix(path) in (*IMAGE_SUFFIXES, ".dcm") or is_dicom(path)
 
 
 def find_images(folder: str) -> list[dict[str, Any]]:
@@ -47,19 +43,22 @@ def find_images(folder: str) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: no such folder, or no image in it.
     """
-    root = Path(folder)
+    return [{"image": str(path)} for path in _images_in(Path(folder), "**/*")]
+
+
+def _images_in(root: Path, pattern: str) -> list[Path]:
     if not root.is_dir():
         raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
-    images = sorted(p for p in root.rglob("*") if is_image(p) or _is_called_dicom(p))
+    images = sorted(path for path in root.glob(pattern) if is_image(path))
     if not images:
         raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
-    return [{"image": str(path)} for path in images]
+    return images
 
 
 def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str = "auto") -> list[dict[str, Any]]:
     """Folder in; one item ``{"image": path}`` an image out, in name order, with ``"fixations"`` where gaze is known.
 
-    An image is a file with a common image suffix, or any file with the DICOM prefix. Hidden files are skipped.
+    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
 
     Args:
         folder: the folder (not searched below).
@@ -72,11 +71,7 @@ def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str =
             none of the images.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
-    images = sorted(p for p in root.iterdir() if is_image(p))
-    if not images:
-        raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
+    images = _images_in(root, "*")
     by_stem: dict[str, Path] = {}
     for path in images:
         stem = image_stem(path)
