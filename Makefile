@@ -35,9 +35,9 @@ format: env  ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 bench: env  ## ratio tables: this project's methods beside what one would use instead
-	$(BIN)/python scripts/bench_blur.py
-	$(BIN)/python scripts/bench_two_stage.py
-	$(BIN)/python scripts/bench_classifier.py
+	$(BIN)/python scripts/bench/blur.py
+	$(BIN)/python scripts/bench/two_stage.py
+	$(BIN)/python scripts/bench/classifier.py
 
 ui: env  ## open the MLflow interface on the local database
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db

@@ -8,7 +8,7 @@ from monai.inferers import Inferer
 from torch import nn
 from torch.nn import functional as F
 
-from .network_macs import two_stage_macs
+from .macs import two_stage_macs
 from .uncertain_windows import (
     SCORES,
     add_windows,

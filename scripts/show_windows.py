@@ -19,8 +19,8 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from clinbundles.engines.prediction_writer import LABEL_COLOR, PREDICTION_COLOR, draw_contour
-from clinbundles.transforms.image_reader import BinaryMaskReader
+from clinbundles.engines.outputs.masks import LABEL_COLOR, PREDICTION_COLOR, draw_contour
+from clinbundles.transforms.readers.images import BinaryMaskReader
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "two_stage_segmentation"
 

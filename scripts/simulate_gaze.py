@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from clinbundles.transforms.datalist import SECTIONS, datalist_as_json, write_atomically
-from clinbundles.transforms.gaze_simulator import PROFILES, simulate_fixations
+from clinbundles.scripts.prepare.datalist import SECTIONS, datalist_as_json, write_atomically
+from clinbundles.transforms.gaze.simulator import PROFILES, simulate_fixations
 
 SACCADE_MS = 40.0
 CSV_COLUMNS = (

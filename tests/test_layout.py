@@ -10,9 +10,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # demo.py is the README's first command and the benchmarks only print; all are run by `make`.
-UNTESTED_SCRIPTS = ("demo", "bench_blur", "bench_classifier", "bench_two_stage")
+UNTESTED_SCRIPTS = (
+    "scripts/demo.py",
+    "scripts/bench/blur.py",
+    "scripts/bench/classifier.py",
+    "scripts/bench/two_stage.py",
+)
 PACKAGES = ("transforms", "nets", "engines")
-MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).glob("*.py"))
+# What each wing may import, itself included. A bundle runs the first three, a person the last.
+MAY_IMPORT = {
+    "transforms": {"transforms"},
+    "nets": {"nets"},
+    "engines": {"engines", "transforms", "nets"},
+    "scripts": {"scripts", "engines", "transforms", "nets"},
+}
+MODULES = sorted(path for wing in MAY_IMPORT for path in (ROOT / wing).rglob("*.py"))
+ROOMS = sorted(p for wing in MAY_IMPORT for p in (ROOT / wing).iterdir() if p.is_dir() and p.name != "__pycache__")
+
+
+def name_of(path: Path) -> str:
+    """A file's path from the root."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
@@ -32,38 +50,49 @@ def test_mlflow_and_scripts_shadow_no_real_package() -> None:
     assert not list((ROOT / "mlflow").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_a_module_imports_only_libraries_and_its_neighbours(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_libraries_its_own_wing_and_those_below(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[:-1]
     for level, module in imports(path):
-        assert level <= 1, f"{module}: two levels up"
-        if level == 0:
-            assert module.partition(".")[0] not in ("clinbundles", "bundles", "scripts", "tests", *PACKAGES), module
+        assert level <= len(folder) + 1, f"{module}: out of the package"
+        parts = [*folder[: len(folder) + 1 - level], *module.split(".")] if level else module.split(".")
+        if not level and parts[0] == "clinbundles":
+            assert folder[0] == "scripts", f"{module}: what a bundle runs imports its own by relative names"
+            parts = parts[1:]
+        elif not level:
+            assert parts[0] not in ("bundles", "tests", *MAY_IMPORT), module
+            continue
+        assert parts[0] in MAY_IMPORT[folder[0]], module
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_packages_are_flat_and_their_init_is_one_docstring(package: str) -> None:
-    assert not [p for p in (ROOT / package).iterdir() if p.is_dir() and p.name != "__pycache__"]
-    body = ast.parse((ROOT / package / "__init__.py").read_text()).body
-    assert len(body) == 1
-    assert isinstance(body[0], ast.Expr)
+def test_rooms_are_one_level_deep_and_an_init_is_one_docstring() -> None:
+    assert ROOMS
+    for folder in [*(ROOT / package for package in PACKAGES), *ROOMS]:
+        if folder in ROOMS:
+            assert not [p for p in folder.iterdir() if p.is_dir() and p.name != "__pycache__"], folder
+        body = ast.parse((folder / "__init__.py").read_text()).body
+        assert len(body) == 1, folder
+        assert isinstance(body[0], ast.Expr), folder
 
 
 def test_every_module_has_its_mirrored_test() -> None:
-    scripts = [p for p in (ROOT / "scripts").glob("*.py") if p.stem not in UNTESTED_SCRIPTS]
-    modules = [p for p in MODULES if p.name != "__init__.py"] + scripts
     missing = []
-    for path in modules:
+    for path in MODULES:
+        if path.name == "__init__.py" or name_of(path) in UNTESTED_SCRIPTS:
+            continue
         # blur_numba.py may be tested together with blur.py, whose kernel it is.
         names = {path.stem, path.stem.partition("_")[0]}
-        if not any((ROOT / "tests" / path.parent.name / f"test_{name}.py").is_file() for name in names):
-            missing.append(path.name)
+        folder = ROOT / "tests" / path.parent.relative_to(ROOT)
+        if not any((folder / f"test_{name}.py").is_file() for name in names):
+            missing.append(name_of(path))
     assert not missing
 
 
 def test_the_package_mapping_names_every_folder() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["package-dir"] == {f"clinbundles.{p}": p for p in PACKAGES}
-    assert sorted(settings["packages"]) == sorted(settings["package-dir"])
+    assert settings["package-dir"] == {f"clinbundles.{wing}": wing for wing in MAY_IMPORT}
+    folders = [*MAY_IMPORT, *(name_of(room).replace("/", ".") for room in ROOMS)]
+    assert sorted(settings["packages"]) == sorted(f"clinbundles.{folder}" for folder in folders)
 
 
 def test_constraints_are_names_and_versions_only() -> None:

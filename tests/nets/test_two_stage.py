@@ -9,7 +9,7 @@ from monai.networks.nets import BasicUNet
 from torch import nn
 from torch.nn import functional as F
 
-from clinbundles.nets.network_macs import count_macs
+from clinbundles.nets.macs import count_macs
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageInferer, TwoStageSegmenter
 from clinbundles.nets.uncertain_windows import SCORES

@@ -1,0 +1,223 @@
+"""From a classifier's table of predictions to its report: scores with intervals, confusion matrix, reliability."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .calibration import ReliabilityBins, apply_temperature, fit_temperature, reliability_bins
+from .classification import (
+    CLASS_SCORES,
+    N_RESAMPLES,
+    SCORES,
+    bootstrap_intervals,
+    class_auc,
+    confusion_matrices,
+    number_patients,
+)
+
+
+def write_class_report(
+    output_dir: str | os.PathLike,
+    class_names: Sequence[str],
+    *,
+    validation_table: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The table ``<output_dir>/per_image.csv`` in; ``metrics.json`` and two figures beside it, and its content, out.
+
+    metrics.json: number of images, failures and patients; the scores of the set and of each class with 95 % intervals
+    by resampling patients; the confusion matrix; temperature and expected calibration error; accuracy by source.
+    ``confusion.png`` draws the matrix, ``reliability.png`` accuracy over confidence, before and after the temperature.
+    Images that could not be read are counted and left out.
+
+    Args:
+        output_dir: folder of the table. Columns: image, label and prediction (names of classes), probability_<class>
+            for each class and, if there are any, failure (a sentence), source and patient (a number).
+        class_names: of the classes, in the order of the matrix.
+        validation_table: table of the same form of the validation set, on which the temperature is fitted.
+        seed: of the resampling.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: a column is missing; an image has no label, one that is no class, or no probabilities; no image.
+    """
+    folder, names = Path(output_dir), list(class_names)
+    table, failures = read_class_table(folder / "per_image.csv", names)
+    bins, calibration = _calibrate(table, names, validation_table)
+    metrics = {
+        "images": len(table),
+        "failures": failures,
+        **_score(table, names, seed),
+        "calibration": calibration,
+        "sources": _by_source(table),
+    }
+    text = json.dumps(metrics, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_atomically(folder / "metrics.json", partial(Path.write_text, data=text, encoding="utf-8"))
+    for name, figure in (
+        ("confusion.png", _draw_confusion(np.array(metrics["confusion_matrix"]["counts"]), names)),
+        ("reliability.png", _draw_reliability(bins)),
+    ):
+        _write_atomically(folder / name, partial(figure.savefig, format="png", dpi=130))
+    shown = metrics["scores"]["val_accuracy"]
+    print(
+        f"{folder / 'metrics.json'}: accuracy {shown['value']} [{shown['low']}, {shown['high']}], macro F1 "
+        f"{metrics['scores']['val_macro_f1']['value']}, {len(table)} images, {failures} failures."
+    )
+    return metrics
+
+
+def read_class_table(path: Path, class_names: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """A classifier's per-image table in; its rows without a failure, checked, and the number of those with one out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing; a row has no label, one that is no class, or no probabilities; no row is left.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table of predictions.")
+    # Only an empty field is missing: a class may be called None.
+    words = dict.fromkeys(("image", "label", "prediction", "failure", "source"), str)
+    table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=["", "nan"])
+    failed = table["failure"].notna() if "failure" in table else pd.Series(False, index=table.index)
+    probabilities = [f"probability_{name}" for name in class_names]
+    for column in ("image", "label", "prediction", *probabilities):
+        if column not in table:
+            raise ValueError(f"{path}: has no column {column}, only {', '.join(table)}.")
+    good = table[~failed]
+    if good.empty:
+        raise ValueError(f"{path}: has no image to score, {len(table)} rows, {failed.sum()} of them failures.")
+    for column in ("label", "prediction"):
+        if (wrong := ~good[column].isin(class_names)).any():
+            row, value = good.loc[wrong, "image"].iloc[0], good.loc[wrong, column].iloc[0]
+            said = f"has no {column}" if pd.isna(value) else f"has {column} {value!r}"
+            raise ValueError(f"{path}: {row} {said}, expected one of {', '.join(class_names)}.")
+    for column in probabilities:
+        # A little more than 1 is what half precision rounds to.
+        if (wrong := ~pd.to_numeric(good[column], errors="coerce").between(0, 1.001)).any():
+            row, value = good.loc[wrong, "image"].iloc[0], good.loc[wrong, column].iloc[0]
+            raise ValueError(f"{path}: {row} has {column} {value}, expected a number from 0 to 1.")
+    return good.reset_index(drop=True), int(failed.sum())
+
+
+def _arrays(table: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (N,), predictions (N,) and probabilities (N, K)."""
+    index = pd.Index(names)
+    labels, predictions = (index.get_indexer(pd.Index(table[column])) for column in ("label", "prediction"))
+    return labels, predictions, table[[f"probability_{name}" for name in names]].to_numpy(dtype=float)
+
+
+def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, Any]:
+    labels, predictions, probabilities = _arrays(table, names)
+    patients = table["patient"].to_numpy() if "patient" in table else None
+    matrix = confusion_matrices(labels, predictions, num_classes=len(names))
+    intervals = bootstrap_intervals(labels, predictions, probabilities, patients=patients, seed=seed)
+    by_class = {name: score(matrix) for name, score in CLASS_SCORES.items()} | {"auc": class_auc(labels, probabilities)}
+    unit = "images, as patients are not known" if patients is None else "patients"
+    drawn = f"{N_RESAMPLES} resamples of {unit}, seed {seed}, those that lack a class left out"
+    notes = [f"Intervals: 2.5 to 97.5 % percentiles over {drawn}."]
+    for name, images, predicted in zip(names, matrix.sum(1), matrix.sum(0), strict=True):
+        if not images:
+            notes.append(f"{name} has no image: its recall is 0/0, counts as 0 and lowers the macro scores.")
+        if not predicted:
+            notes.append(f"{name} is never predicted: its precision is 0/0 and counts as 0.")
+    return {
+        "patients": None if patients is None else int(number_patients(patients, len(table)).max()) + 1,
+        "scores": {name: _figure(score(matrix), intervals[name]) for name, score in SCORES.items()},
+        "classes": {
+            name: {"images": int(matrix[k].sum())}
+            | {score: _figure(values[k], intervals[score][k]) for score, values in by_class.items()}
+            for k, name in enumerate(names)
+        },
+        "confusion_matrix": {"rows": "label", "columns": "prediction", "classes": names, "counts": matrix.tolist()},
+        "notes": notes,
+    }
+
+
+def _calibrate(
+    table: pd.DataFrame, names: Sequence[str], validation_table: str | os.PathLike | None
+) -> tuple[dict[str, ReliabilityBins], dict[str, Any]]:
+    """The bins to draw by their title, and the entry of the report."""
+    labels, _, probabilities = _arrays(table, names)
+    bins = {"as predicted": reliability_bins(probabilities, labels)}
+    if validation_table is not None:
+        known, _, given = _arrays(read_class_table(Path(validation_table), names)[0], names)
+        temperature = fit_temperature(given, known)
+        bins[f"temperature {temperature:.3g}"] = reliability_bins(apply_temperature(probabilities, temperature), labels)
+    errors = [_rounded(found.expected_calibration_error) for found in bins.values()]
+    return bins, {
+        "expected_calibration_error": errors[0],
+        "temperature": None if validation_table is None else _rounded(temperature),
+        "expected_calibration_error_after_temperature": None if validation_table is None else errors[1],
+    }
+
+
+def _by_source(table: pd.DataFrame) -> dict[str, dict[str, Any]] | None:
+    """Images of each class and accuracy by source: a source with one class only shows what a shortcut could use."""
+    if "source" not in table:
+        return None
+    right = table["label"] == table["prediction"]
+    found = table.assign(source=table["source"].fillna("unknown"), right=right).groupby("source")
+    return {
+        str(source): {
+            "images": len(group),
+            "labels": {str(name): int(n) for name, n in group["label"].value_counts().items()},
+            "accuracy": _rounded(group["right"].mean()),
+        }
+        for source, group in found
+    }
+
+
+def _figure(value: float | np.ndarray, ends: np.ndarray) -> dict[str, float | None]:
+    return {"value": _rounded(value), "low": _rounded(ends[0]), "high": _rounded(ends[1])}
+
+
+def _rounded(value: float | np.ndarray) -> float | None:
+    """To four digits; None, which JSON has a word for, where it is not defined."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+    figure = Figure(figsize=(1.1 * len(names) + 2.6, 1.1 * len(names) + 2), layout="tight")
+    axes: Axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(matrix):
+        share = shares[row, column]
+        axes.text(column, row, f"{count}\n{100 * share:.1f} %", ha="center", va="center", color="wk"[int(share < 0.5)])
+    axes.set(xlabel="prediction", ylabel="label", xticks=range(len(names)), yticks=range(len(names)))
+    axes.set_xticklabels(names, rotation=30, ha="right")
+    axes.set_yticklabels(names)
+    return figure
+
+
+def _draw_reliability(bins: dict[str, ReliabilityBins]) -> Figure:
+    """A panel each: bars of the accuracy, the diagonal where it should be, and how many images a bin has."""
+    figure = Figure(figsize=(4.2 * len(bins), 4.4), layout="tight")
+    for axes, (title, found) in zip(figure.subplots(1, len(bins), squeeze=False)[0], bins.items(), strict=True):
+        width, filled = found.edges[1], found.counts > 0
+        axes.bar(found.edges[:-1][filled], found.accuracy[filled], width, align="edge", edgecolor="white")
+        axes.plot(found.confidence[filled], found.accuracy[filled], "ko", markersize=3)
+        axes.plot([0, 1], [0, 1], "k:", linewidth=1)
+        for left, count in zip(found.edges[:-1][filled], found.counts[filled], strict=True):
+            axes.text(left + width / 2, 1.01, count, ha="center", fontsize=6)
+        error = found.expected_calibration_error
+        axes.set_title(f"{title}: ECE {error:.3f}", fontsize=10, pad=14)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    return figure
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    unfinished = path.with_name(path.name + ".partial")
+    write(unfinished)
+    os.replace(unfinished, path)

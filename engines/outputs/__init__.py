@@ -1,0 +1,1 @@
+"""What a run writes: masks, tables, pictures and costs."""

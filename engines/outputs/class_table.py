@@ -1,0 +1,163 @@
+"""One table of predicted classes and probabilities, written while an evaluator runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+from .masks import write_csv_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Paths of n files in, n names out: the file name, with as many folders as tell it from other files of that name.
+
+    A file that appears twice has one name.
+    """
+    files = {path.parts for path in paths}
+    deepest = max((len(parts) for parts in files), default=0)
+    endings = [Counter(parts[-n:] for parts in files if len(parts) >= n) for n in range(1, deepest + 1)]
+
+    def name(parts: tuple[str, ...]) -> str:
+        n = next((n for n in range(1, len(parts) + 1) if endings[n - 1][parts[-n:]] == 1), len(parts))
+        return Path(*parts[-n:]).as_posix()
+
+    return [name(path.parts) for path in paths]
+
+
+class ClassTableWriter:
+    """Write ``per_image.csv`` and ``predictions.json`` at the end of an evaluator's epoch: one row an image.
+
+    Columns: image; label where the items have one; prediction; probability_<class> for each class; correct (0 or 1)
+    where there is a label; failure (why the file could not be read, or empty); source and patient where the items have
+    ``source`` and ``group``. An image is named by its file, with folders only where two files have the same name. A
+    patient is a number in the order of appearance: what a group is called may tell who it is. A file that could not be
+    read has no prediction, no probabilities and no correct. Probabilities have the 9 digits that give a float32 back.
+
+    Args:
+        output_dir: folder for both files.
+        class_names: names of the classes, by index.
+        pred_key: key of the probabilities (num_classes,) of an item.
+        label_key: key of the class index of an item.
+
+    Raises:
+        ValueError: ``class_names`` are fewer than two or not distinct; while running, a prediction that is not one
+            probability a class, or a label that is no class.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        class_names: Sequence[str],
+        *,
+        pred_key: str = "pred",
+        label_key: str = "label",
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.class_names = list(class_names)
+        self.pred_key = pred_key
+        self.label_key = label_key
+        if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
+            raise ValueError(f"class_names are {self.class_names}, expected two or more different ones.")
+        self.items: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.keep_batch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        """Begin a new table."""
+        self.items = []
+
+    def keep_batch(self, engine: Engine) -> None:
+        """Keep what the table needs of the batch just done."""
+        batch: Any = engine.state.batch  # lists of items: MONAI evaluators decollate
+        output: Any = engine.state.output
+        for entries, results in zip(batch, output, strict=True):
+            self.items.append(self._facts({**entries, **results}))
+
+    def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
+        path = Path(item["image"].meta["filename_or_obj"])
+        facts: dict[str, Any] = {"path": path, "failure": item.get("failure") or "", "probabilities": None}
+        facts |= {key: item[key] for key in ("source", "group") if item.get(key) is not None}
+        if item.get(self.label_key) is not None:  # MONAI sets None where there is none
+            facts["label"] = self._checked_label(item[self.label_key], path)
+        if not facts["failure"]:
+            facts["probabilities"] = self._checked_probabilities(item[self.pred_key], path)
+        return facts
+
+    def _checked_label(self, label: Any, path: Path) -> int:
+        if int(label) != label or not 0 <= label < len(self.class_names):
+            raise ValueError(f"{path}: label is {label}, expected 0 to {len(self.class_names) - 1}.")
+        return int(label)
+
+    def _checked_probabilities(self, pred: Any, path: Path) -> list[float]:
+        values = np.asarray(pred.detach().cpu().float())
+        if values.shape != (len(self.class_names),):
+            raise ValueError(
+                f"{path}: {self.pred_key} has shape {values.shape} for {len(self.class_names)} classes, "
+                f"expected ({len(self.class_names)},)."
+            )
+        if not ((values >= 0).all() and abs(values.sum() - 1) < 0.01):  # not true of NaN either
+            raise ValueError(f"{path}: {self.pred_key} is {values.tolist()}, expected probabilities that sum up to 1.")
+        return [float(f"{value:.9g}") for value in values]
+
+    def write(self, engine: Engine) -> None:
+        """Write both files, and log how many images were classified."""
+        names = distinct_names([item["path"] for item in self.items])
+        in_order = dict.fromkeys(item["group"] for item in self.items if "group" in item)
+        groups = {group: number for number, group in enumerate(in_order)}
+        known = {key for item in self.items for key in item}
+        rows = [self._row(item, name, groups, known) for item, name in zip(self.items, names, strict=True)]
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        write_csv_atomically(rows, self.output_dir / "per_image.csv")
+        self._write_json(rows)
+        failed = sum(1 for row in rows if row["failure"])
+        level = logging.WARNING if failed else logging.INFO
+        logger.log(level, "%d images classified, %d failed (see per_image.csv)", len(rows) - failed, failed)
+
+    def _row(self, item: dict[str, Any], name: str, groups: dict[Any, int], known: set[str]) -> dict[str, Any]:
+        """Facts of an item in, its row of the table out; ``known`` are the facts that any item has."""
+        label, probabilities = item.get("label"), item["probabilities"]
+        best = int(np.argmax(probabilities)) if probabilities else None
+        row: dict[str, Any] = {"image": name}
+        if "label" in known:
+            row["label"] = "" if label is None else self.class_names[label]
+        row["prediction"] = "" if best is None else self.class_names[best]
+        for k, class_name in enumerate(self.class_names):
+            row[f"probability_{class_name}"] = probabilities[k] if probabilities else ""
+        if "label" in known:
+            row["correct"] = "" if best is None or label is None else int(best == label)
+        # Without the folders, which are no more the table's business here than in its first column.
+        row["failure"] = item["failure"].replace(str(item["path"]), name)
+        if "source" in known:
+            row["source"] = item.get("source", "")
+        if "group" in known:
+            row["patient"] = groups[item["group"]] if "group" in item else ""
+        return row
+
+    def _write_json(self, rows: list[dict[str, Any]]) -> None:
+        predictions = [
+            {
+                "image": row["image"],
+                "prediction": row["prediction"],
+                "probabilities": {name: row[f"probability_{name}"] for name in self.class_names if not row["failure"]},
+                "failure": row["failure"],
+            }
+            for row in rows
+        ]
+        path = self.output_dir / "predictions.json"
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(predictions, indent=4) + "\n", encoding="utf-8")
+        os.replace(partial, path)

@@ -1,0 +1,279 @@
+"""MLflow tracking of a bundle's runs, with a local record beside it that a lost server cannot take away.
+
+MONAI's MLFlowHandler sends metrics; this one adds what is needed to compare runs: knobs, data, code and machine, the
+best value, a run that ends as FINISHED or FAILED, and the link from an evaluation to the training it judges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from ignite.engine import Engine, Events
+
+from .engine_values import learning_rates, losses_of, scalars
+from .facts import describe_datalist, environment, git_state, knobs, packages, scrub, without_credentials
+from .record import RunRecord
+from .store import UNREACHABLE, RunStore, default_tracking_uri, what_failed
+
+logger = logging.getLogger(__name__)
+
+# The runs that are open in this process, by output folder: a trainer and the validator inside it share one.
+_OPEN: dict[Path, TrackingHandler] = {}
+
+
+class Terminated(SystemExit):
+    """Raised in the main thread on SIGTERM, so that a stopped training unwinds and its run is closed."""
+
+
+class TrackingHandler:
+    """Tracks an ignite engine's run in MLflow and in `output_dir`; made for `monai.bundle run --tracking`.
+
+    The first engine to start opens the run and closes it; an engine started meanwhile with the same `output_dir`
+    (the validator inside a trainer) logs to the same run. See `mlflow/README.md` for what is logged.
+
+    Args:
+        bundle_root: the bundle's folder; its name is the default of `experiment_name`.
+        output_dir: where `run.json` and `run_record.jsonl` are written and `overlays` folders are looked for.
+        tracking_uri: SQLite or server URI, None for the clone's; the variable MLFLOW_TRACKING_URI comes first.
+        experiment_name, run_name: None for the bundle's name, and for the values of `name_knobs` and the time.
+        name_knobs: top-level config keys that make up the run's name.
+        kind: "training", or None for an evaluator: "evaluation" with a key metric, else "inference".
+        iteration_log: log losses and learning rates of every iteration.
+        executed_config, datalist: files as MONAI saves and reads them; None to log nothing of them.
+        ckpt_dir: where the training keeps its checkpoints; `run.json` is written there too.
+        training_dir: folder of the `run.json` of the training to point to; None for `ckpt_dir`, then `output_dir`.
+        resume: go on with the MLflow run that `output_dir/run.json` names.
+        parent_run_id: the run under which this one is nested; None for the variable MLFLOW_PARENT_RUN_ID.
+        on_unreachable: "error" (a ConnectionError) or "warn", if MLflow does not answer when the engine starts.
+
+    Raises:
+        ValueError: `on_unreachable` is neither.
+    """
+
+    def __init__(
+        self,
+        bundle_root: str | Path,
+        output_dir: str | Path,
+        *,
+        tracking_uri: str | None = None,
+        experiment_name: str | None = None,
+        run_name: str | None = None,
+        name_knobs: Sequence[str] = ("network_name", "arm", "seed"),
+        kind: str | None = None,
+        iteration_log: bool = True,
+        executed_config: str | Path | None = None,
+        datalist: str | Path | None = None,
+        ckpt_dir: str | Path | None = None,
+        training_dir: str | Path | None = None,
+        resume: bool = False,
+        parent_run_id: str | None = None,
+        on_unreachable: str = "error",
+    ) -> None:
+        if on_unreachable not in ("error", "warn"):
+            raise ValueError(f'on_unreachable must be "error" or "warn", got {on_unreachable!r}.')
+        self.bundle_root, self.output_dir = Path(bundle_root).resolve(), Path(output_dir).resolve()
+        self.ckpt_dir = Path(ckpt_dir).resolve() if ckpt_dir is not None else self.output_dir
+        self.training_dirs = [Path(training_dir)] if training_dir is not None else [self.ckpt_dir, self.output_dir]
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or default_tracking_uri(self.bundle_root)
+        self.experiment_name = experiment_name or self.bundle_root.name
+        self.run_name, self.name_knobs, self.kind, self.resume = run_name, name_knobs, kind, resume
+        self.parent_run_id = parent_run_id or os.environ.get("MLFLOW_PARENT_RUN_ID")
+        # With a literal output_dir, MONAI hands over the text "<output_dir> + '/config_<time>.json'" unevaluated.
+        unevaluated = re.search(r"\+ '/(config_\d+_\d+\.json)'$", str(executed_config))
+        config = self.output_dir / unevaluated.group(1) if unevaluated else executed_config
+        self.executed_config = Path(config) if isinstance(config, str | Path) else None
+        self.datalist, self.iteration_log, self.on_unreachable = datalist, iteration_log, on_unreachable
+
+    def attach(self, engine: Engine) -> None:
+        """Track `engine`, a trainer, validator or evaluator; of several processes only rank 0 does.
+
+        `engine.run` is wrapped: an exception handler would come too late or not at all, for ignite calls them in the
+        order of attachment and MONAI's StatsHandler, usually attached first, raises again.
+        """
+        if os.environ.get("RANK", "0") != "0":
+            return
+        if self.iteration_log:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+        engine.run = self._tracked(engine)  # type: ignore[method-assign]
+
+    def _tracked(self, engine: Engine) -> Callable[..., Any]:
+        run = engine.run
+
+        @functools.wraps(run)
+        def tracked(*args: Any, **kwargs: Any) -> Any:
+            self._owner = _OPEN.get(self.output_dir, self)
+            if self._owner is not self:
+                return run(*args, **kwargs)
+            with _sigterm_raises():
+                self._open(engine)
+                # An engine without data, or one whose exception a handler kept, returns as if all were well.
+                error: str | None = "Incomplete"
+                try:
+                    self._log_facts(engine)
+                    state = run(*args, **kwargs)
+                    error = None if self._completed else error
+                    return state
+                except BaseException as raised:  # KeyboardInterrupt and SystemExit end a run too
+                    error = type(raised).__name__  # the class alone: a message may hold a patient's path
+                    raise
+                finally:
+                    self._close(error)
+
+        return tracked
+
+    def _open(self, engine: Engine) -> None:
+        self._kind = self.kind or ("evaluation" if getattr(engine.state, "key_metric_name", None) else "inference")
+        self._config = _read_json(self.executed_config)
+        previous = _read_json(self.output_dir / "run.json") if self.resume and self._kind == "training" else {}
+        name = previous.get("run_name") or self.run_name or self._readable_name()
+        self._store = RunStore(self.uri, experiment=self.experiment_name, name=name, previous=previous.get("run_id"))
+        self._started, self._completed = time.time(), False
+        self._losses: dict[str, list[float]] = {}
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.record = RunRecord(self.output_dir / "run_record.jsonl", self._store.open)
+        try:
+            self.record.open()
+        except UNREACHABLE as error:
+            text = what_failed(self.uri, error)
+            if self.on_unreachable == "error":
+                raise ConnectionError(f"{text} With --on_unreachable warn, train without it.") from None
+            logger.warning("%s Recording in %s.", text, self.output_dir)
+            self.record.wait()
+        _OPEN[self.output_dir] = self
+
+    def _readable_name(self) -> str:
+        values = {key: self._config.get(key) for key in self.name_knobs}
+        words = [v if isinstance(v, str) else f"{k}{v}" for k, v in values.items() if isinstance(v, str | int | float)]
+        words = [Path(word).name for word in words or [self.bundle_root.name]]
+        return "_".join([self._kind] * (self._kind != "training") + words + [time.strftime("%Y%m%d-%H%M%S")])
+
+    def _log_facts(self, engine: Engine) -> None:
+        params, (data_params, data_tags) = knobs(self._config), describe_datalist(self.datalist)
+        tags = {
+            "kind": self._kind,
+            "bundle": self.bundle_root.name,
+            "bundle_version": self._config.get("_meta_", {}).get("version", "unknown"),
+            "env.device": getattr(engine.state, "device", "unknown"),
+            **git_state(self.bundle_root / "configs" / "metadata.json", Path(__file__)),
+            **environment(),
+        }
+        if self.parent_run_id:
+            tags["mlflow.parentRunId"] = self.parent_run_id
+        if self._kind == "training":
+            params = {key: str(getattr(engine.state, key)) for key in ("max_epochs", "epoch_length")} | params
+        else:
+            training = next((found for d in self.training_dirs if (found := _read_json(d / "run.json"))), {})
+            tags |= {f"training_{key}": training[key] for key in ("run_id", "run_name") if training.get(key)}
+        self.record.texts("params", params | data_params)
+        self.record.texts("tags", tags | data_tags)
+        texts = {"environment/packages.txt": packages()}
+        if self._config and self.executed_config is not None:
+            texts[f"config/{self.executed_config.name}"] = json.dumps(scrub(self._config), indent=2)
+        for name, text in texts.items():
+            self.record.file(name, functools.partial(_log_text, text=text, name=name))
+        self._write_run_file("RUNNING")
+        self.record.send()
+
+    def _log_overlays(self) -> None:
+        # Numbered in the order of their names, for a file's name may be a patient's; the local record has both.
+        found = sorted(p for p in self.output_dir.rglob("*.png") if "overlays" in p.relative_to(self.output_dir).parts)
+        recent = [path for path in found if path.stat().st_mtime >= self._started - 2]
+        for index, path in enumerate(recent):
+            send = functools.partial(_log_renamed, path=path, name=f"{index:04d}.png")
+            self.record.file(f"overlays/{index:04d}.png", send, file=str(path.relative_to(self.output_dir)))
+
+    def _write_run_file(self, status: str) -> None:
+        run = {
+            "run_id": self.record.run_id,
+            "run_name": self._store.name,
+            "tracking_uri": without_credentials(self.uri),
+        }
+        text = json.dumps(run | {"kind": self._kind, "status": status}, indent=2) + "\n"
+        name = "run.json" if self._kind == "training" else f"{self._kind}_run.json"
+        for folder in {self.output_dir, self.ckpt_dir} if self._kind == "training" else {self.output_dir}:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f".{name}.{os.getpid()}"
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, folder / name)
+
+    def _close(self, error: str | None) -> None:
+        del _OPEN[self.output_dir]
+        status = "FINISHED" if error is None else "FAILED"
+        if error is None:
+            self._log_overlays()
+        else:
+            self.record.texts("tags", {"error": error})
+        self.record.write("status", {"status": status})
+        self.record.send(status=status)
+        self._write_run_file(status)
+        self._store.close()
+
+    def _complete(self) -> None:
+        self._completed = True
+
+    def _iteration_completed(self, engine: Engine) -> None:
+        losses = losses_of(engine.state.output)
+        for key, value in losses.items():
+            self._owner._losses.setdefault(key, []).append(value)
+        values = losses | learning_rates(engine)  # sent with the epoch
+        self._owner.record.metrics(values, step=engine.state.iteration, unit="iteration")
+
+    def _epoch_completed(self, engine: Engine) -> None:
+        owner, step, key = self._owner, engine.state.epoch, getattr(engine.state, "key_metric_name", None) or ""
+        values, best = scalars(engine.state.metrics), owner._store.best
+        if owner is self:
+            values |= {f"{name}_epoch": sum(losses) / len(losses) for name, losses in self._losses.items()}
+            self._losses = {}
+        known = owner._kind == "training" and math.isfinite(values.get(key, math.nan))
+        if known and (key not in best or engine.metric_cmp_fn(values[key], best[key])):  # type: ignore[attr-defined]
+            best[key] = values[key]
+            values |= {f"best_{key}": values[key], f"best_{key}_epoch": float(step)}
+        owner.record.metrics(values, step=step, unit="epoch")
+        owner.record.send()
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into `Terminated` meanwhile, unless the program has a handler of its own."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated(128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    if mine := main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _log_text(client: mlflow.MlflowClient, run_id: str, *, text: str, name: str) -> None:
+    client.log_text(run_id, text, name)
+
+
+def _log_renamed(client: mlflow.MlflowClient, run_id: str, *, path: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        client.log_artifact(run_id, str(shutil.copyfile(path, Path(temporary) / name)), "overlays")
+
+
+def _read_json(path: Path | None) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}

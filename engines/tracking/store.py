@@ -1,0 +1,114 @@
+"""Where runs are kept: a SQLite file or a server, and how a run in it is made or taken up again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from monai.handlers import MLFlowHandler
+from sqlalchemy.exc import SQLAlchemyError
+
+from .facts import without_credentials
+
+logger = logging.getLogger(__name__)
+
+UNREACHABLE = (MlflowException, OSError, SQLAlchemyError)  # what a store that is not there raises
+
+
+def default_tracking_uri(bundle_root: str | Path) -> str:
+    """From a bundle's folder to the SQLite URI of its runs: one database for all bundles of a clone.
+
+    A clone is known by its `mlflow/tracking.json`; a bundle outside one keeps its runs in its own folder.
+    """
+    root = Path(bundle_root).resolve()
+    home = next((parent for parent in root.parents if (parent / "mlflow" / "tracking.json").is_file()), root)
+    return f"sqlite:///{(home / 'runs' / 'mlflow.db').as_posix()}"
+
+
+class RunStore:
+    """Opens one run in an MLflow store: a new one under a name of its own, or an earlier one to go on with.
+
+    Args:
+        uri: SQLite or server URI.
+        experiment: name of the experiment, made if it is not there.
+        name: name of a new run; one in use gets a number.
+        previous: id of the run to go on with; if it was deleted, a new run points to it.
+
+    Raises:
+        PermissionError: the SQLite file cannot be written.
+    """
+
+    def __init__(self, uri: str, *, experiment: str, name: str, previous: str | None) -> None:
+        self.name = name
+        self.best: dict[str, float] = {}  # best value by key metric, of the earlier run too
+        self._uri, self._experiment, self._previous = uri, experiment, previous
+        self._monai: MLFlowHandler | None = None
+        if uri.startswith("sqlite:///"):
+            _make_writable(Path(uri.removeprefix("sqlite:///")))
+
+    def open(self) -> tuple[mlflow.MlflowClient, str]:
+        """Give the client and the run's id."""
+        # MLflow's own defaults hold a training for many minutes when a server is gone.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        # MONAI's handler puts artifacts beside a SQLite file, and lets processes make one experiment together.
+        self._monai = MLFlowHandler(self._uri, experiment_name=self._experiment)
+        self._monai._set_experiment()
+        client, experiment = self._monai.client, self._monai.experiment
+        tags: dict[str, str] = {}
+        assert experiment is not None
+        if self._previous is not None:
+            try:
+                return client, self._reopen(client, self._previous)
+            except MlflowException as error:
+                if not refused(error):
+                    raise
+                logger.warning("MLflow has no run %s to resume; training goes on in a new run.", self._previous)
+                tags = {"resumed_from_run_id": self._previous}
+        wanted = self.name = re.sub(r"[^\w.+ -]+", "-", self.name)
+        number = 1
+        while client.search_runs([experiment.experiment_id], f"attributes.run_name = '{self.name}'", max_results=1):
+            number += 1
+            self.name = f"{wanted}-{number}"
+        return client, client.create_run(experiment.experiment_id, run_name=self.name, tags=tags).info.run_id
+
+    def _reopen(self, client: mlflow.MlflowClient, run_id: str) -> str:
+        run = client.get_run(run_id)
+        client.update_run(run_id, status="RUNNING")
+        if "error" in run.data.tags:
+            client.delete_tag(run_id, "error")
+        best = {k.removeprefix("best_"): v for k, v in run.data.metrics.items() if k.startswith("best_")}
+        self.best = best | self.best
+        return run_id
+
+    def close(self) -> None:
+        """Let go of the SQLite file."""
+        if self._monai is not None:
+            self._monai.close()
+
+
+def refused(error: MlflowException) -> bool:
+    """Whether the server answered and did not want the value; else it is not there, or not for us, or too busy."""
+    status = error.get_http_status_code()
+    return 400 <= status < 500 and status not in (401, 403, 408, 429)
+
+
+def what_failed(uri: str, error: Exception) -> str:
+    """From an error of MLflow to one sentence with the store's URI, and without its password."""
+    public = without_credentials(uri)
+    reason = str(error).replace(urlsplit(uri).netloc, urlsplit(public).netloc).partition("\n")[0][:200]
+    return f"The MLflow store {public} cannot be used ({type(error).__name__}: {reason}); start it or give another."
+
+
+def _make_writable(database: Path) -> None:
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        database.open("ab").close()
+    except OSError as error:  # which MLflow would find out after more than a minute
+        text = f"The MLflow database {database} cannot be written; give another --tracking_uri."
+        raise PermissionError(text) from error

@@ -1,0 +1,1 @@
+"""How much of a classifier's score the source of the images explains."""

@@ -1,0 +1,366 @@
+"""How much of a chest X-ray classifier's score is the disease, and how much is where the image comes from?
+
+    python scripts/audit/run.py --dataset_dir DIR --datalist FILE --ckpt_dir DIR --output_dir DIR
+
+Scores the model of ``ckpt_dir`` on the test section, on whole images and on parts of them alone; the same network
+trained anew on these parts; a decision tree on the aspect ratio; a table of the sources. Writes audit.md, audit.json
+and audit.png. What is there already is not done again. Pass the knobs that the model was trained with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fire
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.bundle import run as run_bundle
+from monai.data import load_decathlon_datalist
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from clinbundles.engines.metrics.class_report import read_class_table
+from clinbundles.engines.tracking.facts import describe_datalist
+from clinbundles.scripts.audit.baselines import BASELINES, mean_interval, score_baselines
+from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
+from clinbundles.scripts.prepare.datalist import write_atomically
+from clinbundles.scripts.reproduce.plan import choose_names
+from clinbundles.transforms.image_region import REGIONS, lung_fields
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "covid_xray_transfer"
+TRAIN, EVALUATE = (str(BUNDLE / "configs" / name) for name in ("train_scratch.json", "evaluate.json"))
+OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "evaluation_section", "training_section", "run", "report")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all steps of an audit share: ``items`` are those of the datalist's sections, with whole paths."""
+
+    dataset_dir: Path
+    datalist: Path
+    ckpt_dir: Path
+    output: Path
+    class_names: list[str]
+    items: dict[str, list[dict[str, Any]]]
+    seed: int
+    knobs: dict[str, Any]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Overrides of every run of the bundle."""
+        # MONAI drops an override that is None.
+        knobs = {name: "$None" if value is None else value for name, value in self.knobs.items()}
+        paths = {"bundle_root": str(BUNDLE), "dataset_dir": str(self.dataset_dir), "datalist": str(self.datalist)}
+        return knobs | paths | {"seed": self.seed}
+
+    def parser(self, **overrides: Any) -> ConfigParser:
+        """The evaluation's config, to take parts of it."""
+        parser = ConfigParser()
+        parser.read_config([TRAIN, EVALUATE])
+        parser.update(self.common | {"ckpt_dir": str(self.ckpt_dir)} | overrides)
+        return parser
+
+
+def audit_shortcuts(
+    dataset_dir: str,
+    datalist: str,
+    ckpt_dir: str,
+    output_dir: str,
+    *,
+    regions: Any = "border,lungs_masked,lungs",
+    retrain: bool = True,
+    cam_layer: str = "features",
+    overlays: int = 3,
+    seed: int = 0,
+    **knobs: Any,
+) -> None:
+    """Audit ``ckpt_dir``/model.pt; write audit.md, audit.json and audit.png to ``output_dir``.
+
+    Args:
+        dataset_dir: folder that the paths of the datalist start from.
+        datalist: JSON datalist of scripts/prepare/class_command.py, sections training, validation and test; its section
+            same_source, if it has one, holds images of the COVID-19 collection without COVID-19.
+        ckpt_dir: folder of the model.pt to audit.
+        output_dir: folder for all results.
+        regions: parts of the image to look at alone: border, lungs_masked, lungs; with "whole", the network is also
+            trained anew on whole images, for a comparison of equals.
+        retrain: train the network anew on each region. False leaves out what takes longest.
+        cam_layer: layer for Grad-CAM: features (PneumoniaCNN), layer4 (ResNet-50).
+        overlays: Grad-CAM pictures of each class.
+        seed: of the trainings, the tree and the choice of the pictures.
+        knobs: top-level values of train_scratch.json and evaluate.json, as the model was trained: image_size,
+            network_name, max_epochs, bfloat16 and so on.
+    """
+    chosen = choose_names(regions, list(REGIONS), "regions")
+    if not isinstance(overlays, int) or overlays < 1:
+        raise ValueError(f"--overlays is {overlays!r}, expected a number of pictures.")
+    setting = prepare(dataset_dir, datalist, ckpt_dir, output_dir, seed=seed, knobs=knobs)
+    check_weights(setting, cam_layer)
+    remember(setting, cam_layer=cam_layer, overlays=overlays)
+    print(f"auditing on {len(setting.items['test'])} test images; results go to {setting.output}", flush=True)
+    folder = setting.output / "audited"
+    parts = ["whole", *(region for region in chosen if region != "whole")]
+    rows = [(AUDITED, part, evaluate(setting, setting.ckpt_dir, folder / part, region=part)) for part in parts]
+    calls = disease_calls(setting)
+    print(f"scoring what needs no pixel: {', '.join(BASELINES)}", flush=True)
+    names, items = setting.class_names, setting.items
+    baselines = score_baselines(items["training"], items["test"], names, setting.output / "baselines", seed=seed)
+    last_rows = [(BASELINES[name], name, metrics) for name, metrics in baselines.items()]
+    grad_cam = grad_cam_shares(setting, layer=cam_layer, per_class=overlays)
+    report = write_audit(setting, rows + last_rows, calls, grad_cam)
+    for region in chosen if retrain else ():
+        rows.append((ANEW, region, train_and_evaluate(setting, region)))
+        report = write_audit(setting, rows + last_rows, calls, grad_cam)
+    print(f"{report}\naudit.md, audit.json and audit.png: {setting.output}")
+
+
+def prepare(
+    dataset_dir: Any, datalist: Any, ckpt_dir: Any, output_dir: Any, *, seed: int, knobs: dict[str, Any]
+) -> Setting:
+    """Arguments of the command in, checked, out."""
+    root, file, weights = (Path(str(path)).resolve() for path in (dataset_dir, datalist, ckpt_dir))
+    if not root.is_dir():
+        raise FileNotFoundError(f"--dataset_dir {root}: no such folder.")
+    if not file.is_file():
+        raise FileNotFoundError(f"--datalist {file}: no such file.")
+    if not (weights / "model.pt").is_file():
+        raise FileNotFoundError(f"--ckpt_dir {weights}: has no model.pt.")
+    configs = [json.loads(Path(config).read_text()) for config in (TRAIN, EVALUATE)]
+    for name in knobs:
+        if name in OWN_KNOBS:
+            raise ValueError(f"--{name} is set by the audit itself.")
+        if not any(name in config for config in configs):
+            raise ValueError(f"--{name} is no top-level value of train_scratch.json or evaluate.json.")
+    class_names = list(knobs.get("class_names", configs[0]["class_names"]))
+    items = read_sections(file, root, class_names)
+    return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs)
+
+
+def read_sections(datalist: Path, root: Path, class_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Sections of the datalist that an audit needs, and same_source where there is one; the images with whole paths."""
+    try:
+        content = json.loads(datalist.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{datalist}: is not JSON ({error}).") from error
+    found = {}
+    for section in ("training", "validation", "test", "same_source"):
+        if not content.get(section):
+            if section == "same_source":
+                continue
+            raise ValueError(f"{datalist}: has no section {section}, or an empty one.")
+        for item in content[section]:
+            if (label := item.get("label")) not in range(len(class_names)):
+                raise ValueError(
+                    f"{datalist}: {item.get('image')} in {section} has label {label}, expected 0 to "
+                    f"{len(class_names) - 1} ({', '.join(class_names)})."
+                )
+        found[section] = load_decathlon_datalist(datalist, False, section, root)
+    return found
+
+
+def check_weights(setting: Setting, layer: str) -> None:
+    """Refuse a model.pt that is not of the network that the knobs make, and a layer that this has not."""
+    path = setting.ckpt_dir / "model.pt"
+    network = setting.parser().get_parsed_content("network_def")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: holds no weights ({type(error).__name__}).") from error
+    shapes = [{name: tuple(w.shape) for name, w in given.items()} for given in (weights, network.state_dict())]
+    for name in [*shapes[1], *shapes[0]]:
+        given, expected = (shape.get(name, "absent") for shape in shapes)
+        if given != expected:
+            raise ValueError(
+                f"{path}: {name} is {given}, the network of these knobs has {expected}. Pass the knobs that the model "
+                "was trained with."
+            )
+    if layer not in dict(network.named_modules()) or not layer:
+        layers = ", ".join(name for name, _ in network.named_children())
+        raise ValueError(f"--cam_layer is {layer!r}, which the network does not have; it has {layers}.")
+
+
+def remember(setting: Setting, **drawn: Any) -> None:
+    """Keep what the results depend on beside them, and refuse a folder whose results depend on something else."""
+    model, datalist = _sha256(setting.ckpt_dir / "model.pt"), _sha256(setting.datalist)
+    asked = {"model": model, "datalist": datalist, "seed": setting.seed, **drawn, "knobs": setting.knobs}
+    path = setting.output / "settings.json"
+    if not path.is_file():
+        setting.output.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(asked, indent=4))
+    done = json.loads(path.read_text())
+    for name, value in json.loads(json.dumps(asked)).items():
+        if done[name] != value:
+            raise ValueError(
+                f"{setting.output}: was begun with {name} {done[name]}, now asked for {value}. "
+                "Use another --output_dir."
+            )
+
+
+def evaluate(
+    setting: Setting, weights: Path, folder: Path, *, section: str = "test", region: str = "whole"
+) -> dict[str, Any]:
+    """Model of folder ``weights`` in, metrics on a section out; per_image.csv and metrics.json go to ``folder``."""
+    if not (folder / "metrics.json").is_file():
+        print(f"evaluating {weights.name}/model.pt on section {section}, {INPUTS[region]}", flush=True)
+        run_bundle(
+            config_file=[TRAIN, EVALUATE],
+            output_dir=str(folder),
+            ckpt_dir=str(weights),
+            region=region,
+            evaluation_section=section,
+            # Neither the temperature nor the time of a file is asked for.
+            run=["$@validate#evaluator.run()", "$@report()"],
+            **{"report#validation_table": "$None"},
+            **setting.common,
+        )
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def train_and_evaluate(setting: Setting, region: str) -> dict[str, Any]:
+    """Train the network anew on a region, or go on where it was left, and give its metrics on that region."""
+    folder = setting.output / "trained_anew" / region
+    last, done = folder / "last.pt", folder / "trained.json"
+    if not done.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
+        if epochs < setting.parser()["max_epochs"]:
+            print(f"training on {INPUTS[region]}, from epoch {epochs + 1}", flush=True)
+            paths: dict[str, Any] = {"output_dir": str(folder), "ckpt_dir": str(folder)}
+            run_bundle(config_file=[TRAIN], region=region, resume=epochs > 0, **paths, **setting.common)
+        write_atomically(done, json.dumps({"region": region, "seed": setting.seed}))
+    return evaluate(setting, folder, folder / "test", region=region)
+
+
+def disease_calls(setting: Setting) -> dict[str, dict[str, Any]] | None:
+    """How often the audited model says COVID-19, to images with and without it, and to those of the same source."""
+    names, folder = setting.class_names, setting.output / "audited"
+    if DISEASE not in names or "same_source" not in setting.items:
+        print(f"no section same_source, or no class {DISEASE}: what the model calls images of one source is left out")
+        return None
+    evaluate(setting, setting.ckpt_dir, folder / "same_source", section="same_source")
+    test, same = (read_class_table(folder / name / "per_image.csv", names)[0] for name in ("whole", "same_source"))
+    diseased = test["label"] == DISEASE
+    found = {}
+    for group, table in (
+        (f"test, with {DISEASE}", test[diseased]),
+        (f"test, without {DISEASE}", test[~diseased]),
+        (f"same source, without {DISEASE}", same[same["label"] != DISEASE]),
+    ):
+        called = (table["prediction"] == DISEASE).to_numpy()
+        found[group] = {
+            "images": len(table),
+            "called": int(called.sum()),
+            "share": mean_interval(called, _patients(table)),
+        }
+    return found
+
+
+def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str, Any]:
+    """Draw Grad-CAM of a few test images a class, and give the share of its mass inside the lung fields, of all."""
+    folder, test, names = setting.output / "grad_cam", setting.items["test"], setting.class_names
+    path = folder / "lung_share.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    print(f"Grad-CAM at layer {layer}: {per_class} pictures a class, shares of all test images", flush=True)
+    table, _ = read_class_table(setting.output / "audited" / "whole" / "per_image.csv", names)
+    writer = {
+        "_target_": "clinbundles.engines.outputs.grad_cam.GradCamWriter",
+        **{"output_dir": "@output_dir", "network": "@network", "target_layer": layer},
+        **{"class_names": "@class_names", "reader": "@image_reader"},
+    }
+    parser = setting.parser(output_dir=str(folder))
+    loader = parser["validate#handlers"][0]
+    shown = [test[k] for k in pick(test, per_class=per_class, seed=setting.seed)]
+    parser.update({"evaluation#dataset#data": shown, "validate#handlers": [loader, writer]})
+    parser.get_parsed_content("validate#evaluator").run()
+    heat_map = parser.get_parsed_content("validate#handlers")[1].heat_map
+    preprocessing = parser.get_parsed_content("validate#preprocessing")
+    shares = []
+    for item, predicted in zip(tqdm(test, desc="Grad-CAM", unit="image"), table["prediction"], strict=True):
+        image = preprocessing(item)["image"]
+        fields = lung_fields(*image.shape[-2:]).numpy()
+        shares.append(share_inside(heat_map(image, names.index(predicted)), fields))
+    table["share"] = shares
+    good = table.dropna(subset="share")
+    found = {
+        "layer": layer,
+        "share": mean_interval(good["share"].to_numpy(), _patients(good)),
+        "share_by_label": {
+            str(name): round(float(share), 4) for name, share in good.groupby("label")["share"].mean().items()
+        },
+        "lung_fields": round(float(fields.mean()), 4),
+        "images": len(good),
+        "empty_maps": len(table) - len(good),
+    }
+    write_atomically(path, json.dumps(found, indent=4))
+    return found
+
+
+def pick(items: Sequence[dict[str, Any]], *, per_class: int, seed: int) -> list[int]:
+    """Items in; the indices of ``per_class`` drawn at random from each class, in their order, out."""
+    taken: Counter[int] = Counter()
+    chosen = []
+    for k in np.random.default_rng(seed).permutation(len(items)).tolist():
+        taken[items[k]["label"]] += 1
+        if taken[items[k]["label"]] <= per_class:
+            chosen.append(k)
+    return sorted(chosen)
+
+
+def share_inside(heat: np.ndarray, fields: np.ndarray) -> float:
+    """Map (h, w) and bool (H, W) in; share of the map, stretched to (H, W), where the latter is true, out.
+
+    NaN for a map that is zero everywhere.
+    """
+    stretched = F.interpolate(torch.from_numpy(heat)[None, None].float(), fields.shape, mode="bilinear")[0, 0].numpy()
+    return float(stretched[fields].sum() / stretched.sum()) if stretched.sum() > 0 else float("nan")
+
+
+def write_audit(
+    setting: Setting, rows: Sequence[Row], calls: dict[str, dict[str, Any]] | None, grad_cam: dict[str, Any]
+) -> str:
+    """Write audit.json, audit.png and audit.md; give the last."""
+    params, _ = describe_datalist(setting.datalist)
+    facts = {
+        "data": params.get("data_name", setting.datalist.stem),
+        "datalist_sha256": params["datalist_sha256"],
+        "model_sha256": _sha256(setting.ckpt_dir / "model.pt"),
+        "seed": setting.seed,
+        "training_images": len(setting.items["training"]),
+    }
+    audit = compose_audit(rows, facts=facts, disease_calls=calls, grad_cam=grad_cam)
+    text, picture = as_markdown(audit), setting.output / "audit.png.partial"
+    write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")
+    write_atomically(setting.output / "audit.md", text)
+    draw(audit).savefig(picture, format="png", dpi=130)
+    picture.replace(setting.output / "audit.png")
+    return text
+
+
+def _patients(table: Any) -> np.ndarray | None:
+    return table["patient"].to_numpy() if "patient" in table else None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; what is wrong with its input ends as one sentence."""
+    try:
+        fire.Fire(audit_shortcuts, command=arguments, name="audit_shortcuts.py")
+    except (ValueError, OSError) as error:
+        sys.exit(f"audit_shortcuts: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Ratio tables: this project's methods beside what one would use instead."""

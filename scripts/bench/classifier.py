@@ -1,0 +1,309 @@
+"""Print how long covid_xray_transfer takes, as shipped, beside what one would write with torchvision alone.
+
+    python scripts/bench/classifier.py [--rows "JPEG,float32"] [--rounds 5] [--threads 2]
+
+Two tables: from file to probabilities one image at a time, and training on images in memory. Our side is what the
+bundle's own configs make, the other a few lines. Both have the same network, with the same random weights in the same
+memory format; the files hold a picture drawn here. Every round runs each contender once, so that a busy machine slows
+all of them alike; the tables show medians, and the medians of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import fire
+import monai
+import numpy as np
+import pydicom
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+from pydicom.pixels import apply_voi_lut
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+)
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import v2
+
+CONFIGS = Path(__file__).parents[2] / "bundles" / "covid_xray_transfer" / "configs"
+NETWORKS = ("PneumoniaCNN", "resnet50")
+PRECISIONS = ("float32", "bfloat16")
+SIZE = 224
+
+
+def chest(height: int, width: int) -> np.ndarray:
+    """Return a picture (height, width), 0 to 1, with a body, two lungs, ribs and the noise of a detector."""
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+    body = np.exp(-((x / 0.9) ** 6) - (y / 1.2) ** 8)
+    lungs = sum(np.exp(-((((x - side) / 0.3) ** 2 + ((y + 0.1) / 0.6) ** 2) ** 2)) for side in (-0.42, 0.42))
+    picture = 0.8 * body - 0.5 * lungs + 0.05 * body * np.sin(25 * (y - 0.4 * x**2))
+    picture += np.random.default_rng(0).normal(0, 0.004, picture.shape)
+    return (picture - picture.min()) / np.ptp(picture)
+
+
+def write_picture(path: Path, *, bits: int, height: int, width: int) -> None:
+    """Write the picture as the kind of file that the suffix says."""
+    values = np.rint(chest(height, width) * (2**bits - 1))
+    Image.fromarray(values.astype(np.uint8 if bits == 8 else np.uint16)).save(path)
+
+
+def write_dicom(path: Path, *, modality: str, compressed: bool, side: int) -> None:
+    """Write the picture as a radiograph of 12 bits with a window."""
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID = (
+        ComputedRadiographyImageStorage if modality == "CR" else DigitalXRayImageStorageForPresentation
+    )
+    dataset.SOPInstanceUID = "1.2.3"
+    dataset.Modality, dataset.BodyPartExamined, dataset.ViewPosition = modality, "CHEST", "PA"
+    dataset.WindowCenter, dataset.WindowWidth, dataset.VOILUTFunction = 2048, 4096, "LINEAR"
+    values = np.rint(chest(side, side) * 4095).astype(np.uint16)
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.set_pixel_data(values, "MONOCHROME2", 12, generate_instance_uid=False)
+    if compressed:
+        dataset.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "JPEG 320 x 250": ("jpg", partial(write_picture, bits=8, height=250, width=320)),
+    "JPEG 1500 x 1200": ("jpg", partial(write_picture, bits=8, height=1200, width=1500)),
+    "PNG 1024 x 1024": ("png", partial(write_picture, bits=8, height=1024, width=1024)),
+    "PNG 1024 x 1024, 16 bit": ("png", partial(write_picture, bits=16, height=1024, width=1024)),
+    "DICOM CR 2000 x 2000": ("dcm", partial(write_dicom, modality="CR", compressed=False, side=2000)),
+    "DICOM DX 2000 x 2000, JPEG 2000": ("dcm", partial(write_dicom, modality="DX", compressed=True, side=2000)),
+}
+
+
+def read_plainly(path: Path) -> Image.Image:
+    """File in, grey image of 8 bits out, as one would write it for these files and no others."""
+    if path.suffix == ".dcm":
+        dataset = pydicom.dcmread(path)
+        values = apply_voi_lut(dataset.pixel_array, dataset)
+        values = (values - values.min()) / (values.max() - values.min())
+        return Image.fromarray((255 * values).astype(np.uint8))
+    image = Image.open(path)
+    if image.mode == "I;16":  # convert("L") would clip it
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("L")
+
+
+class Plain:
+    """File in, probabilities out, with torchvision alone."""
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.network = network
+        steps = [v2.Resize((SIZE, SIZE), antialias=True), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+        steps.append(v2.Lambda(lambda image: image.expand(3, -1, -1)))
+        if any(mean):  # PneumoniaCNN takes 0 to 1
+            steps.append(v2.Normalize(mean, std))
+        self.transform = v2.Compose(steps)
+
+    def image(self, path: Path) -> torch.Tensor:
+        """File in, image (3, SIZE, SIZE) out."""
+        return self.transform(read_plainly(path))
+
+    def __call__(self, paths: Sequence[Path]) -> None:
+        """Classify all files."""
+        with torch.inference_mode():
+            for path in paths:
+                torch.softmax(self.network(self.image(path)[None]), dim=1)
+
+
+def shipped(config: str, handlers: str, *, without: Sequence[str], **changes: Any) -> ConfigParser:
+    """Config of the bundle in, its parser out, with other values of some keys and without some handlers."""
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / config)
+    parser.update(changes)
+    parser[handlers] = [h for h in parser[handlers] if not any(name in str(h) for name in without)]
+    return parser
+
+
+class Shipped:
+    """File in, probabilities out, with the parts that inference.json makes."""
+
+    def __init__(self, folder: Path, network_name: str, output_dir: Path) -> None:
+        without = ["CheckpointLoader", "StatsHandler", "ProgressBar", "GradCamWriter"]
+        changes = {"network_name": network_name, "dataset_dir": str(folder), "output_dir": str(output_dir)}
+        parser = shipped("inference.json", "handlers", without=without, device="cpu", batch_size=1, **changes)
+        parts = ("evaluator", "dataset", "network", "inferer", "postprocessing", "intensity_mean", "intensity_std")
+        self.evaluator, self.dataset, self.network, self.inferer, self.postprocessing, self.mean, self.std = map(
+            parser.get_parsed_content, parts
+        )
+        self.network.eval()
+
+    def __call__(self) -> None:
+        """Classify all files of the folder without an engine around it."""
+        with torch.inference_mode():
+            for item in self.dataset:
+                logits = self.inferer(item["image"][None], self.network)
+                self.postprocessing({"pred": logits[0]})
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each contender in each round, after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(rounds + 1):
+        for name, call in contenders.items():
+            time.sleep(0.01)  # OpenMP's threads spin on for milliseconds after their work: let them come to rest
+            start = time.perf_counter()
+            call()
+            if round_ > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
+    """Return the median over the rounds of ours / plain."""
+    return statistics.median(a / b for a, b in zip(ours, plain, strict=True))
+
+
+def print_files(rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rounds: int) -> None:
+    """Print the table of (network, kind of file): milliseconds a file, from the file to its probabilities."""
+    count = f"{n_files} files ({dicom_files(n_files)} of DICOM)"
+    print(f"\nFile to probabilities, batch 1, {count}, {rounds} rounds, milliseconds a file.")
+    print("calls: data set, network and softmax of inference.json; run: its evaluator, with the table of classes.")
+    print("difference: between the two inputs of the network, mean, in grey levels of 255.\n")
+    print("| network, file | plain | calls | / plain | run | / plain | difference |\n|---|---|---|---|---|---|---|")
+    for network_name, kind in rows:
+        files = folder / kind
+        n = dicom_files(n_files) if "DICOM" in kind else n_files
+        if not files.is_dir():
+            make_files(kind, files, n)
+        torch.manual_seed(0)
+        ours = Shipped(files, network_name, folder / "eval")
+        plain = Plain(ours.network, ours.mean, ours.std)
+        paths = sorted(files.iterdir())
+        seconds = interleaved({"plain": partial(plain, paths), "calls": ours, "run": ours.evaluator.run}, rounds)
+        ms = {name: f"{statistics.median(values) * 1e3 / n:.1f}" for name, values in seconds.items()}
+        calls, run = (f"{ms[name]} | {ratio(seconds[name], seconds['plain']):.2f}" for name in ("calls", "run"))
+        shift = mean_difference(ours, plain, paths[0])
+        print(f"| {network_name}, {kind} | {ms['plain']} | {calls} | {run} | {shift:.2f} |", flush=True)
+
+
+def dicom_files(n_files: int) -> int:
+    """Return how many of the large files are enough: what a run costs once weighs little beside them."""
+    return max(1, n_files // 5)
+
+
+def mean_difference(ours: Shipped, plain: Plain, path: Path) -> float:
+    """Return by how many grey levels of 255 the two inputs of the network differ on average."""
+    shift = ours.dataset[0]["image"].as_subclass(torch.Tensor) - plain.image(path)
+    return float((shift * torch.tensor(ours.std)[:, None, None]).abs().mean() * 255)
+
+
+def make_files(kind: str, folder: Path, n: int) -> None:
+    """Make the folder with n files of a kind, which all hold the same."""
+    folder.mkdir()
+    suffix, write = FILES[kind]
+    write(folder / f"0.{suffix}")
+    for i in range(1, n):
+        shutil.copy(folder / f"0.{suffix}", folder / f"{i}.{suffix}")
+
+
+def trainer_of(folder: Path, *, n_images: int, bfloat16: bool) -> tuple[Any, ConfigParser]:
+    """Return the trainer of train_scratch.json for one epoch on images in memory, and its parser."""
+    make_files("JPEG 320 x 250", folder, n_images)
+    items = [{"image": path.name, "label": i % 3} for i, path in enumerate(sorted(folder.iterdir()))]
+    (folder / "datalist.json").write_text(json.dumps({"training": items, "validation": items[:1]}))
+    parser = shipped(
+        "train_scratch.json",
+        "train::handlers",
+        without=["ValidationHandler", "TrainingCheckpoint"],
+        dataset_dir=str(folder),
+        device="cpu",
+        bfloat16=bfloat16,
+        max_epochs=1,
+    )
+    for part in ("train", "validate"):
+        parser[f"{part}::dataset::progress"] = False
+    # What TrainingPhases asks of the validation that is left out.
+    parser.get_parsed_content("validate::evaluator").state.metrics = {"val_loss": 0.0}
+    return parser.get_parsed_content("train::trainer"), parser
+
+
+def plain_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *, bfloat16: bool) -> None:
+    """Train for one epoch."""
+    loss_function = nn.CrossEntropyLoss()
+    network.train()
+    for image, label in loader:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = network(image)
+        loss_function(logits.float(), label).backward()
+        optimizer.step()
+
+
+def print_training(precisions: Sequence[str], folder: Path, n_images: int, rounds: int) -> None:
+    """Print the table of precisions: images a second in training."""
+    print(f"\nTraining, PneumoniaCNN at {SIZE}, batch 20, {n_images} images in memory, {rounds} rounds. ours:")
+    print("train_scratch.json without validation and checkpoints.\n")
+    print("| precision | plain images/s | ours images/s | ours / plain |\n|---|---|---|---|")
+    for precision in precisions:
+        bfloat16 = precision == "bfloat16"
+        trainer, parser = trainer_of(folder / precision, n_images=n_images, bfloat16=bfloat16)
+        items = list(trainer.data_loader.dataset)
+        data = TensorDataset(torch.stack([i["image"] for i in items]), torch.tensor([i["label"] for i in items]))
+        loader = DataLoader(data, batch_size=parser["batch_size"], shuffle=True)
+        network = copy.deepcopy(trainer.network)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        epoch = partial(plain_epoch, network, optimizer, loader, bfloat16=bfloat16)
+        seconds = interleaved({"plain": epoch, "ours": trainer.run}, rounds)
+        plain, ours = (n_images / statistics.median(seconds[name]) for name in ("plain", "ours"))
+        share = ratio(seconds["plain"], seconds["ours"])
+        print(f"| {precision} | {plain:.1f} | {ours:.1f} | {share:.3f} |", flush=True)
+
+
+def print_head(threads: int) -> None:
+    """Print what the figures depend on."""
+    cpu_info = Path("/proc/cpuinfo")  # Linux
+    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
+    chip = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    print(f"python {shlex.join(sys.argv)}")
+    print(f"{chip}, {threads} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before;", end=" ")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, MONAI {monai.__version__}", end=", ")
+    print(", ".join(f"{name} {version(name)}" for name in ("torchvision", "pillow", "pydicom", "pylibjpeg-openjpeg")))
+
+
+def main(
+    rows: str | Sequence[str] = "", rounds: int = 5, n_files: int = 20, n_images: int = 100, threads: int = 2
+) -> None:
+    """Print both tables, or the rows with one of the words of ``rows``, such as "resnet50" or "JPEG,bfloat16"."""
+    given = rows if isinstance(rows, list | tuple) else str(rows).split(",")  # Fire parses what it takes for Python
+    words = [str(word).strip().lower() for word in given]
+    torch.set_num_threads(threads)
+    logging.disable(logging.INFO)
+    files = [(net, kind) for net in NETWORKS for kind in FILES if any(w in f"{net}, {kind}".lower() for w in words)]
+    precisions = [name for name in PRECISIONS if any(word in f"training, {name}" for word in words)]
+    if not files and not precisions:
+        raise ValueError(f"rows is {rows!r}: no row has such a word in its name.")
+    print_head(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        if files:
+            print_files(files, Path(folder), n_files, rounds)
+        if precisions:
+            print_training(precisions, Path(folder), n_images, rounds)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

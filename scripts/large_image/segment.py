@@ -1,0 +1,143 @@
+"""A large image segmented window by window, in bounded memory, into an OME-NGFF mask; a killed run goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from tqdm import tqdm
+
+from .image import LargeImage
+from .memory import READS_AT_ONCE, MemoryBound, Predict
+from .store import MaskStore, earlier_settings
+from .window_grid import Window, windows_of
+
+
+def segment_large_image(
+    image: LargeImage,
+    output: str | os.PathLike,
+    predict: Predict,
+    *,
+    window: int | None = None,
+    overlap: int = 128,
+    max_memory_gb: float = 4.0,
+    device: torch.device | str = "cpu",
+    threshold: float = 0.5,
+    intensity_range: tuple[float, float] | None = None,
+    skip_blank: bool = False,
+    keep_probability: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    restart: bool = False,
+) -> Path:
+    """Image (C, H, W) on disk in; OME-NGFF 0.5 folder with its mask (H, W) of 0 and 1, uint8, as a pyramid out.
+
+    Windows are read with a margin of ``overlap`` pixels that is cut off after prediction: a network that sees no
+    farther than that gives the same mask as on the whole image. Others depend on the window: those with instance
+    normalisation or attention, a two-stage network that refines so many patches of each, and, a little, those with
+    strides where a window does not begin at a multiple of them (the last row and column). An image smaller than a
+    window is continued by reflection.
+
+    Args:
+        image: from ``open_large_image``.
+        output: the folder, new or of an unfinished run, which is then continued.
+        predict: (1, C, window, window) in [0, 1], on the CPU, to logits (1, 1, window, window).
+        window: side of the windows in pixels; if None, that of the unfinished run, or the largest up to 4096 that the
+            bound allows.
+        overlap: margin in pixels; window - 2 * overlap must be a multiple of 64.
+        max_memory_gb: what this process, and the GPU, may hold at most, in 10^9 bytes; see ``MemoryBound``.
+        device: where ``predict`` runs, for the measurement.
+        threshold: the mask is 1 where the probability is at least this.
+        intensity_range: values that become 0 and 1; 0 and 255 for uint8, needed for any other type.
+        skip_blank: leave windows of one constant colour background without predicting.
+        keep_probability: also write the probability, times 255 and rounded, as a pyramid in "probability".
+        settings: whatever else decides the result (weights, knobs), to be the same when a run goes on.
+        restart: remove an earlier result.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a value out of its range, an image that cannot be read in pieces, a window that does not fit, an
+            unfinished run with other settings, NaN or infinite logits.
+        FileExistsError: the output is something else.
+        MemoryError: the bound was passed all the same.
+    """
+    output = Path(output)
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}, expected a probability between 0 and 1.")
+    low, high = _intensity_range(image, intensity_range)
+    earlier = None if restart else earlier_settings(output)
+    if window is None and earlier is not None:
+        window = earlier[0]["window"]
+    with zarr.config.set({"async.concurrency": READS_AT_ONCE}):
+        bound = MemoryBound(max_memory_gb, device=torch.device(device))
+        if window is None or earlier is None or not earlier[1]:
+            window = bound.window_for(image, predict, window=window, overlap=overlap)
+        own_settings = {
+            "image": image.fingerprint,
+            "window": window,
+            "overlap": overlap,
+            "threshold": threshold,
+            "intensity_range": [low, high],
+            "skip_blank": skip_blank,
+            "keep_probability": keep_probability,
+        }
+        store = MaskStore(output, image.shape[1:], own_settings | dict(settings or {}), restart=restart)
+        if store.complete:
+            logging.getLogger(__name__).info("%s is complete already.", output)
+            return output
+        windows = list(windows_of(image.shape[1:], window=window, overlap=overlap))
+        left = [each for each in windows if (each.row, each.column) not in store.done]
+        size = {"height": min(window, image.shape[1]), "width": min(window, image.shape[2])}
+        done = len(windows) - len(left)
+        for each in tqdm(left, initial=done, total=len(windows), desc="segmenting", unit="window"):
+            region = image.read(each.y, each.x, **size)
+            if skip_blank and (region == region[:, :1, :1]).all():
+                store.write(None, each)
+            else:
+                pixels = torch.from_numpy(region.astype(np.float32)).sub_(low).div_(high - low).clamp_(0, 1)
+                store.write(_probability(pixels, predict, each, side=window, name=image.name), each)
+            bound.check()
+        store.finish(pixel_size_um=image.pixel_size_um)
+    return output
+
+
+def _intensity_range(image: LargeImage, given: tuple[float, float] | None) -> tuple[float, float]:
+    if image.dtype.kind not in "uif":
+        raise ValueError(f"{image.name}: pixels are {image.dtype}, expected whole or real numbers.")
+    if given is None:
+        if image.dtype != np.uint8:
+            raise ValueError(
+                f"{image.name}: pixels are {image.dtype}: pass --intensity_range low,high, which become 0 and 1."
+            )
+        return 0.0, 255.0
+    if len(given) != 2 or not given[0] < given[1]:
+        raise ValueError(f"intensity_range is {given}, expected two numbers, the lower one first.")
+    return float(given[0]), float(given[1])
+
+
+def _probability(pixels: torch.Tensor, predict: Predict, place: Window, *, side: int, name: str) -> np.ndarray:
+    """Region (C, h, w) in [0, 1] in; probability of the part to keep, float32, out."""
+    missing = [(0, 0), (0, side - pixels.shape[1]), (0, side - pixels.shape[2])]
+    if any(after for _, after in missing):  # torch's reflection cannot exceed the image, numpy's can
+        pixels = torch.from_numpy(np.pad(pixels.numpy(), missing, mode="reflect"))
+    with torch.inference_mode():
+        logits = predict(pixels[None])
+        if logits.shape != (1, 1, side, side):
+            raise ValueError(
+                f"the network gives {tuple(logits.shape)} for a window of {side} px, expected one channel."
+            )
+        at_y, at_x = slice(*(v - place.y for v in place.kept_y)), slice(*(v - place.x for v in place.kept_x))
+        kept = logits[0, 0, at_y, at_x].float()
+        if not torch.isfinite(kept).all():
+            raise ValueError(
+                f"{name}: the network's logits are NaN or infinite in rows {place.kept_y[0]} to {place.kept_y[1]}, "
+                f"columns {place.kept_x[0]} to {place.kept_x[1]}."
+            )
+        return np.asarray(torch.sigmoid(kept).cpu())

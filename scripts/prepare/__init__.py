@@ -1,0 +1,1 @@
+"""From data sets in their official layouts to datalists."""

@@ -1,0 +1,296 @@
+"""Image and mask pairs of a data set: found, checked, grouped, and split so that no group crosses sections."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clinbundles.transforms.readers.folder import IMAGE_SUFFIXES, RASTER_SUFFIXES, image_stem, image_suffix, is_image
+from clinbundles.transforms.readers.images import RGBImageReader, as_foreground, read_mask_values
+
+from .label_maps import check_binary
+
+SECTIONS = ("training", "validation", "test")
+# Bits of 256 that may differ between near-duplicates. Kvasir-SEG has four such pairs, at 1, 3, 4 and 13 bits; the next
+# closest of its half a million pairs are at 36. The closest frames of different PolypGen sequences are at 50.
+NEAR_DUPLICATE_BITS = 24
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image with its mask; either is None where its file is missing. Records of one group stay together.
+
+    Args:
+        image: image file.
+        label: mask file, or the file that the mask is made from.
+        group: patient or sequence where known, else the image's own name.
+        convert: makes the mask, bool (H, W), where ``label`` is no plain mask of its own.
+        fault: why the record is of no use, as a sentence, where its layout knows.
+    """
+
+    image: Path | None
+    label: Path | None
+    group: str
+    convert: Callable[[], np.ndarray] | None = None
+    fault: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The image file, or the mask file of a mask without image."""
+        path = self.image or self.label
+        assert path is not None
+        return path
+
+    def missing(self) -> str | None:
+        """What the pair lacks, as a sentence, or None."""
+        if self.fault:
+            return self.fault
+        if self.label is None:
+            return f"{self.image}: image without mask."
+        return f"{self.label}: mask without image." if self.image is None else None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a usable pair holds.
+
+    Args:
+        sha256: hash of the image file's bytes, then of the mask file's (or of the values of a converted mask).
+        perceptual_hash: bits (256,).
+        foreground: share of the pixels that are foreground, from 0 to 1.
+        label: file of the mask, the converted one where there is one.
+    """
+
+    sha256: str
+    perceptual_hash: np.ndarray
+    foreground: float
+    label: Path
+
+    @property
+    def has_foreground(self) -> bool:
+        """Whether anything is marked."""
+        return self.foreground > 0
+
+
+def pair_by_name(
+    images: Path, masks: Path, *, mask_ending: str = "", group: Callable[[str], str] = str
+) -> Iterator[Record]:
+    """Folders of images and masks in, one record a name out, in name order; hidden files are skipped.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+        mask_ending: what a mask's name without suffix has more than its image's.
+        group: from an image's name without suffix to its group.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or the first holds no image.
+        ValueError: two files of a folder differ only in their suffix.
+    """
+    image_files, mask_files = _files_by_stem(images), _files_by_stem(masks)
+    if not image_files:
+        raise FileNotFoundError(f"{images}: no image here ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
+    labels = {stem.removesuffix(mask_ending): path for stem, path in mask_files.items() if stem.endswith(mask_ending)}
+    strangers = {stem: path for stem, path in mask_files.items() if not stem.endswith(mask_ending)}
+    for stem in sorted(image_files.keys() | labels.keys()):
+        yield Record(image_files.get(stem), labels.get(stem), group(stem))
+    for stem, path in sorted(strangers.items()):
+        yield Record(None, path, group(stem))
+
+
+def _files_by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not is_image(path):
+            continue
+        stem = image_stem(path)
+        if stem in found:
+            raise ValueError(f"{found[stem]} and {path.name} differ only in their suffix.")
+        found[stem] = path
+    return found
+
+
+def inspect(
+    record: Record, *, mask_file: Path | None = None, intensity_range: tuple[float, float] | None = None
+) -> Contents:
+    """Pair of files in; what they hold out. A mask that must be converted is written to ``mask_file`` as 0 and 255.
+
+    Args:
+        record: the pair.
+        mask_file: PNG file to write, for a record with ``convert``; its folder is made.
+        intensity_range: see :class:`clinbundles.transforms.readers.images.RGBImageReader`.
+
+    Raises:
+        ValueError: a file is missing or corrupt, or the mask has not the image's size, or looks like a label map.
+    """
+    if missing := record.missing():
+        raise ValueError(missing)
+    assert record.image is not None
+    assert record.label is not None
+    image = RGBImageReader(intensity_range=intensity_range).read(record.image)
+    if record.convert is None:
+        values = read_mask_values(record.label)
+        check_binary(values, record.label)
+        mask = as_foreground(values)
+    else:
+        mask = record.convert()
+    if image.shape[:2] != mask.shape:
+        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
+        raise ValueError(f"{record.label}: mask of {mask_width}x{mask_height} px, its image has {width}x{height}.")
+    label, mask_bytes = record.label, b""
+    if record.convert is None:
+        mask_bytes = record.label.read_bytes()
+    else:
+        assert mask_file is not None
+        # The values and not the file: compressors differ between machines, and the data do not.
+        label, mask_bytes = mask_file, (mask * np.uint8(255)).tobytes()
+        mask_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(mask_file, _as_png(mask))
+    digest = hashlib.sha256(record.image.read_bytes() + mask_bytes).hexdigest()
+    return Contents(digest, difference_hash(image), float(mask.mean()), label)
+
+
+def _as_png(mask: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(mask * np.uint8(255)).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """Image uint8 (H, W[, 3]) in; 256 bits out: is each of 16 x 16 grey cells darker than its right neighbour?"""
+    grey = np.asarray(Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX))
+    return (grey[:, 1:] > grey[:, :-1]).ravel()
+
+
+def near_duplicates(hashes: Sequence[np.ndarray], *, bits: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int]]:
+    """Hashes (256,) of n images in; index pairs that differ in at most ``bits`` bits out."""
+    signs = np.where(np.asarray(hashes).reshape(len(hashes), 256), np.float32(1), np.float32(-1))
+    pairs = []
+    for first, row in enumerate(signs[:-1]):
+        differing = (256 - signs[first + 1 :] @ row) / 2
+        pairs += [(first, first + 1 + int(k)) for k in np.flatnonzero(differing <= bits)]
+    return pairs
+
+
+def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Groups of n items and pairs of items that belong together in, joined groups out, named by the first in order."""
+    parent = {group: group for group in groups}
+
+    def root(group: str) -> str:
+        while parent[group] != group:
+            group = parent[group]
+        return group
+
+    for first, second in pairs:
+        kept, joined = sorted((root(groups[first]), root(groups[second])))
+        parent[joined] = kept
+    return [root(group) for group in groups]
+
+
+def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int) -> dict[str, str]:
+    """Size of each group in, section of each group out; the same whatever the order of ``sizes``.
+
+    Large groups are placed first, equal ones in random order, each into the section that lacks most. So a section holds
+    at most one group's worth of items too many, and groups of one item give the ratios to the item. Each section gets
+    at least one group, unless its share is 0: then it gets none.
+
+    Args:
+        sizes: number of items in each group.
+        ratios: shares of training, validation and test, of any sum.
+        seed: of the random order.
+
+    Raises:
+        ValueError: there are fewer groups than sections.
+    """
+    wanted = [name for name, ratio in zip(SECTIONS, ratios, strict=True) if ratio > 0]
+    if len(sizes) < len(wanted):
+        raise ValueError(
+            f"{sum(sizes.values())} images in {len(sizes)} groups are too few to split: {' and '.join(wanted)} each "
+            "need a group (images of one patient or sequence, and near-duplicates, are one)."
+        )
+    names = sorted(sizes)
+    order = [names[k] for k in np.random.RandomState(seed).permutation(len(names))]
+    lacking = dict(zip(SECTIONS, _whole_shares(sum(sizes.values()), ratios), strict=True))
+    sections: dict[str, str] = {}
+    for placed, group in enumerate(sorted(order, key=lambda name: -sizes[name])):
+        empty = [name for name in wanted if name not in sections.values()]
+        open_sections = empty if len(order) - placed <= len(empty) else wanted
+        sections[group] = max(open_sections, key=lambda name: lacking[name])
+        lacking[sections[group]] -= sizes[group]
+    return sections
+
+
+def _whole_shares(total: int, ratios: Sequence[float]) -> list[int]:
+    """Split ``total`` by ``ratios`` into whole numbers; what is left over goes to the largest remainders."""
+    exact = np.asarray(ratios, dtype=np.float64) / sum(ratios) * total
+    # 0.6 + 0.2 + 0.2 is not quite 1: an exact share must not become one less by rounding down.
+    shares = np.floor(exact + 1e-6).astype(int)
+    for k in np.argsort(shares - exact, kind="stable")[: total - shares.sum()]:
+        shares[k] += 1
+    return shares.tolist()
+
+
+def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Folder with train.txt, val.txt and perhaps test.txt, one image name a line, in; section of each name out.
+
+    Args:
+        folder: folder of the lists.
+        names: images of the data set, without suffix; each must be in one list, and no other.
+
+    Raises:
+        ValueError: there are no such lists, or they and ``names`` do not agree.
+    """
+    lists = {"training": folder / "train.txt", "validation": folder / "val.txt", "test": folder / "test.txt"}
+    if not (lists["training"].is_file() and lists["validation"].is_file()):
+        raise ValueError(f"{folder}: no official split here (train.txt and val.txt).")
+    sections: dict[str, str] = {}
+    for section, path in lists.items():
+        for line in path.read_text(encoding="utf-8").split() if path.is_file() else []:
+            name = image_stem(Path(line)) if image_suffix(Path(line)) in IMAGE_SUFFIXES else line
+            if name in sections:
+                raise ValueError(f"{path}: {name} is listed twice, here and in {lists[sections[name]].name}.")
+            sections[name] = section
+    unlisted, unknown = sorted(set(names) - sections.keys()), sorted(sections.keys() - set(names))
+    if unlisted:
+        raise ValueError(f"{folder}: {len(unlisted)} images are in no list, the first is {unlisted[0]}.")
+    if unknown:
+        raise ValueError(f"{folder}: {len(unknown)} listed images are not there, the first is {unknown[0]}.")
+    return sections
+
+
+def datalist_as_json(content: Mapping[str, Any]) -> str:
+    """Datalist in, JSON with one item a line out: fixations would otherwise take five lines each."""
+    entries = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
+        entries.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path``, complete or not at all.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder {path.parent} does not exist, so {path.name} cannot be written there")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""The three retinal vessel sets, CHASE_DB1, DRIVE and STARE, each with the masks of two observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clinbundles.transforms.readers.images import as_foreground, read_mask_values
+
+from .datalist import Record, pair_by_name
+from .pairs import DataSet, own_folder
+
+# The closest eyes of different children of CHASE_DB1 differ in 15 bits of the perceptual hash, where 24 already make
+# near-duplicates of two frames.
+VESSELS: dict[str, Any] = {"label": "vessel", "modality": "fundus photograph", "join_duplicates": False}
+
+
+def chase_db1(root: Path, *, observer: int = 1) -> DataSet:
+    """CHASE_DB1: Image_01L.jpg and the vessel masks of two observers, Image_01L_1stHO.png and Image_01L_2ndHO.png."""
+    folder = own_folder(root, "CHASEDB1", holds="Image_*.jpg")
+    return DataSet(
+        folder,
+        name="CHASE_DB1",
+        description="Fundus photographs of both eyes of 14 children with the vessels as observer "
+        f"{check_observer(observer)} saw them (Fraz et al., An ensemble classification-based approach applied to "
+        "retinal blood vessel segmentation, 2012)",
+        licence="CC BY 4.0",
+        records=chase_db1_records(folder, observer=observer),
+        **VESSELS,
+    )
+
+
+def drive(root: Path, *, observer: int = 1) -> DataSet:
+    """DRIVE: training/ and test/ with images/*.tif and 1st_manual/*.gif (the second observer's: 2nd_manual)."""
+    folder = own_folder(root, "DRIVE", holds="training")
+    return DataSet(
+        folder,
+        name="DRIVE",
+        description=f"Fundus photographs with the vessels as observer {check_observer(observer)} saw them "
+        "(Staal et al., Ridge-based vessel segmentation in color images of the retina, 2004)",
+        licence="research, no copies",
+        records=drive_records(folder, observer=observer),
+        **VESSELS,
+    )
+
+
+def stare(root: Path, *, observer: int = 1) -> DataSet:
+    """STARE: stare-images/im0001.ppm.gz and labels-ah/im0001.ah.ppm.gz (the second observer's: labels-vk)."""
+    folder = own_folder(root, "STARE", holds="stare-images")
+    return DataSet(
+        folder,
+        name="STARE",
+        description=f"Fundus photographs with the vessels as observer {check_observer(observer)} saw them "
+        "(Hoover et al., Locating blood vessels in retinal images by piecewise threshold probing of a matched filter "
+        "response, 2000)",
+        licence="not stated",
+        records=stare_records(folder, observer=observer),
+        **VESSELS,
+    )
+
+
+def retina(root: Path, *, observer: int = 1) -> DataSet:
+    """RETINA: the folders of CHASE_DB1, DRIVE and STARE in one; a set that is not there is left out with a line."""
+    check_observer(observer)
+    sets = {
+        "CHASE_DB1": (("chase_db1", "chasedb1"), chase_db1_records),
+        "DRIVE": (("drive",), drive_records),
+        "STARE": (("stare", "stare_sample"), stare_records),
+    }
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    records: list[Record] = []
+    for name, (known_as, read) in sets.items():
+        found = [folders[own] for own in known_as if own in folders]
+        if found:
+            records += read(found[0], observer=observer)
+        else:
+            print(f"{name} is left out: no folder {' or '.join(known_as)} in {root}")
+    if not records:
+        raise FileNotFoundError(f"{root}: no folder of CHASE_DB1, DRIVE or STARE here")
+    return DataSet(
+        root,
+        name="RETINA",
+        description=f"Fundus photographs of three sets with the vessels as observer {observer} saw them",
+        licence="CHASE_DB1: CC BY 4.0; DRIVE: research, no copies; STARE: not stated",
+        records=records,
+        **VESSELS,
+    )
+
+
+def check_observer(observer: Any) -> int:
+    """Refuse an observer whom no data set has."""
+    if observer not in (1, 2) or isinstance(observer, bool):
+        raise ValueError(f"--observer is {observer!r}: expected 1 or 2")
+    return observer
+
+
+def chase_db1_records(folder: Path, *, observer: int) -> Iterator[Record]:
+    """Folder of Image_01L.jpg, Image_01L_1stHO.png, ... in, one record an eye out; both eyes of a child are one group.
+
+    Raises:
+        FileNotFoundError: no such image.
+    """
+    images = sorted(folder.glob("Image_*.jpg"))
+    if not images:
+        raise FileNotFoundError(f"{folder}: no such folder of CHASE_DB1 images (Image_01L.jpg, ...) here.")
+    for image in images:
+        label = folder / f"{image.stem}_{'1st' if observer == 1 else '2nd'}HO.png"
+        yield Record(image, label if label.is_file() else None, image.stem.rstrip("LR"))
+
+
+def drive_records(folder: Path, *, observer: int) -> Iterator[Record]:
+    """Folder of training/ and test/ in, one record an image out: images/21_training.tif, 1st_manual/21_manual1.gif.
+
+    A part without the observer's folder (the second saw the test images alone; the test masks come separately) is
+    left out, and a line says so.
+
+    Raises:
+        FileNotFoundError: neither part is there with the observer's masks.
+    """
+    masks = f"{'1st' if observer == 1 else '2nd'}_manual"
+    parts = [name for name in ("training", "test") if (folder / name / "images").is_dir()]
+    kept = [name for name in parts if (folder / name / masks).is_dir()]
+    for name in sorted(set(parts) - set(kept)):
+        print(f"DRIVE: {name} images are left out: {folder / name / masks}: no such folder")
+    if not kept:
+        raise FileNotFoundError(f"{folder}: no folder training/images or test/images with {masks} of DRIVE here.")
+    for name in kept:
+        for image in sorted((folder / name / "images").glob("*.tif")):
+            label = folder / name / masks / f"{image.stem.split('_')[0]}_manual{observer}.gif"
+            yield converted(Record(image, label if label.is_file() else None, image.stem))
+
+
+def stare_records(folder: Path, *, observer: int) -> Iterator[Record]:
+    """Folder of stare-images/im0001.ppm.gz and labels-ah/im0001.ah.ppm.gz (the second observer's: vk) in, records out.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+    """
+    name = "ah" if observer == 1 else "vk"
+    for record in pair_by_name(folder / "stare-images", folder / f"labels-{name}", mask_ending=f".{name}"):
+        yield converted(record)
+
+
+def converted(record: Record) -> Record:
+    """Record whose mask file is black and white, but of a kind that few tools read, in; with its conversion out."""
+    return replace(record, convert=_reading(record.label)) if record.label else record
+
+
+def _reading(path: Path) -> Callable[[], np.ndarray]:
+    return partial(_read_foreground, path)
+
+
+def _read_foreground(path: Path) -> np.ndarray:
+    return as_foreground(read_mask_values(path))

@@ -1,0 +1,1 @@
+"""A paper's grid: planned, run, and set beside the published values."""

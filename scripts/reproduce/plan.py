@@ -1,0 +1,150 @@
+"""What a grid of runs is made of: the plan of a bundle's reproduce.json laid out as jobs, each behind what it needs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .tables import Cell, tables_of
+
+
+def parse_numbers(text: Any) -> list[str]:
+    """ "1-4" or "1,3" or (1, 3) or 2 in, ["1", "2", "3", "4"] and so on out."""
+    numbers: list[str] = []
+    for part in as_parts(text):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match:
+            raise ValueError(f"{text!r}: expected numbers such as 0,1 or 1-4.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        numbers += [str(n) for n in range(first, last + 1)]
+    return numbers
+
+
+def choose_tables(plan: dict[str, Any], wanted: Any) -> list[str]:
+    """Keys of the wanted tables: one by its key, all that begin with a number ("3" is 3a and 3b), or all for None."""
+    known, chosen = list(tables_of(plan)), []
+    for part in known if wanted is None else as_parts(wanted):
+        for name in [part] if part in known else parse_numbers(part):
+            found = [key for key in known if key == name or re.match(rf"{name}(?!\d)", key)]
+            if not found:
+                raise ValueError(f"table {name} is not in reproduce.json, which has {', '.join(known)}.")
+            chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, Any]]:
+    """What each of the plan's "rows" or "columns" stands for at a scale: configs, knobs, after and not."""
+    name, listed = next(iter(plan[axis].items()))
+    if isinstance(listed, list):
+        listed = {item: {"knobs": {name: item}} for item in listed}
+
+    def resolved(item: str) -> dict[str, Any]:
+        entry = listed[item]
+        parent, after = entry.get("weights_of", entry.get("like")), entry.get("after", {})
+        if "weights_of" in entry:
+            after = after | {"ckpt_path": parent}
+        if unknown := [n for n in (parent, *after.values()) if n is not None and n not in listed]:
+            raise ValueError(f"reproduce.json: {item!r} needs {unknown[0]!r}, which is not one of the {axis}.")
+        base = {"configs": plan["configs"], "knobs": {}, "after": {}} if parent is None else resolved(parent)
+        configs = entry.get("configs", base["configs"])
+        return {
+            "configs": {"evaluate": configs["evaluate"]} if "weights_of" in entry else configs,
+            "knobs": base["knobs"] | entry.get("knobs", {}) | entry.get("scales", {}).get(scale, {}),
+            "after": base["after"] | after,
+            "not": entry.get("not", []),
+        }
+
+    return {item: resolved(item) for item in listed}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the run of a cell takes: config files by stage, knobs, and by knob the folders whose model.pt it is."""
+
+    cell: Cell
+    configs: dict[str, list[str]]
+    knobs: dict[str, Any]
+    needs: dict[str, Path]
+    wave: int  # one more than that of the cells it needs
+
+
+def make_jobs(
+    rows: dict[str, dict[str, Any]],
+    columns: dict[str, dict[str, Any]],
+    chosen: Sequence[str],
+    seeds: Sequence[str],
+    output: Path,
+    *,
+    defaults: dict[str, Any],
+    overrides: dict[str, Any],
+) -> list[Job]:
+    """The cells of the chosen columns, each behind those it is after; knobs go from defaults to overrides."""
+    jobs: dict[Path, Job] = {}
+
+    def left_out(row: str, column: str) -> bool:
+        return column in rows[row]["not"] or any(left_out(row, other) for other in columns[column]["after"].values())
+
+    def add(seed: str, row: str, column: str) -> Job:
+        needed = {knob: add(seed, row, other) for knob, other in columns[column]["after"].items()}
+        knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | overrides
+        knobs |= {knob: str(job.cell.folder / "model.pt") for knob, job in needed.items()}
+        folder = output / re.sub(r"[^\w.+-]+", "", f"{row}_{column}_seed{seed}")
+        job = Job(
+            Cell(row, column, int(seed), folder),
+            columns[column]["configs"],
+            knobs,
+            {knob: job.cell.folder for knob, job in needed.items()},
+            max((job.wave + 1 for job in needed.values()), default=0),
+        )
+        return jobs.setdefault(folder, job)
+
+    for seed, row, column in itertools.product(seeds, rows, chosen):
+        if not left_out(row, column):
+            add(seed, row, column)
+    return list(jobs.values())
+
+
+def give_data(
+    rows: dict[str, dict[str, Any]], wanted: Any, **places: tuple[str | None, str | None]
+) -> dict[str, dict[str, Any]]:
+    """The wanted rows with their ``dataset_dir`` and ``datalist``, each given as (for all, "ROW=PATH,ROW=PATH")."""
+    own: dict[str, dict[str, str]] = {name: {} for name in rows}
+    for knob, (_, listed) in places.items():
+        for pair in as_parts(listed or ()):
+            name, _, path = pair.partition("=")
+            if name not in rows or not path:
+                raise ValueError(f"--{knob}s: {pair!r} is not ROW=PATH with a row of {', '.join(rows)}.")
+            own[name][knob] = path
+    chosen = (
+        choose_names(wanted, list(rows), "rows") if wanted is not None else [n for n in rows if own[n]] or list(rows)
+    )
+    common, given = {knob: path for knob, (path, _) in places.items() if path is not None}, {}
+    for name in chosen:
+        knobs = rows[name]["knobs"]
+        needs_own = len(chosen) > 1 and knobs.get("dataset_dir", "") is None
+        paths = own[name] if needs_own else common | own[name]
+        knobs = knobs | {knob: str(Path(path).resolve()) for knob, path in paths.items()}
+        if knobs.get("dataset_dir", "") is None:
+            raise ValueError(f"row {name!r} has no data: give --dataset_dirs {name}=FOLDER, or choose among --rows.")
+        given[name] = rows[name] | {"knobs": knobs}
+    return given
+
+
+def as_parts(wanted: Any) -> list[str]:
+    """ "a, b" or (a, b) in, ["a", "b"] out."""
+    parts = wanted if isinstance(wanted, list | tuple) else str(wanted).split(",")
+    return [str(part).strip() for part in parts]
+
+
+def choose_names(wanted: Any, known: list[str], name: str) -> list[str]:
+    """Those of ``known`` that are wanted, in its order; None is all of them, ``name`` is for the error."""
+    if wanted is None:
+        return known
+    chosen = as_parts(wanted)
+    if unknown := [c for c in chosen if c not in known]:
+        raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(known)}.")
+    return [k for k in known if k in chosen]

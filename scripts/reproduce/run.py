@@ -1,0 +1,323 @@
+"""Run the grid behind a paper's tables and set the measured figures beside the published ones.
+
+    python scripts/reproduce/run.py gaze_polyp_segmentation --tables 1-4 --scale cpu --dataset_dir DIR --datalist FILE
+    python scripts/reproduce/run.py two_stage_segmentation --figure 3 --dataset_dirs CHASE_DB1=DIR,BOWL2018=DIR \\
+        --datalists CHASE_DB1=FILE,BOWL2018=FILE
+
+What to run and what was published stands in the bundle's ``configs/reproduce.json``. Every cell (row, column, seed) is
+one training and one evaluation on the test section, tracked as nested MLflow runs. Finished cells are skipped, a killed
+one goes on from its last epoch.
+
+Rows and columns are values of a knob (a list), or entries by name (a dict), which may have
+
+- ``knobs``, and ``scales`` with more of them by scale; a row whose ``dataset_dir`` is null has to be given its data;
+- ``configs``: a column without "train" is evaluated only, one without "evaluate" only trained, for others to use;
+- ``after``: {knob: column}, that column's cell runs first and the knob is its model.pt;
+- ``like``: a column from which it takes over all of this; ``weights_of``: the same, but that column's model.pt is
+  evaluated with other knobs instead of training again;
+- ``not``: columns that a row leaves out.
+
+``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+import matplotlib
+import pandas as pd
+import torch
+from monai.bundle import run as run_bundle
+
+from clinbundles.engines.tracking.facts import describe_datalist, environment, scrub
+from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
+from clinbundles.scripts.prepare.datalist import write_atomically
+from clinbundles.scripts.reproduce.plan import (
+    Job,
+    choose_names,
+    choose_tables,
+    entries,
+    give_data,
+    make_jobs,
+    parse_numbers,
+)
+from clinbundles.scripts.reproduce.tables import (
+    as_markdown,
+    as_results,
+    figures_of,
+    plot,
+    plot_lines,
+    summarise,
+    tables_of,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, str]) -> None:
+    """Train and evaluate one cell in its folder; a cell that is done is left alone."""
+    folder, knobs = job.cell.folder, job.knobs
+    result = folder / "result.json"
+    if result.is_file():
+        done = json.loads(result.read_text())["knobs"]
+        if done != json.loads(json.dumps(knobs)):
+            raise ValueError(f"{result}: was run with {done}, now asked for {knobs}. Use another --output_dir.")
+        return
+    if missing := [needed.name for needed in job.needs.values() if not (needed / "result.json").is_file()]:
+        raise FileNotFoundError(f"{folder.name}: needs the model of {missing[0]}, which has not finished.")
+    folder.mkdir(parents=True, exist_ok=True)
+    configs = {stage: [str(bundle / "configs" / f) for f in files] for stage, files in job.configs.items()}
+    # MONAI drops an override that is None.
+    common = {"bundle_root": str(bundle), **{k: "$None" if v is None else v for k, v in knobs.items()}, **tracking}
+    trained = folder if "train" in configs else list(job.needs.values())[-1]
+    if "train" in configs:
+        last = folder / "last.pt"
+        epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
+        if epochs < knobs["max_epochs"]:
+            run_bundle(
+                config_file=configs["train"],
+                output_dir=str(folder),
+                ckpt_dir=str(folder),
+                run_name=folder.name,
+                resume=epochs > 0,
+                **common,
+            )
+    figures = {}
+    if "evaluate" in configs:
+        run_bundle(
+            config_file=configs["evaluate"],
+            output_dir=str(folder / "test"),
+            ckpt_dir=str(trained),
+            run_name=f"evaluation_{folder.name}",
+            **common,
+        )
+        tables = tables_of(plan).values()
+        figures = {t.get("metric") or t["cost"]: float(figures_of(t, folder).mean()) for t in tables}
+    write_atomically(result, json.dumps({"knobs": knobs, "figures": figures}, indent=4))
+
+
+class GridRun:
+    """The MLflow run that holds a grid together: its cells are nested in it, its tables are its artifacts."""
+
+    def __init__(self, bundle: str, scale: str, output: Path, tracking_uri: str | None) -> None:
+        default = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(ROOT / "bundles" / bundle)
+        self.uri = tracking_uri or default
+        output.mkdir(parents=True, exist_ok=True)
+        remembered = output / "grid.json"
+        previous = json.loads(remembered.read_text())["run_id"] if remembered.is_file() else None
+        store = RunStore(self.uri, experiment=bundle, name=f"reproduce_{scale}", previous=previous)
+        self.client, self.run_id = store.open()
+        self.client.set_tag(self.run_id, "kind", "grid")
+        write_atomically(remembered, json.dumps({"run_id": self.run_id}))
+
+    def finish(self, tables: list[Path], status: str, folder: str | None) -> None:
+        """Keep the tables as artifacts, in a folder of their own if need be, and close the run."""
+        self.client.set_terminated(self.run_id, status)
+        for path in tables:
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+
+def reproduce(
+    bundle: str,
+    *,
+    tables: Any = None,
+    figure: Any = None,
+    figures: Any = None,
+    rows: Any = None,
+    networks: Any = None,
+    columns: Any = None,
+    seeds: Any = "0,1",
+    scale: str = "cpu",
+    dataset_dir: str | None = None,
+    datalist: str | None = None,
+    dataset_dirs: str | None = None,
+    datalists: str | None = None,
+    output_dir: str | None = None,
+    tracking: str | None = None,
+    tracking_uri: str | None = None,
+    cluster: str | None = None,
+    **knobs: Any,
+) -> None:
+    """Run every missing cell of the grid, then write tables.md, tables.csv, tables.png and results.json.
+
+    Args:
+        bundle: folder name below ``bundles/``.
+        tables: which of the paper's tables to write, "1-4" or "1,3" or "3a"; all if not given.
+        figure, figures: the same, for what the paper calls a figure.
+        rows: names to keep of the rows, comma separated; if not given those in ``dataset_dirs``, else all.
+        networks: the same, for what is a network in the paper.
+        columns: names to keep of the columns, or the name of a set, whose tables go to a folder of that name.
+        seeds: "0,1,2" or "0-4".
+        scale: one of the scales in reproduce.json.
+        dataset_dir: data set folder; the bundle's samples if not given.
+        datalist: JSON datalist; ``dataset_dir``/datalist.json if not given.
+        dataset_dirs, datalists: the same row by row, "ROW=PATH,ROW=PATH".
+        output_dir: where cells and tables go; ``runs/reproduce/<bundle>_<scale>`` if not given.
+        tracking: tracking settings; the project's if not given, "none" for no tracking.
+        tracking_uri: MLflow database or server instead of the default one.
+        cluster: None runs cell after cell here; "local" or "slurm" hands them to submitit, one job a cell.
+        knobs: any other top-level value of the configs, for all cells.
+    """
+    bundle_dir = ROOT / "bundles" / bundle
+    plan_file = bundle_dir / "configs" / "reproduce.json"
+    if not plan_file.is_file():
+        raise FileNotFoundError(f"{plan_file}: no such file; bundle is {bundle!r}.")
+    plan = json.loads(plan_file.read_text())
+    if scale not in plan["scales"]:
+        raise ValueError(f"scale is {scale!r}, expected one of {', '.join(plan['scales'])}.")
+    numbers = choose_tables(plan, next((w for w in (tables, figure, figures) if w is not None), None))
+    all_columns, sets = entries(plan, "columns", scale), plan.get("sets", {})
+    if columns is None and sets:
+        columns = next(iter(sets))
+    part = columns if isinstance(columns, str) and columns in sets else None
+    chosen = sets[part] if part else choose_names(columns, list(all_columns), "columns")
+    all_rows = give_data(
+        entries(plan, "rows", scale),
+        rows if rows is not None else networks,
+        dataset_dir=(dataset_dir, dataset_dirs),
+        datalist=(datalist, datalists),
+    )
+    output = Path(output_dir or ROOT / "runs" / "reproduce" / f"{bundle}_{scale}").resolve()
+    jobs = make_jobs(
+        all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=plan["scales"][scale], overrides=knobs
+    )
+    check_knobs(bundle_dir, jobs)
+
+    grid = None if tracking == "none" else GridRun(bundle, scale, output, tracking_uri)
+    arguments = {}
+    if grid is not None:
+        settings_file = tracking or str(ROOT / "mlflow" / "tracking.json")
+        arguments = {"tracking": settings_file, "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
+    context = (bundle_dir, plan, arguments)
+    if cluster is None:
+        failed = _run_here(jobs, *context)
+    else:
+        failed = _run_on_cluster(jobs, *context, cluster=cluster, folder=output / "jobs")
+    shown = [job for job in jobs if job.cell.column in chosen and "evaluate" in job.configs]
+    finished = [job for job in shown if (job.cell.folder / "result.json").is_file()]
+    finished.sort(key=lambda job: chosen.index(job.cell.column))  # the first of them is what is compared with
+    if not finished:
+        raise SystemExit(f"no cell finished; see {output}.")
+    summary = summarise(plan, numbers, [job.cell for job in finished], chosen[0])
+    sources = provenance(bundle_dir, scale, plan, finished)
+    folder = part if part != next(iter(sets), None) else None
+    title = heading(scale, plan, finished, sources)
+    written = write_tables(plan, summary, title, sources, output / (folder or ""))
+    if grid is not None:
+        grid.finish(written, "FAILED" if failed else "FINISHED", folder)
+    print(written[0].read_text())
+    print(f"{', '.join(path.name for path in written)}: {written[0].parent}")
+    if failed:
+        names = ", ".join(failed)
+        raise SystemExit(f"{len(failed)} of {len(jobs)} cells failed: {names}. The same command retries them.")
+
+
+def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
+    """Refuse a knob that no config of these jobs has at its top level, before anything runs."""
+    files = sorted({name for job in jobs for names in job.configs.values() for name in names})
+    known = {key for name in files for key in json.loads((bundle_dir / "configs" / name).read_text())}
+    for job in jobs:
+        if unknown := [knob for knob in job.knobs if knob not in known]:
+            raise ValueError(f"--{unknown[0]} is no top-level value of {', '.join(files)}.")
+
+
+def provenance(bundle_dir: Path, scale: str, plan: dict[str, Any], jobs: Sequence[Job]) -> dict[tuple, dict[str, Any]]:
+    """By row and column where figures come from: command, data with hash, split, seeds, hardware, scale. No folders."""
+    facts = environment()
+    gpu, cpu = facts["env.gpu"], f"{facts['env.cpu']}, {facts['env.threads']} threads"
+    words = ["".join(str(scrub(part)) for part in re.split("([,=])", word)) for word in sys.argv[1:]]
+    sources: dict[tuple, dict[str, Any]] = {}
+    for job in jobs:
+        dataset_dir = job.knobs.get("dataset_dir", bundle_dir / "samples")
+        params, tags = describe_datalist(job.knobs.get("datalist", Path(dataset_dir) / "datalist.json"))
+        source = {
+            "command": shlex.join(["python", "scripts/reproduce/run.py", *words]),
+            "data": f"{params.get('data_name', 'unknown')}, sha256 {params.get('data_sha256', 'unknown')[:12]}",
+            "split": "/".join(params.get(f"n_{part}", "0") for part in ("training", "validation", "test"))
+            + f" images, seed {params.get('data_seed', 'unknown')}, figures on test",
+            **{tag.removesuffix("_source"): value for tag, value in tags.items()},
+            "hardware": cpu if gpu == "none" else gpu,
+            "scale": _scale_text(scale, _settings(plan, job)),
+            "seeds": [],
+        }
+        sources.setdefault((job.cell.row, job.cell.column), source)["seeds"].append(job.cell.seed)
+    return sources
+
+
+def heading(scale: str, plan: dict[str, Any], jobs: Sequence[Job], sources: dict[tuple, dict[str, Any]]) -> str:
+    """One line on the data, of each row if they differ, the hardware, and the settings that all cells share."""
+    rows: dict[str, list[str]] = {}
+    for (row, _), source in sources.items():
+        data = "; ".join([source["data"], source["split"], *([f"gaze: {source['gaze']}"] if "gaze" in source else [])])
+        rows.setdefault(data, []).append(row)
+    several = len(rows) > 1
+    data = "; ".join(f"{', '.join(dict.fromkeys(names))}: {text}" if several else text for text, names in rows.items())
+    settings = [_settings(plan, job) for job in jobs]
+    shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
+    return f"{data}; {next(iter(sources.values()))['hardware']}; {_scale_text(scale, shared)}"
+
+
+def write_tables(
+    plan: dict[str, Any], summary: pd.DataFrame, title: str, sources: dict[tuple, dict[str, Any]], output: Path
+) -> list[Path]:
+    """Write tables.md, tables.csv, tables.png and results.json (entries for the metadata); return the paths."""
+    output.mkdir(parents=True, exist_ok=True)
+    summary.to_csv(output / "tables.csv", index=False)
+    write_atomically(output / "tables.md", as_markdown(plan, summary, title))
+    draw = plot_lines if plan.get("plot") == "lines" else plot
+    draw(plan, summary, title, output / "tables.png")
+    results = as_results(plan, summary, sources)
+    write_atomically(output / "results.json", json.dumps(results, indent=4, ensure_ascii=False))
+    return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]
+
+
+def _settings(plan: dict[str, Any], job: Job) -> dict[str, Any]:
+    named = {next(iter(plan["rows"])), next(iter(plan["columns"])), "seed", "dataset_dir", "datalist", *job.needs}
+    return {knob: value for knob, value in job.knobs.items() if knob not in named}
+
+
+def _scale_text(scale: str, settings: dict[str, Any]) -> str:
+    return f"{scale}: " + ", ".join(f"{k} {Path(v).name if isinstance(v, str) else v}" for k, v in settings.items())
+
+
+def _run_here(jobs: Sequence[Job], *context: Any) -> list[str]:
+    failed = []
+    for done, job in enumerate(jobs):
+        name = job.cell.folder.name
+        print(f"cell {done + 1} of {len(jobs)}: {name}", flush=True)
+        try:
+            run_cell(job, *context)
+        except Exception:  # one broken cell must not cost the others
+            traceback.print_exc()
+            failed.append(name)
+    return failed
+
+
+def _run_on_cluster(jobs: Sequence[Job], *context: Any, cluster: str, folder: Path) -> list[str]:
+    import submitit  # only needed here
+
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    executor.update_parameters(timeout_min=24 * 60, name="reproduce")
+    failed = []
+    for wave in sorted({job.wave for job in jobs}):  # what a cell needs has to be finished before it starts
+        cells = [job for job in jobs if job.wave == wave]
+        submitted = executor.map_array(run_cell, cells, *([value] * len(cells) for value in context))
+        for handle, job in zip(submitted, cells, strict=True):
+            if (error := handle.exception()) is not None:
+                print(error)
+                failed.append(job.cell.folder.name)
+    return failed
+
+
+if __name__ == "__main__":
+    matplotlib.use("Agg")
+    fire.Fire(reproduce)

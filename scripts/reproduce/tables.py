@@ -1,0 +1,390 @@
+"""What a grid of runs measured, set beside what a paper published: means, intervals, Markdown, plots."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
+
+from clinbundles.engines.metrics.classification import (
+    SCORES,
+    confusion_matrices,
+    draw_patients,
+    interval,
+    number_patients,
+    resample_matrices,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A training, an evaluation or both: row and column of the published table, seed, and where its files are."""
+
+    row: str
+    column: str
+    seed: int
+    folder: Path
+
+
+def tables_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """From the content of reproduce.json to all its tables by key: of per-image metrics, then of costs."""
+    return {**plan["tables"], **plan.get("costs", {})}
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """What a classifier did with a set of images.
+
+    Attributes:
+        images: label and patient of each, by image.
+        matrices: (P, K, K) confusion matrix of each patient.
+    """
+
+    images: pd.DataFrame
+    matrices: np.ndarray
+
+
+def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
+    """What a finished cell measured for a table: one figure an image, or a single one under "all" out.
+
+    Args:
+        table: with ``metric``, a column of test/per_image.csv or one of SCORES, which is a single figure of the whole
+            set if that file has label and prediction; or with ``cost``, a key of test/cost.json, which is multiplied by
+            ``factor``. Images that could not be read are left out.
+        folder: the cell's.
+
+    Raises:
+        ValueError: the file has no such column or key; an image has no label.
+    """
+    if (labelled := labelled_set_of(table, folder)) is not None:
+        return pd.Series({"all": float(SCORES[table["metric"]](labelled.matrices.sum(0)))})
+    per_image = "metric" in table
+    path, key = (
+        folder / "test" / ("per_image.csv" if per_image else "cost.json"),
+        table["metric" if per_image else "cost"],
+    )
+    found = _per_image(path) if per_image else json.loads(path.read_text())
+    if key not in found:
+        raise ValueError(f"{path}: has no {key}, only {', '.join(found)}.")
+    return found[key] if per_image else pd.Series({"all": found[key]}, dtype=float) * table.get("factor", 1)
+
+
+def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
+    """What a table's metric is counted from if it is a score of a whole set, else None."""
+    if table.get("metric") not in SCORES:
+        return None
+    path = folder / "test" / "per_image.csv"
+    found = _per_image(path)
+    if not {"label", "prediction"} <= set(found):
+        return None
+    for column in ("label", "prediction"):
+        if found[column].isna().any():
+            raise ValueError(f"{path}: {found.index[found[column].isna()][0]} has no {column}.")
+    probabilities = [column.removeprefix("probability_") for column in found if column.startswith("probability_")]
+    names = pd.Index(sorted({*probabilities, *found["label"], *found["prediction"]}))
+    patients = number_patients(found["patient"].to_numpy() if "patient" in found else None, len(found))
+    labels, predictions = (names.get_indexer(pd.Index(found[column])) for column in ("label", "prediction"))
+    matrices = confusion_matrices(labels, predictions, num_classes=len(names), clusters=patients)
+    return LabelledSet(found[["label"]].assign(patient=patients), matrices)
+
+
+def _per_image(path: Path) -> pd.DataFrame:
+    # Only an empty field is missing: a class may be called None, or 1.
+    text = dict.fromkeys(("label", "prediction", "failure"), str)
+    found = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=["", "nan"]).set_index("image")
+    return found[found["failure"].isna()] if "failure" in found else found
+
+
+def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
+    """One line a table, row and column: mean, spread over seeds, difference to the first column with its interval.
+
+    The difference is taken image by image (each image's metric averaged over the seeds first); the interval is the 95 %
+    percentile bootstrap over the images. It covers the choice of test images, not of seeds: those are the std column.
+    A score of a whole set has an interval of its own too, both from resampling the patients, the score averaged over
+    the seeds in each resample. A cost has its ratio to the first column instead.
+    """
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    groups: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.row, cell.column), []).append(cell)
+    lines = []
+    for number in tables:
+        table = tables_of(plan)[number]
+        figures = {
+            key: pd.concat([figures_of(table, cell.folder).rename(cell.seed) for cell in group], axis=1)
+            for key, group in groups.items()
+        }
+        found = {key: [labelled_set_of(table, cell.folder) for cell in group] for key, group in groups.items()}
+        sets = {key: [one for one in several if one is not None] for key, several in found.items()}
+        for (row, column), measured in figures.items():
+            over_seeds = measured.mean()
+            published = table.get("published", {}).get(row)
+            line = {
+                "table": number,
+                "metric": table["title"],
+                row_name: row,
+                column_name: column,
+                "published": published and published[list(plan["columns"][column_name]).index(column)],
+                "mean": over_seeds.mean(),
+                "std": over_seeds.std(ddof=1) if len(over_seeds) > 1 else None,
+                "seeds": len(over_seeds),
+            }
+            reference = figures.get((row, paired_with))
+            if sets[row, column]:
+                compared = [] if column == paired_with else sets.get((row, paired_with), [])
+                line |= _of_sets(SCORES[table["metric"]], sets[row, column], compared)
+            elif "metric" in table:
+                line["images"] = len(measured)
+                if column != paired_with and reference is not None and len(measured) > 1:
+                    line |= _paired(measured, reference)
+            elif reference is not None and (whole := reference.mean().mean()):
+                line["ratio"] = over_seeds.mean() / whole
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _paired(measured: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
+    difference = (measured.mean(axis=1) - reference.mean(axis=1)).to_numpy()
+    ends = stats.bootstrap(
+        (difference,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return {"difference": difference.mean(), "low": ends.low, "high": ends.high}
+
+
+def _of_sets(
+    score: Callable[[np.ndarray], np.ndarray], sets: Sequence[LabelledSet], reference: Sequence[LabelledSet]
+) -> dict[str, float]:
+    """A score's interval and, where the reference has the same images, its difference to that, also with interval."""
+
+    def over_seeds(several: Sequence[LabelledSet]) -> tuple[float, np.ndarray]:
+        # Every set of P patients gets the same draws, which makes the difference of two a paired one.
+        draws = draw_patients(len(several[0].matrices))
+        resampled = [score(resample_matrices(one.matrices, draws)) for one in several]
+        return float(np.mean([score(one.matrices.sum(0)) for one in several])), np.mean(resampled, axis=0)
+
+    same = [one for one in (*sets, *reference) if one.images.equals(sets[0].images)]
+    mean, resampled = over_seeds(sets)
+    low, high = interval(resampled)
+    line = {"images": len(sets[0].images), "mean_low": low, "mean_high": high}
+    if reference and len(same) == len(sets) + len(reference):
+        reference_mean, reference_resampled = over_seeds(reference)
+        low, high = interval(resampled - reference_resampled)
+        line |= {"difference": mean - reference_mean, "low": low, "high": high}
+    return line
+
+
+def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> str:
+    """The summary in Markdown: a table with published figures as the paper has it, the others side by side in one."""
+    text = [heading, ""]
+    compared = [number for number, table in tables_of(plan).items() if "published" in table]
+    for number, table in summary[summary["table"].isin(compared)].groupby("table", sort=False):
+        text += [f"### Table {number}: {table['metric'].iloc[0]}", "", *_beside_published(plan, table), ""]
+    others = summary[~summary["table"].isin(compared)]
+    if len(others):
+        text += [*_side_by_side(plan, others), ""]
+    return "\n".join(text + [f"- {note}" for note in plan.get("notes", [])]) + "\n"
+
+
+def _beside_published(plan: dict[str, Any], table: pd.DataFrame) -> list[str]:
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    columns = list(dict.fromkeys(table[column_name]))
+    head = [row_name]
+    for column in columns:
+        head += [f"{column} (paper)", f"{column} (here)"]
+    head += [f"{c} − {columns[0]} [95 % CI]" for c in columns[1:]]
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row, group in table.groupby(row_name, sort=False):
+        cells = {c: values.iloc[0] for c, values in group.groupby(column_name)}
+        line = [str(row)]
+        for column in columns:
+            line += [_published(cells.get(column)), _mean_and_spread(cells.get(column))]
+        line += [_difference(cells.get(column)) for column in columns[1:]]
+        text.append("| " + " | ".join(line) + " |")
+    return text
+
+
+def _side_by_side(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
+    """One line a row and column, also where the row leaves the column out; a table's figures in each column."""
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
+    cells = {(c["table"], c[row_name], c[column_name]): c for _, c in summary.iterrows()}
+    titles = summary.drop_duplicates("table").set_index("table")["metric"]
+    head = [row_name, column_name]
+    for number, title in titles.items():
+        metric = number in plan["tables"]
+        head += [title, f"− {columns[0]} [95 % CI]"] if metric else [f"{title} (part of {columns[0]})"]
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row, column in itertools.product(rows, columns):
+        line = [row, column]
+        for number in titles.index:
+            cell = cells.get((number, row, column))
+            if number in plan["tables"]:
+                line += [_mean_and_spread(cell), _difference(cell)]
+            else:
+                line.append(_cost(cell))
+        text.append("| " + " | ".join(line) + " |")
+    return text
+
+
+def _cost(cell: pd.Series | None) -> str:
+    if cell is None or pd.isna(cell["mean"]):
+        return "–"
+    return f"{cell['mean']:.4g}" + ("" if pd.isna(cell.get("ratio")) else f" ({cell['ratio']:.3f})")
+
+
+def _published(cell: pd.Series | None) -> str:
+    return "–" if cell is None or pd.isna(cell["published"]) else f"{cell['published']:.4f}"
+
+
+def _mean_and_spread(cell: pd.Series | None) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell['mean']:.4f}" + ("" if pd.isna(cell["std"]) else f" ± {cell['std']:.4f}")
+
+
+def _difference(cell: pd.Series | None) -> str:
+    if cell is None or pd.isna(cell.get("difference")):
+        return "–"
+    return f"{cell['difference']:+.4f} [{cell['low']:+.4f}, {cell['high']:+.4f}]"
+
+
+def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) -> None:
+    """Bars of the measured means (spread over seeds as whiskers) and the published figures as diamonds."""
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    tables = list(summary.groupby("table", sort=False))
+    rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
+    figure, axes = plt.subplots(1, len(tables), figsize=(max(4, 1.2 + len(rows)) * len(tables), 4.4), squeeze=False)
+    width = 0.8 / len(columns)
+    for axis, (number, table) in zip(axes[0], tables, strict=True):
+        for k, column in enumerate(columns):
+            part = table[table[column_name] == column].set_index(row_name).reindex(rows)
+            place = np.arange(len(rows)) + (k - (len(columns) - 1) / 2) * width
+            spread = part["std"].astype(float).fillna(0)
+            axis.bar(
+                place, part["mean"].astype(float), width * 0.92, yerr=spread, label=column, color=f"C{k}", capsize=2
+            )
+            axis.plot(
+                place,
+                part["published"].astype(float),
+                "D",
+                color="black",
+                markersize=3.5,
+                label="paper" if k == 0 else None,
+            )
+        axis.set(title=f"Table {number}: {table['metric'].iloc[0]}", xticks=range(len(rows)))
+        if number in plan["tables"]:
+            axis.set_ylim(0, 1)
+        axis.set_xticklabels(rows, rotation=30, ha="right")
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
+    figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.86))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def plot_lines(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) -> None:
+    """One line a row: the first metric over the columns, the first cost over the columns, the metric over the cost.
+
+    Whiskers are the spread over seeds; dotted lines in the last panel mark what the first column reached.
+    """
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
+    tables = list(dict.fromkeys(summary["table"]))
+    metrics, costs = [t for t in tables if t in plan["tables"]], [t for t in tables if t not in plan["tables"]]
+    shown = metrics[:1] + costs[:1]
+    both = bool(metrics) and "ratio" in summary
+    width = min(8, 2 + 0.5 * len(columns))
+    figure, axes = plt.subplots(1, len(shown) + both, figsize=(width * (len(shown) + both), 5.2), squeeze=False)
+    parts = {
+        (number, row): summary[(summary["table"] == number) & (summary[row_name] == row)]
+        .set_index(column_name)
+        .reindex(columns)
+        for number in shown
+        for row in rows
+    }
+    for axis, number in zip(axes[0], shown, strict=False):
+        for k, row in enumerate(rows):
+            part = parts[number, row]
+            spread = part["std"].astype(float).fillna(0)
+            axis.errorbar(range(len(columns)), part["mean"].astype(float), yerr=spread, fmt="o-", ms=4, capsize=2,
+                          color=f"C{k}", label=row)  # fmt: skip
+        axis.set(title=_title(summary, number), xticks=range(len(columns)))
+        axis.set_xticklabels(columns, rotation=45, ha="right")
+        if number not in plan["tables"]:
+            axis.set_yscale("log")
+    if both:
+        _metric_over_cost(axes[0][-1], parts, shown, rows, columns)
+        axes[0][-1].set(ylabel=_title(summary, shown[0]), xlabel=f"{_title(summary, shown[1])}, part of {columns[0]}")
+    for axis in axes[0]:
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
+    figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.86))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _title(summary: pd.DataFrame, number: str) -> str:
+    return f"{summary.loc[summary['table'] == number, 'metric'].iloc[0]} ({number})"
+
+
+def _metric_over_cost(
+    axis: Axes, parts: dict, shown: Sequence[str], rows: Sequence[str], columns: Sequence[str]
+) -> None:
+    """A point a row and column, a marker a column: how good it is over the part of the first column's cost it takes."""
+    markers = "oDv^<>sp*hXPd8H" * (1 + len(columns) // 15)
+    for k, row in enumerate(rows):
+        mean, ratio = parts[shown[0], row]["mean"].astype(float), parts[shown[1], row]["ratio"].astype(float)
+        axis.axhline(mean.iloc[0], color=f"C{k}", linestyle=":", linewidth=1)
+        for marker, column in zip(markers, columns, strict=False):
+            axis.plot(ratio[column], mean[column], marker, color=f"C{k}", markersize=6, alpha=0.8)
+    for marker, column in zip(markers, columns, strict=False):
+        axis.plot([], [], marker, color="grey", label=column)
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:.3g}")
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def as_results(
+    plan: dict[str, Any], summary: pd.DataFrame, sources: Mapping[tuple, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The summary as entries for ``results`` in a bundle's metadata: one a row and column, all its figures in it.
+
+    Args:
+        plan: the content of reproduce.json.
+        summary: what :func:`summarise` returned.
+        sources: by row and column, where its figures come from: command, data, split, seeds, hardware, scale.
+    """
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    results = []
+    for row, column in itertools.product(dict.fromkeys(summary[row_name]), dict.fromkeys(summary[column_name])):
+        group = summary[(summary[row_name] == row) & (summary[column_name] == column)]
+        if group.empty:
+            continue
+        metrics, costs = {}, {}
+        for line in group.to_dict("records"):
+            table = tables_of(plan)[line["table"]]
+            if "metric" in table:
+                names = ("mean", "mean_low", "mean_high", "std", "published", "difference", "low", "high")
+                figures = {name: line.get(name) for name in names}
+                known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
+                metrics[table["metric"]] = known
+            elif not pd.isna(line["mean"]):
+                costs[table["name"]] = float(f"{line['mean']:.4g}")
+        entry = {row_name: row, column_name: column, **sources[row, column], "metrics": metrics}
+        results.append(entry | ({"cost": costs} if costs else {}))
+    return results

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
+
+from clinbundles.engines.metrics.classification import (
+    CLASS_SCORES,
+    SCORES,
+    bootstrap_intervals,
+    class_auc,
+    confusion_matrices,
+    draw_patients,
+    interval,
+    number_patients,
+    resample_matrices,
+)
+
+
+def random_set(n: int = 120, classes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, predictions and probabilities of a classifier that is somewhat right."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(classes, size=n)
+    logits = rng.normal(size=(n, classes)).round(1) + 1.2 * np.eye(classes)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return labels, probabilities.argmax(1), probabilities
+
+
+def test_scores_agree_with_scikit_learn() -> None:
+    labels, predictions, _ = random_set()
+    matrix = confusion_matrices(labels, predictions, num_classes=3)
+    by_class = precision_recall_fscore_support(labels, predictions)[:3]
+    macro = precision_recall_fscore_support(labels, predictions, average="macro")[:3]
+    assert SCORES["val_accuracy"](matrix) == pytest.approx(accuracy_score(labels, predictions))
+    for name, of_classes, mean in zip(("precision", "recall", "f1"), by_class, macro, strict=True):
+        assert CLASS_SCORES[name](matrix) == pytest.approx(of_classes)
+        assert SCORES[f"val_macro_{name}"](matrix) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "published", "within"),
+    [
+        # two of the matrices on test sets of 108, 100 and 91 images that fit the percentages printed for two models
+        ([[101, 7, 0], [6, 94, 0], [8, 2, 81]], (92.32, 93.03, 92.17, 92.46), 0.02),
+        ([[108, 0, 0], [3, 88, 9], [0, 1, 90]], (95.65, 95.69, 95.62, 95.49), 0.03),
+    ],
+)
+def test_macro_scores_give_the_published_figures(matrix: list, published: tuple, within: float) -> None:
+    found = [100 * score(np.array(matrix)) for score in SCORES.values()]
+    assert np.abs(np.array(found) - published).sum() < within
+    _, precision, recall, f1 = found
+    assert abs(2 * precision * recall / (precision + recall) - f1) > 0.1  # F1 is not the harmonic mean of the two
+
+
+def test_a_class_never_predicted_or_never_seen_counts_as_zero() -> None:
+    matrix = confusion_matrices(np.array([0, 0, 1]), np.array([0, 0, 0]), num_classes=3)
+    assert CLASS_SCORES["precision"](matrix) == pytest.approx([2 / 3, 0, 0])
+    assert CLASS_SCORES["recall"](matrix) == pytest.approx([1, 0, 0])
+    assert CLASS_SCORES["f1"](matrix) == pytest.approx([0.8, 0, 0])
+
+
+def test_matrices_of_patients_add_up_to_that_of_the_set() -> None:
+    labels, predictions, _ = random_set()
+    patients = number_patients(np.arange(120) // 7 * 3.0, 120)
+    by_patient = confusion_matrices(labels, predictions, num_classes=3, clusters=patients)
+    assert by_patient.shape == (18, 3, 3)
+    assert (by_patient.sum((1, 2))[:-1] == 7).all()
+    assert (by_patient.sum(0) == confusion_matrices(labels, predictions, num_classes=3)).all()
+
+
+def test_areas_agree_with_scikit_learn_also_where_images_are_drawn_several_times() -> None:
+    labels, _, probabilities = random_set()
+    probabilities = probabilities.round(1)  # many equal ones
+    weights = np.random.default_rng(2).integers(3, size=(4, 120))
+    found = class_auc(labels, probabilities, weights)
+    assert found.shape == (4, 3)
+    for k in range(3):
+        assert class_auc(labels, probabilities)[k] == pytest.approx(roc_auc_score(labels == k, probabilities[:, k]))
+        for row, weight in zip(found, weights, strict=True):
+            assert row[k] == pytest.approx(roc_auc_score(labels == k, probabilities[:, k], sample_weight=weight))
+
+
+def test_the_area_of_a_class_without_images_is_unknown() -> None:
+    areas = class_auc(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]))
+    assert areas[:2] == pytest.approx([1, 1])
+    assert np.isnan(areas[2])
+
+
+def test_images_without_a_patient_are_patients_of_their_own() -> None:
+    assert number_patients(None, 5).tolist() == [0, 1, 2, 3, 4]
+    first, second, third, fourth = number_patients(np.array([4, np.nan, 4, np.nan]), 4)
+    assert first == third
+    assert len({first, second, fourth}) == 3
+
+
+def test_an_interval_of_independent_images_is_the_binomial_one() -> None:
+    labels, predictions = np.zeros(400, int), (np.arange(400) < 80).astype(int)
+    low, high = bootstrap_intervals(labels, predictions, np.eye(2)[predictions])["val_accuracy"]
+    half = 1.96 * np.sqrt(0.8 * 0.2 / 400)
+    assert low == pytest.approx(0.8 - half, abs=0.006)
+    assert high == pytest.approx(0.8 + half, abs=0.006)
+
+
+def test_images_that_repeat_a_patient_do_not_narrow_the_interval() -> None:
+    """Every image four times over: known as the same patient it is worth one image, not four."""
+    labels, predictions, probabilities = (np.repeat(values, 4, axis=0) for values in random_set())
+    single = bootstrap_intervals(*random_set())
+    together = bootstrap_intervals(labels, predictions, probabilities, patients=np.repeat(np.arange(120), 4))
+    apart = bootstrap_intervals(labels, predictions, probabilities)
+    for name in ("val_accuracy", "val_macro_f1", "recall", "auc"):
+        assert together[name] == pytest.approx(single[name])
+        ratio = np.ptp(apart[name], axis=-1) / np.ptp(together[name], axis=-1)
+        assert ratio == pytest.approx(0.5, abs=0.15)
+
+
+def test_every_interval_encloses_its_value_and_a_seed_repeats_it() -> None:
+    labels, predictions, probabilities = random_set()
+    found = bootstrap_intervals(labels, predictions, probabilities, seed=3)
+    matrix = confusion_matrices(labels, predictions, num_classes=3)
+    values = {name: score(matrix) for name, score in (SCORES | CLASS_SCORES).items()}
+    values["auc"] = class_auc(labels, probabilities)
+    assert set(found) == set(values)
+    for name, value in values.items():
+        assert (found[name][..., 0] < value).all()
+        assert (value < found[name][..., 1]).all()
+    again, other = (bootstrap_intervals(labels, predictions, probabilities, seed=seed) for seed in (3, 4))
+    assert all((again[name] == found[name]).all() for name in found)
+    assert any((other[name] != found[name]).any() for name in found)
+
+
+def test_resamples_that_lack_a_class_are_left_out() -> None:
+    """A perfect classifier with one image of the third class: without it the recall would be 0/0, counted as 0."""
+    labels = np.array([0] * 5 + [1] * 5 + [2])
+    draws = draw_patients(11, seed=0)
+    resampled = resample_matrices(confusion_matrices(labels, labels, num_classes=3, clusters=np.arange(11)), draws)
+    assert (
+        np.isnan(resampled[:, 0, 0])
+        == ((draws[:, 10] == 0) | (draws[:, :5].sum(1) == 0) | (draws[:, 5:10].sum(1) == 0))
+    ).all()
+    found = bootstrap_intervals(labels, labels, np.eye(3)[labels])
+    assert all(found[name] == pytest.approx(np.ones_like(found[name])) for name in found)
+
+
+def test_a_class_that_the_whole_set_lacks_does_not_void_the_resamples() -> None:
+    labels, predictions = np.array([0, 0, 0, 1, 1, 1] * 5), np.array([0, 0, 1, 1, 1, 0] * 5)
+    found = bootstrap_intervals(labels, predictions, np.eye(3)[predictions])
+    assert 0.4 < found["val_accuracy"][0] < 2 / 3 < found["val_accuracy"][1] < 0.9
+    assert np.isnan(found["auc"][2]).all()
+
+
+def test_one_patient_alone_gives_no_interval() -> None:
+    labels, predictions, probabilities = random_set()
+    found = bootstrap_intervals(labels, predictions, probabilities, patients=np.zeros(120))
+    assert all(np.isnan(ends).all() for ends in found.values())
+    assert np.isnan(interval(np.full(4, np.nan))).all()
+
+
+def test_wrong_input_is_named() -> None:
+    with pytest.raises(ValueError, match="prediction is 3, expected a class index from 0 to 2"):
+        confusion_matrices(np.array([0, 1]), np.array([0, 3]), num_classes=3)
+    with pytest.raises(ValueError, match=r"labels have shape \(2,\), predictions \(1,\)"):
+        confusion_matrices(np.array([0, 1]), np.array([0]), num_classes=3)
+    with pytest.raises(ValueError, match=r"labels have shape \(0,\)"):
+        confusion_matrices(np.array([]), np.array([]), num_classes=3)

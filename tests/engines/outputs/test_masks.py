@@ -1,0 +1,90 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedEvaluator
+from monai.handlers import IgniteMetricHandler, from_engine
+from monai.metrics import DiceMetric
+from monai.transforms import AsDiscreted, CopyItemsd
+from PIL import Image
+from torch import nn
+
+from clinbundles.engines.outputs.masks import LABEL_COLOR, PREDICTION_COLOR, PredictionWriter, draw_contour
+from clinbundles.transforms.readers.images import RGBImageReader
+
+
+class BrightIsPolyp(nn.Module):
+    """The mean over the channels, as a probability."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(1, keepdim=True)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Two 20 x 30 images with a bright square each, one found in full, one missed by a label elsewhere."""
+    items = []
+    for name, column in (("a", 5), ("b", 15)):
+        pixels = np.full((20, 30, 3), 20, dtype=np.uint8)
+        pixels[5:15, column : column + 10] = 220
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        label = torch.zeros(1, 20, 30)
+        label[:, 5:15, 5:15] = 1
+        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+        meta = {"filename_or_obj": str(tmp_path / f"{name}.png")}
+        items.append({"image": MetaTensor(image, meta=meta), "label": label})
+    evaluator = SupervisedEvaluator(
+        "cpu",
+        DataLoader(Dataset(items), batch_size=2),
+        BrightIsPolyp(),
+        postprocessing=lambda item: AsDiscreted("pred", threshold=0.5)(CopyItemsd("pred", names="probability")(item)),
+        key_val_metric={
+            "dice": IgniteMetricHandler(
+                metric_fn=DiceMetric(ignore_empty=False), output_transform=from_engine(["pred", "label"])
+            )
+        },
+        val_handlers=[PredictionWriter(tmp_path / "out", RGBImageReader())],
+    )
+    evaluator.run()
+    return tmp_path / "out"
+
+
+def test_masks_are_written_rows_first_as_0_and_255(written: Path) -> None:
+    mask = np.asarray(Image.open(written / "masks" / "b.png"))
+    assert mask.shape == (20, 30)
+    assert (mask[5:15, 15:25] == 255).all()
+    assert mask.sum() == 100 * 255
+
+
+def test_the_table_has_one_row_an_image_with_shape_share_and_metrics(written: Path) -> None:
+    rows = list(csv.DictReader((written / "per_image.csv").read_text().splitlines()))
+    assert [r["image"] for r in rows] == ["a.png", "b.png"]
+    assert [float(r["dice"]) for r in rows] == [1.0, 0.0]
+    assert rows[0]["height"] == "20"
+    assert float(rows[0]["segmented_share"]) == pytest.approx(100 / 600, abs=1e-6)
+    assert rows[0]["n_regions"] == "1"
+    assert float(rows[0]["max_probability"]) == pytest.approx(220 / 255, abs=1e-5)
+
+
+def test_the_overlay_shows_prediction_and_label_in_their_colours(written: Path) -> None:
+    overlay = np.asarray(Image.open(written / "overlays" / "b.png"))
+    assert tuple(overlay[5, 20]) == PREDICTION_COLOR
+    assert tuple(overlay[5, 8]) == LABEL_COLOR
+    assert tuple(overlay[0, 0]) == (20, 20, 20)
+
+
+def test_a_contour_lies_inside_the_mask_leaves_the_input_alone_and_fits_a_larger_image() -> None:
+    image, mask = np.zeros((40, 40, 3), dtype=np.uint8), np.zeros((20, 20), dtype=bool)
+    mask[5:15, 5:15] = True
+    drawn = draw_contour(image, mask, (1, 2, 3))
+    assert image.max() == 0
+    assert tuple(drawn[10, 20]) == (1, 2, 3)
+    assert tuple(drawn[20, 20]) == (0, 0, 0)
+    assert drawn[..., 0].sum() == 20 * 4 - 4
+
+
+def test_no_partial_file_is_left(written: Path) -> None:
+    assert not list(written.rglob("*.partial"))

@@ -1,0 +1,47 @@
+import subprocess
+
+import pytest
+
+from clinbundles.engines.tracking.facts import describe_datalist, git_state, knobs, scrub, without_credentials
+
+
+def test_a_config_loses_paths_credentials_and_lists_of_data():
+    config = {"a": ["/home/doe/w.pt", {"b": "C:\\doe\\x.png"}], "data": [{"image": "doe.png"}], "u": "http://d:p@h/x"}
+    assert scrub(config) == {"a": ["w.pt", {"b": "x.png"}], "data": "1 items left out", "u": "http://h/x"}
+    assert config["u"] == "http://d:p@h/x"
+    assert scrub("sqlite:////home/doe/runs/mlflow.db") == "sqlite:///mlflow.db"
+    assert without_credentials("sqlite:///a@b.db") == "sqlite:///a@b.db"
+
+
+def test_knobs_are_scalars_and_plain_lists_but_not_components():
+    config = {"lr": "$1e-3 * 2", "net": "$@net_def", "also": "@lr", "flag": True, "none": None, "run": ["$1"], "d": {}}
+    assert knobs(config) == {"lr": "$1e-3 * 2", "flag": "True", "none": "None"}
+
+
+def test_a_datalist_that_is_not_json_is_named(tmp_path):
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ValueError, match=r"bad\.json is not JSON"):
+        describe_datalist(tmp_path / "bad.json")
+    assert describe_datalist(None) == describe_datalist(tmp_path / "absent.json") == ({}, {})
+
+
+def test_code_is_known_by_its_commit_and_by_whether_it_was_changed_since(tmp_path):
+    def git(*command):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *author, *command], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    tracked, untracked = tmp_path / "tracked.py", tmp_path / "untracked.py"
+    for file in (tracked, untracked):
+        file.write_text("1")
+    git("init")
+    assert git_state(tracked) == {"git_commit": "unknown", "git_dirty": "unknown"}
+    git("add", "tracked.py")
+    git("commit", "-m", "first")
+    git("tag", "v1-rc")
+    clean = {"git_commit": git("rev-parse", "HEAD").strip(), "git_dirty": "false"}
+    assert git_state(untracked, tracked) == clean
+    tracked.write_text("2")
+    assert git_state(tracked) == clean | {"git_dirty": "true"}
+    assert git_state(untracked)["git_commit"] == "unknown"

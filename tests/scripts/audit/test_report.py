@@ -1,0 +1,70 @@
+from clinbundles.scripts.audit.report import as_markdown, compose_audit, draw
+
+NAMES = ["normal", "bacterial", "covid19"]
+GRAD_CAM = {
+    "layer": "features",
+    "share": {"value": 0.56, "low": 0.5, "high": 0.62},
+    "share_by_label": {"normal": 0.56},
+    "lung_fields": 0.55,
+    "images": 8,
+    "empty_maps": 1,
+}
+
+
+def make_audit(
+    *, whole: float, border: float, chance: float = 0.3, half: float = 0.05, sources: dict | None = None
+) -> dict:
+    def row(model: str, name: str, value: float) -> tuple[str, str, dict]:
+        figure = {"value": value, "low": value - half, "high": value + half}
+        scores = {"val_accuracy": figure, "val_macro_f1": figure}
+        classes = {label: {"images": 3, "recall": figure} for label in NAMES}
+        return model, name, {"images": 9, "patients": 5, "scores": scores, "classes": classes, "sources": sources}
+
+    rows = [
+        row("audited", "whole", whole),
+        row("trained anew", "border", border),
+        row("decision tree", "aspect_ratio", 0.6),
+        row("always the commonest class", "chance", chance),
+    ]
+    facts = {"data": "noise", "datalist_sha256": "a" * 64, "model_sha256": "b" * 64, "seed": 0, "training_images": 18}
+    return compose_audit(rows, facts=facts, disease_calls=None, grad_cam=GRAD_CAM)
+
+
+def test_the_conclusion_says_no_more_than_the_figures() -> None:
+    said = " ".join(make_audit(whole=0.9, border=0.6)["conclusion"])
+    assert "the border alone gives 0.600 [0.550, 0.650] where the whole image gives 0.900: 50% of its lead" in said
+    assert "not told from the 0.550 of an aimless map" in said
+    said = " ".join(make_audit(whole=0.9, border=0.34)["conclusion"])
+    assert "the border alone gives 0.340 [0.290, 0.390], which is not told from chance" in said
+    said = " ".join(make_audit(whole=0.9, border=0.95)["conclusion"])
+    assert "no less than the whole image" in said
+    assert "lead" not in said
+    said = " ".join(make_audit(whole=0.32, border=0.31)["conclusion"])
+    assert "It is not told from chance, so nothing here says what it learned" in said
+    assert "lead" not in said
+
+
+def test_small_sources_are_listed_together() -> None:
+    sources = {
+        "a.org": {"images": 2, "labels": {"covid19": 2}, "accuracy": 0.5},
+        "hospital": {"images": 10, "labels": {"normal": 10}, "accuracy": 0.9},
+        "b.org": {"images": 3, "labels": {"covid19": 3}, "accuracy": 1.0},
+    }
+    lines = as_markdown(make_audit(whole=0.9, border=0.6, sources=sources)).split("\n")
+    start = lines.index("## By source") + 4
+    assert lines[start : start + 3] == [
+        "| hospital | 10 / 0 / 0 | 0.900 |",
+        "| 2 with fewer than 5 | 0 / 0 / 5 | 0.800 |",
+        "",
+    ]
+
+
+def test_every_row_but_chance_is_a_bar_that_the_line_of_chance_crosses() -> None:
+    axes = draw(make_audit(whole=0.9, border=0.6)).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.9, 0.6, 0.6]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "the whole image: audited",
+        "the border alone: trained anew",
+        "the file's aspect ratio alone: decision tree",
+    ]
+    assert [0.3, 0.3] in [list(line.get_xdata()) for line in axes.lines]

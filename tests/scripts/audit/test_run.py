@@ -1,0 +1,289 @@
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from clinbundles.engines.metrics.class_report import write_class_report
+from clinbundles.nets.pneumonia_cnn import PneumoniaCNN
+from clinbundles.scripts.audit.baselines import baseline_table
+
+NAMES = ["normal", "bacterial", "covid19"]
+SIZES = [(40, 36), (52, 36), (36, 36)]  # width and height say the class
+GRAD_CAM = {
+    "layer": "features",
+    "share": {"value": 0.56, "low": 0.5, "high": 0.62},
+    "share_by_label": {"normal": 0.56},
+    "lung_fields": 0.55,
+    "images": 8,
+    "empty_maps": 1,
+}
+TINY = {"image_size": 32, "channels": [2, 2], "dense_units": 4, "max_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def module(load_script) -> ModuleType:
+    return load_script("audit.run")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, str]:
+    """A datalist of noise, the tiny network's untrained weights, and the arguments to audit them."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    sections = {"training": 18, "validation": 6, "test": 9, "same_source": 4}
+    content = {"name": "noise"}
+    for section, number in sections.items():
+        content[section] = []
+        for k in range(number):
+            label = k % 2 if section == "same_source" else k % 3
+            width, height = SIZES[label]
+            name = f"images/secret-{section}-{k}.png"
+            Image.fromarray(rng.integers(256, size=(height, width), dtype=np.uint8)).save(tmp_path / name)
+            source = "web.org" if label == 2 or section == "same_source" else "hospital"
+            item = {"image": name, "label": label, "group": f"patient-{section}-{k // 2}", "source": source}
+            content[section].append(item)
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    torch.manual_seed(0)
+    (tmp_path / "model").mkdir()
+    network = PneumoniaCNN(3, channels=TINY["channels"], dense_units=TINY["dense_units"], image_size=32)
+    torch.save(network.state_dict(), tmp_path / "model" / "model.pt")
+    return {
+        "dataset_dir": str(tmp_path),
+        "datalist": str(tmp_path / "list.json"),
+        "ckpt_dir": str(tmp_path / "model"),
+        "output_dir": str(tmp_path / "out"),
+        **TINY,
+    }
+
+
+class Runs:
+    """Stands in for monai.bundle.run: notes every call and leaves behind what a training or an evaluation would."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict] = []
+        self.killed_at = ""
+
+    def __call__(self, *, config_file: list, output_dir: str, ckpt_dir: str, region: str, **knobs) -> None:
+        stage = "train" if len(config_file) == 1 else f"evaluate {Path(ckpt_dir).name} {knobs['evaluation_section']}"
+        name = f"{stage} {region}"
+        self.calls.append({"name": name, **knobs})
+        if name == self.killed_at:
+            raise KeyboardInterrupt
+        if stage == "train":
+            torch.save({"progress": {"epoch": 1}}, Path(ckpt_dir) / "last.pt")
+            return
+        content = json.loads(Path(knobs["datalist"]).read_text())[knobs["evaluation_section"]]
+        made = Path(knobs["dataset_dir"]) / knobs["evaluation_section"]
+        if not made.is_dir():
+            made.mkdir()
+            # Says covid19 to the COVID-19 collection, and normal to the rest.
+            predictions = [2 if item.get("source") == "web.org" else 0 for item in content]
+            baseline_table(content, np.eye(3)[predictions], NAMES).to_csv(made / "per_image.csv", index=False)
+            write_class_report(made, NAMES)
+        shutil.copytree(made, output_dir)
+
+    def names(self) -> list[str]:
+        return [call["name"] for call in self.calls]
+
+
+@pytest.fixture
+def runs(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    found = Runs()
+    monkeypatch.setattr(module, "run_bundle", found)
+    monkeypatch.setattr(module, "grad_cam_shares", lambda *_, **__: GRAD_CAM)
+    return found
+
+
+def test_a_small_audit_runs_from_images_to_its_report(
+    module: ModuleType, data: dict, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module.audit_shortcuts(**data, regions="border", overlays=1)
+    out = tmp_path / "out"
+    audit = json.loads((out / "audit.json").read_text())
+    rows = {(row["model"], row["input"]): row for row in audit["results"]}
+    assert [*rows] == [
+        ("audited", "whole"),
+        ("audited", "border"),
+        ("trained anew", "border"),
+        ("decision tree", "aspect_ratio"),
+        ("commonest class of each source", "source"),
+        ("always the commonest class", "chance"),
+    ]
+    assert rows["decision tree", "aspect_ratio"]["accuracy"]["value"] == 1
+    assert rows["always the commonest class", "chance"]["accuracy"]["value"] == pytest.approx(1 / 3, abs=1e-4)
+    table = pd.read_csv(out / "audited" / "whole" / "per_image.csv")
+    assert rows["audited", "whole"]["accuracy"]["value"] == pytest.approx(table["correct"].mean(), abs=1e-4)
+    assert audit["disease_calls"]["same source, without covid19"]["images"] == 4
+    assert len(list((out / "grad_cam" / "overlays").glob("*.png"))) == 3
+    assert audit["grad_cam"]["images"] + audit["grad_cam"]["empty_maps"] == 9
+    assert audit["grad_cam"]["lung_fields"] == pytest.approx(0.56, abs=0.03)
+    with Image.open(out / "audit.png") as picture:
+        assert picture.width > 1000
+
+    text = (out / "audit.md").read_text()
+    for private in ("secret", "patient-", str(tmp_path)):
+        assert private not in text
+        assert private not in (out / "audit.json").read_text()
+    assert text in capsys.readouterr().out
+
+    # Nothing is done twice.
+    monkeypatch.setattr(module, "run_bundle", None)
+    module.audit_shortcuts(**data, regions="border", overlays=1)
+    assert (out / "audit.md").read_text() == text
+
+
+def test_each_region_is_seen_by_the_audited_model_and_by_one_trained_on_it(
+    module: ModuleType, data: dict, runs: Runs
+) -> None:
+    module.audit_shortcuts(**data, initial_weights=None, seed=3)
+    assert runs.names() == [
+        "evaluate model test whole",
+        "evaluate model test border",
+        "evaluate model test lungs_masked",
+        "evaluate model test lungs",
+        "evaluate model same_source whole",
+        *("train border", "evaluate border test border"),
+        *("train lungs_masked", "evaluate lungs_masked test lungs_masked"),
+        *("train lungs", "evaluate lungs test lungs"),
+    ]
+    assert all(call["seed"] == 3 and call["image_size"] == 32 for call in runs.calls)
+    assert all(call["initial_weights"] == "$None" for call in runs.calls)
+
+
+def test_retraining_can_be_left_out_and_made_up_for_with_the_whole_image_too(
+    module: ModuleType, data: dict, runs: Runs
+) -> None:
+    module.audit_shortcuts(**data, regions=("border",), retrain=False)
+    assert runs.names()[-1] == "evaluate model same_source whole"
+    before = len(runs.calls)
+    module.audit_shortcuts(**data, regions="whole,border")
+    assert runs.names()[before:] == [
+        *("train whole", "evaluate whole test whole"),
+        *("train border", "evaluate border test border"),
+    ]
+
+
+def test_a_killed_audit_goes_on_where_it_was(module: ModuleType, data: dict, runs: Runs, tmp_path: Path) -> None:
+    runs.killed_at = "evaluate border test border"
+    with pytest.raises(KeyboardInterrupt):
+        module.audit_shortcuts(**data, regions="border")
+    # What is known so far is written before the long trainings.
+    assert "trained anew |" not in (tmp_path / "out" / "audit.md").read_text()
+    before, runs.killed_at = len(runs.calls), ""
+    module.audit_shortcuts(**data, regions="border")
+    assert runs.names()[before:] == ["evaluate border test border"]
+    assert "| the border alone | trained anew |" in (tmp_path / "out" / "audit.md").read_text()
+
+
+def test_a_killed_training_is_resumed(module: ModuleType, data: dict, runs: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "trained_anew" / "border"
+    folder.mkdir(parents=True)
+    torch.save({"progress": {"epoch": 2}}, folder / "last.pt")
+    module.audit_shortcuts(**{**data, "max_epochs": 5}, regions="border")
+    assert [call["resume"] for call in runs.calls if call["name"] == "train border"] == [True]
+
+
+def test_a_model_that_tells_the_sources_apart_is_found_out(
+    module: ModuleType, data: dict, runs: Runs, tmp_path: Path
+) -> None:
+    module.audit_shortcuts(**data, regions="border")
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    calls = audit["disease_calls"]
+    assert [(found["called"], found["images"]) for found in calls.values()] == [(3, 3), (0, 6), (4, 4)]
+    said = " ".join(audit["conclusion"])
+    assert "4 of 4 (same source, without covid19)" in said
+    assert "the border alone gives 0.667" in said
+    assert "no less than the whole image with 0.667" in said
+    assert "the source's name alone gives 0.667" in said
+    assert audit["sources"]["web.org"] == {"images": 3, "labels": {"covid19": 3}, "accuracy": 1.0}
+
+
+def test_an_audit_without_same_source_and_sources_leaves_these_out(
+    module: ModuleType, data: dict, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = json.loads(Path(data["datalist"]).read_text())
+    del content["same_source"]
+    del content["training"][0]["source"]
+    Path(data["datalist"]).write_text(json.dumps(content))
+    module.audit_shortcuts(**data, regions="border", retrain=False)
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert audit["disease_calls"] is None
+    assert "source" not in [row["input"] for row in audit["results"]]
+    assert "no section same_source" in capsys.readouterr().out
+
+
+def test_wrong_arguments_are_one_sentence_before_anything_runs(module: ModuleType, data: dict, runs: Runs) -> None:
+    for changed, message in (
+        ({"regions": "heart"}, "regions: 'heart' is not one of whole, border"),
+        ({"dataset_dir": "absent"}, "--dataset_dir .*absent: no such folder"),
+        ({"datalist": "absent.json"}, "--datalist .*absent.json: no such file"),
+        ({"ckpt_dir": "absent"}, "--ckpt_dir .*absent: has no model.pt"),
+        ({"image_siz": 32}, "--image_siz is no top-level value"),
+        ({"region": "border"}, "--region is set by the audit itself"),
+        ({"cam_layer": "layer4"}, "--cam_layer is 'layer4', which the network does not have; it has features"),
+        ({"overlays": 0}, "--overlays is 0"),
+        ({"channels": [2, 3]}, r"features.3.weight is \(2, 2, 3, 3\), the network of these knobs has \(3, 2, 3, 3\)"),
+        ({"class_names": ["normal", "bacterial"]}, "has label 2, expected 0 to 1"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            module.audit_shortcuts(**{**data, **changed})
+    assert not runs.calls
+    assert not Path(data["output_dir"]).exists()
+
+
+@pytest.mark.parametrize("section", ["training", "validation", "test"])
+def test_a_missing_section_is_named(module: ModuleType, data: dict, section: str) -> None:
+    content = json.loads(Path(data["datalist"]).read_text())
+    Path(data["datalist"]).write_text(json.dumps({**content, section: []}))
+    with pytest.raises(ValueError, match=f"list.json: has no section {section}"):
+        module.audit_shortcuts(**data)
+
+
+def test_a_broken_datalist_or_model_is_named(module: ModuleType, data: dict) -> None:
+    (Path(data["ckpt_dir"]) / "model.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"model\.pt: holds no weights"):
+        module.audit_shortcuts(**data)
+    Path(data["datalist"]).write_text("{")
+    with pytest.raises(ValueError, match=r"list\.json: is not JSON"):
+        module.audit_shortcuts(**data)
+
+
+def test_the_command_ends_with_a_sentence(module: ModuleType, data: dict, capsys: pytest.CaptureFixture) -> None:
+    arguments = [f"--{name}={data[name]}" for name in ("dataset_dir", "datalist", "output_dir")]
+    with pytest.raises(SystemExit, match=r"^audit_shortcuts: --ckpt_dir .* has no model\.pt"):
+        module.main([*arguments, "--ckpt_dir=absent"])
+
+
+def test_a_folder_of_another_audit_is_refused(module: ModuleType, data: dict, runs: Runs) -> None:
+    module.audit_shortcuts(**data, regions="border", retrain=False)
+    with pytest.raises(ValueError, match="was begun with seed 0, now asked for 1"):
+        module.audit_shortcuts(**data, seed=1)
+    model = Path(data["ckpt_dir"]) / "model.pt"
+    torch.save({name: 2 * weight for name, weight in torch.load(model, weights_only=True).items()}, model)
+    with pytest.raises(ValueError, match="was begun with model"):
+        module.audit_shortcuts(**data)
+
+
+def test_an_even_map_has_the_share_that_the_fields_cover(module: ModuleType) -> None:
+    fields = np.zeros((64, 64), dtype=bool)
+    fields[:16] = True
+    assert module.share_inside(np.ones((4, 4), dtype=np.float32), fields) == pytest.approx(0.25)
+    top = np.zeros((4, 4), dtype=np.float32)
+    top[0] = 1
+    assert module.share_inside(top, fields) > 0.8
+    assert module.share_inside(top[::-1].copy(), fields) == 0
+    assert np.isnan(module.share_inside(np.zeros((4, 4), dtype=np.float32), fields))
+
+
+def test_pictures_are_drawn_of_every_class_and_the_same_ones_each_time(module: ModuleType) -> None:
+    items = [{"label": label} for label in [0] * 10 + [1] * 5 + [2]]
+    chosen = module.pick(items, per_class=3, seed=1)
+    assert sorted(items[k]["label"] for k in chosen) == [0, 0, 0, 1, 1, 1, 2]
+    assert chosen == sorted(set(chosen))
+    assert chosen == module.pick(items, per_class=3, seed=1)

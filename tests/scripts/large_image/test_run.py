@@ -1,0 +1,179 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "large_image" / "run.py"
+CONFIG: dict[str, Any] = {
+    "imports": ["$import sys"],
+    "in_channels": 3,
+    "kernel_size": 3,
+    "bundle_root": ".",
+    "ckpt_path": "$@bundle_root + '/models/model.pt'",
+    "network_def": {
+        "_target_": "torch.nn.Conv2d",
+        "in_channels": "@in_channels",
+        "out_channels": 1,
+        "kernel_size": "@kernel_size",
+        "padding": "$@kernel_size // 2",
+    },
+    "preprocessing": {
+        "_target_": "Compose",
+        "transforms": [
+            {"_target_": "LoadImaged", "keys": "image"},
+            {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0, "a_max": 255, "b_min": 0, "b_max": 1},
+            {"_target_": "Resized", "keys": "image", "spatial_size": [64, 64]},
+            {"_target_": "NormalizeIntensityd", "keys": "image", "subtrahend": 0.5, "divisor": 0.5},
+        ],
+    },
+    "initialize": ["$sys.path.insert(0, @bundle_root)"],
+    "run": [],
+}
+
+
+@pytest.fixture(scope="module")
+def module(load_script) -> ModuleType:
+    return load_script("large_image.run")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle whose network tells whether red is brighter than mid-grey."""
+    for folder in ("configs", "models"):
+        (tmp_path / "toy" / folder).mkdir(parents=True)
+    (tmp_path / "toy/configs/inference.json").write_text(json.dumps(CONFIG))
+    red = torch.zeros(1, 3, 3, 3)
+    red[0, 0, 1, 1] = 1
+    torch.save({"weight": red, "bias": torch.zeros(1)}, tmp_path / "toy/models/model.pt")
+    return tmp_path / "toy"
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (700, 900, 3), dtype=np.uint8)
+    options: dict[str, Any] = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(
+        tmp_path / "s.tif",
+        pixels,
+        tile=(256, 256),
+        photometric="rgb",
+        description="patient X",
+        metadata=None,
+        **options,
+    )
+    return tmp_path / "s.tif"
+
+
+def red_of(slide: Path) -> np.ndarray:
+    return tifffile.imread(slide)[..., 0] >= 128
+
+
+def test_the_command_writes_an_ome_zarr_from_any_folder(bundle: Path, slide: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--bundle", str(bundle), "--image", "s.tif", "--output", "m.zarr"]
+    command += ["--window", "384", "--overlap", "64"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "m.zarr" in done.stdout
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "m.zarr" / "0", mode="r")[:], red_of(slide))
+    note = (tmp_path / "m.zarr" / "zarr.json").read_text()
+    assert json.loads(note)["attributes"]["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"] == [
+        {"type": "scale", "scale": [0.5, 0.5]}
+    ]
+    assert "patient" not in note
+    assert "s.tif" not in note
+
+
+def test_a_tiff_is_written_in_place_of_the_zarr_folder(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"window": 320, "overlap": 32, "format": "tiff", "device": "cpu"}
+    module.segment(str(bundle), str(slide), str(tmp_path / "m.tif"), keep_probability=True, **options)
+    assert {p.name for p in tmp_path.iterdir()} == {"toy", "s.tif", "m.tif", "m_probability.tif"}
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "m.tif"), red_of(slide))
+    probability = tifffile.imread(tmp_path / "m_probability.tif")
+    np.testing.assert_array_equal(probability >= 128, red_of(slide))
+    with pytest.raises(FileExistsError, match=r"m.tif exists: use --restart"):
+        module.segment(str(bundle), str(slide), str(tmp_path / "m.tif"), **options)
+
+
+def test_grey_images_become_rgb_and_other_channels_are_refused(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"window": 320, "overlap": 32, "device": "cpu"}
+    tifffile.imwrite(tmp_path / "grey.tif", tifffile.imread(slide)[..., 0], tile=(256, 256))
+    module.segment(str(bundle), str(tmp_path / "grey.tif"), str(tmp_path / "g.zarr"), **options)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "g.zarr" / "0", mode="r")[:], red_of(slide))
+    zarr.create_array(tmp_path / "five.zarr", data=np.zeros((5, 64, 64), np.uint8), dimension_names=["c", "y", "x"])
+    with pytest.raises(ValueError, match="the image has 5 channels, expected 1 or 3"):
+        module.segment(str(bundle), str(tmp_path / "five.zarr"), str(tmp_path / "f.zarr"), **options)
+
+
+def test_knobs_reach_the_network_and_are_part_of_what_a_run_remembers(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"window": 320, "overlap": 32, "device": "cpu"}
+    with pytest.raises(ValueError, match=r"model.pt does not fit the network"):
+        module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), kernel_size=5, **options)
+    with pytest.raises(ValueError, match=r"inference.json has no knob kernel: it has .*kernel_size"):
+        module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), kernel=5, **options)
+    module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), **options)
+    weights = torch.load(bundle / "models/model.pt", weights_only=True)
+    torch.save({"weight": -weights["weight"], "bias": weights["bias"]}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"begun with other settings \(weights_sha256 '"):
+        module.segment(
+            str(bundle), str(slide), str(tmp_path / "m.zarr"), ckpt_path=str(tmp_path / "other.pt"), **options
+        )
+    with pytest.raises(ValueError, match=r"\(knobs \{\} then, \{'kernel_size': 3\} now"):
+        module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), knobs={"kernel_size": 3}, **options)
+
+
+def test_a_preprocessing_that_needs_the_whole_image_is_refused(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    for step, message in (
+        ({"_target_": "ScaleIntensityd", "keys": "image"}, "preprocessing has ScaleIntensityd, which"),
+        ({"_target_": "NormalizeIntensityd", "keys": "image"}, "has NormalizeIntensityd by the image's own mean"),
+    ):
+        config = CONFIG | {"preprocessing": {"_target_": "Compose", "transforms": [step]}}
+        (bundle / "configs/inference.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=message):
+            module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), device="cpu")
+    assert not (tmp_path / "m.zarr").exists()
+
+
+def test_missing_files_and_wrong_formats_are_named(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="--format is png, expected ome-zarr or tiff"):
+        module.segment(str(bundle), str(slide), str(tmp_path / "m.png"), format="png")
+    with pytest.raises(FileNotFoundError, match=r"inference.json: no such file: --bundle is the folder of a bundle"):
+        module.segment(str(tmp_path), str(slide), str(tmp_path / "m.zarr"))
+    with pytest.raises(FileNotFoundError, match=r"absent.pt: no weights"):
+        module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), ckpt_path=str(tmp_path / "absent.pt"))
+
+
+def test_a_plate_of_fundus_photographs_is_segmented_by_a_shipped_network(
+    module: ModuleType, shared_data: Path, tmp_path: Path
+) -> None:
+    folder = shared_data / "chase_db1"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    files = sorted(folder.glob("*.jpg"))[:2]
+    plate = np.concatenate([np.asarray(Image.open(path).convert("RGB"))[:600, :700] for path in files], axis=1)
+    tifffile.imwrite(tmp_path / "p.tif", plate, tile=(256, 256), compression="jpeg", photometric="rgb")
+    bundle = SCRIPT.parents[2] / "bundles" / "gaze_polyp_segmentation"
+    module.segment(str(bundle), str(tmp_path / "p.tif"), str(tmp_path / "m.zarr"), window=512, overlap=64, device="cpu")
+    mask = np.asarray(zarr.open_array(tmp_path / "m.zarr" / "0", mode="r")[:])
+    assert mask.shape == (600, 1400)
+    assert set(np.unique(mask)) <= {0, 1}

@@ -1,0 +1,272 @@
+import itertools
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from clinbundles.scripts.prepare.datalist import (
+    NEAR_DUPLICATE_BITS,
+    SECTIONS,
+    Record,
+    datalist_as_json,
+    difference_hash,
+    inspect,
+    join_groups,
+    near_duplicates,
+    pair_by_name,
+    read_official_split,
+    split_groups,
+)
+
+GROUP_SIZES = st.lists(st.integers(1, 12), min_size=3, max_size=60)
+RATIOS = st.tuples(*[st.floats(0.05, 10)] * 3)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def named(sizes):
+    return {f"g{k}": size for k, size in enumerate(sizes)}
+
+
+def section_sizes(sizes, sections):
+    return {name: sum(sizes[g] for g, where in sections.items() if where == name) for name in SECTIONS}
+
+
+def picture(seed, size=(64, 48)):
+    """Smooth random image (H, W, 3), so that a small change of it stays small in the hash."""
+    coarse = np.random.RandomState(seed).randint(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+
+
+@settings(deadline=None)
+@given(GROUP_SIZES, RATIOS, SEEDS)
+def test_every_group_lands_in_one_section_and_every_section_gets_one(sizes, ratios, seed):
+    sizes = named(sizes)
+    sections = split_groups(sizes, ratios=ratios, seed=seed)
+    assert sections.keys() == sizes.keys()
+    assert set(sections.values()) == set(SECTIONS)
+
+
+@settings(deadline=None)
+@given(GROUP_SIZES, RATIOS, SEEDS)
+def test_no_section_is_over_its_share_by_more_than_one_group(sizes, ratios, seed):
+    sizes = named(sizes)
+    found = section_sizes(sizes, split_groups(sizes, ratios=ratios, seed=seed))
+    for name, ratio in zip(SECTIONS, ratios, strict=True):
+        assert found[name] < sum(sizes.values()) * ratio / sum(ratios) + max(sizes.values()) + 1
+
+
+@settings(deadline=None)
+@given(GROUP_SIZES, RATIOS, SEEDS, st.randoms(use_true_random=False))
+def test_the_order_of_the_groups_does_not_matter_and_the_seed_decides(sizes, ratios, seed, random):
+    sizes = named(sizes)
+    shuffled = list(sizes.items())
+    random.shuffle(shuffled)
+    assert split_groups(dict(shuffled), ratios=ratios, seed=seed) == split_groups(sizes, ratios=ratios, seed=seed)
+
+
+@settings(deadline=None)
+@given(st.integers(5, 300), SEEDS)
+def test_single_images_split_to_the_image(count, seed):
+    sizes = {f"image{k}": 1 for k in range(5 * count)}
+    found = section_sizes(sizes, split_groups(sizes, ratios=(0.6, 0.2, 0.2), seed=seed))
+    assert found == {"training": 3 * count, "validation": count, "test": count}
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=60), SEEDS)
+def test_a_share_of_nothing_gets_no_group_and_the_others_do_not_notice(sizes, seed):
+    sections = split_groups(named(sizes), ratios=(70, 0, 30), seed=seed)
+    assert set(sections.values()) == {"training", "test"}
+    found = section_sizes(named(sizes), sections)
+    assert abs(found["test"] - 0.3 * sum(sizes)) < max(sizes) + 1
+
+
+def test_pairs_among_single_images_do_not_disturb_the_published_sizes():
+    sizes = {f"image{k}": 1 for k in range(992)} | {f"pair{k}": 2 for k in range(4)}
+    found = section_sizes(sizes, split_groups(sizes, ratios=(6, 2, 2), seed=0))
+    assert list(found.values()) == [600, 200, 200]
+
+
+def test_another_seed_gives_another_split():
+    sizes = {f"image{k}": 1 for k in range(50)}
+    assert split_groups(sizes, ratios=(6, 2, 2), seed=0) != split_groups(sizes, ratios=(6, 2, 2), seed=1)
+
+
+def test_each_image_has_its_share_of_chances_to_be_tested():
+    sizes = {f"image{k}": 1 for k in range(20)}
+    tested = Counter(
+        group
+        for seed in range(400)
+        for group, where in split_groups(sizes, ratios=(6, 2, 2), seed=seed).items()
+        if where == "test"
+    )
+    assert len(tested) == 20
+    assert all(50 <= count <= 115 for count in tested.values())  # 80 expected, standard deviation 8
+
+
+def test_two_groups_are_too_few():
+    with pytest.raises(ValueError, match="9 images in 2 groups are too few"):
+        split_groups({"a": 4, "b": 5}, ratios=(6, 2, 2), seed=0)
+
+
+def test_a_compressed_smaller_copy_is_a_near_duplicate_and_another_picture_is_not(tmp_path):
+    Image.fromarray(picture(0, (128, 96))).save(tmp_path / "copy.jpg", quality=40)
+    copy = np.asarray(Image.open(tmp_path / "copy.jpg").resize((100, 75)))
+    hashes = [difference_hash(image) for image in (picture(0), copy, picture(1), picture(2))]
+    assert near_duplicates(hashes) == [(0, 1)]
+
+
+def test_near_duplicates_are_counted_in_bits():
+    base = np.zeros(256, dtype=bool)
+    close, far = base.copy(), base.copy()
+    close[:NEAR_DUPLICATE_BITS] = True
+    far[: NEAR_DUPLICATE_BITS + 1] = True
+    assert near_duplicates([base, close]) == [(0, 1)]
+    assert near_duplicates([base, far]) == []
+    assert near_duplicates([base]) == near_duplicates([]) == []
+    assert near_duplicates([base, far], bits=NEAR_DUPLICATE_BITS + 1) == [(0, 1)]
+    assert near_duplicates([base, close], bits=NEAR_DUPLICATE_BITS - 1) == []
+    assert near_duplicates([base, base, close], bits=0) == [(0, 1)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=20), st.data())
+def test_joined_items_share_a_group_and_what_shared_one_still_does(groups, data):
+    indices = st.integers(0, len(groups) - 1)
+    pairs = data.draw(st.lists(st.tuples(indices, indices), max_size=10))
+    joined = join_groups(groups, pairs)
+    assert all(joined[first] == joined[second] for first, second in pairs)
+    for first, second in itertools.combinations(range(len(groups)), 2):
+        assert groups[first] != groups[second] or joined[first] == joined[second]
+    if not pairs:
+        assert joined == groups
+
+
+def test_a_jpeg_mask_and_an_upper_case_suffix_find_their_image(tmp_path):
+    for folder, name in (("images", "b.JPG"), ("images", "a.png"), ("masks", "a.jpg"), ("masks", "b.png")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).touch()
+    (tmp_path / "images" / "Thumbs.db").touch()
+    (tmp_path / "images" / "._a.png").touch()
+    records = list(pair_by_name(tmp_path / "images", tmp_path / "masks"))
+    assert [(r.image.name, r.label.name, r.group) for r in records] == [
+        ("a.png", "a.jpg", "a"),
+        ("b.JPG", "b.png", "b"),
+    ]
+
+
+def test_a_file_without_partner_is_a_record_that_says_so(tmp_path):
+    for name in ("images/alone.jpg", "masks/stray_mask.png", "masks/odd.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    records = list(pair_by_name(tmp_path / "images", tmp_path / "masks", mask_ending="_mask"))
+    assert [record.missing() for record in records] == [
+        f"{tmp_path / 'images' / 'alone.jpg'}: image without mask.",
+        f"{tmp_path / 'masks' / 'stray_mask.png'}: mask without image.",
+        f"{tmp_path / 'masks' / 'odd.png'}: mask without image.",
+    ]
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"a\.jpg and a\.png differ only in their suffix"):
+        list(pair_by_name(tmp_path, tmp_path))
+
+
+def test_a_jpeg_mask_counts_from_half_of_white(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    for name, grey in (("faint.jpg", 100), ("marked.jpg", 200)):
+        Image.new("L", (64, 48), grey).save(tmp_path / name)
+    assert not inspect(Record(tmp_path / "a.png", tmp_path / "faint.jpg", "a")).has_foreground
+    assert inspect(Record(tmp_path / "a.png", tmp_path / "marked.jpg", "a")).has_foreground
+
+
+def test_the_source_hash_follows_both_files(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    hashes = set()
+    for grey in (0, 255):
+        Image.new("L", (64, 48), grey).save(tmp_path / "m.png")
+        hashes.add(inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a")).sha256)
+    Image.fromarray(picture(1)).save(tmp_path / "a.png")
+    hashes.add(inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a")).sha256)
+    assert len(hashes) == 3
+
+
+def write_lists(folder, **names):
+    for name, lines in names.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_official_lists_name_images_with_or_without_suffix(tmp_path):
+    write_lists(tmp_path, train=["a", "b.jpg"], val=["c"])
+    assert read_official_split(tmp_path, ["c", "a", "b"]) == {"a": "training", "b": "training", "c": "validation"}
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": ["a", "b"]}, "no official split here"),
+        ({"train": ["a", "b"], "val": ["a"]}, r"val\.txt: a is listed twice, here and in train\.txt"),
+        ({"train": ["a"], "val": []}, "1 images are in no list, the first is b"),
+        ({"train": ["a", "b"], "val": ["x", "y"]}, "2 listed images are not there, the first is x"),
+    ],
+)
+def test_official_lists_that_do_not_fit_the_images_are_refused(tmp_path, lists, message):
+    write_lists(tmp_path, **lists)
+    with pytest.raises(ValueError, match=message):
+        read_official_split(tmp_path, ["a", "b"])
+
+
+def test_a_converted_mask_is_written_as_black_and_white_and_hashed_by_its_values(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    mask = np.zeros((48, 64), bool)
+    mask[:12] = True
+    record = Record(tmp_path / "a.png", tmp_path / "table.csv", "a", convert=lambda: mask)
+    first = inspect(record, mask_file=tmp_path / "masks" / "deep" / "a.png")
+    written = Image.open(first.label)
+    assert written.mode == "L"
+    np.testing.assert_array_equal(np.asarray(written), np.where(mask, 255, 0))
+    assert first.foreground == 0.25
+    assert sorted(p.name for p in first.label.parent.iterdir()) == ["a.png"]
+    mask[12] = True
+    assert inspect(record, mask_file=first.label).sha256 != first.sha256
+
+
+def test_a_mask_that_looks_like_a_label_map_is_refused(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    Image.new("L", (64, 48), 100).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"m\.png: 3072 pixels of value 100"):
+        inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a"))
+
+
+def test_a_fault_of_the_layout_is_what_the_record_lacks(tmp_path):
+    record = Record(tmp_path / "a.png", tmp_path / "list.json", "a", fault="list.json: a.png is not there.")
+    assert record.missing() == "list.json: a.png is not there."
+    with pytest.raises(ValueError, match=r"list\.json: a\.png is not there\."):
+        inspect(record)
+
+
+def test_names_pair_through_double_suffixes(tmp_path):
+    for name in ("images/im1.ppm.gz", "labels/im1.ah.ppm.gz", "images/im2.nii.gz", "labels/im2.ah.gif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    records = pair_by_name(tmp_path / "images", tmp_path / "labels", mask_ending=".ah")
+    assert [(r.image.name, r.label.name, r.group) for r in records] == [
+        ("im1.ppm.gz", "im1.ah.ppm.gz", "im1"),
+        ("im2.nii.gz", "im2.ah.gif", "im2"),
+    ]
+
+
+def test_a_datalist_has_one_item_a_line_whatever_its_sections_are_called():
+    items = [{"image": "a.png", "label": 0}, {"image": "b.png", "label": 1}]
+    content = {"name": "x", "labels": {"0": "no"}, "copies": [["a.png", "b.png"]], "training": items}
+    content |= {"pretraining": items[:1], "skipped": [{"file": "c.png", "reason": "no"}], "test": []}
+    text = datalist_as_json(content)
+    assert json.loads(text) == content
+    assert len(text.splitlines()) == 2 + 3 + (2 + 2) + (2 + 1) + (2 + 1) + 1
+    assert text.count('\n    {"image": ') == 3

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinbundles.scripts.prepare.instance_masks import decode_runs
+
+
+def runs_of(mask):
+    """Run lengths of a mask (H, W), by counting pixels one at a time."""
+    runs, before = [], False
+    for position, inside in enumerate(mask.ravel().tolist(), start=1):
+        if inside and not before:
+            runs += [position, 0]
+        if inside:
+            runs[-1] += 1
+        before = inside
+    return " ".join(map(str, runs))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_a_mask_comes_back_from_its_run_lengths(height, width, seed):
+    mask = np.random.RandomState(seed).rand(height, width) < 0.4
+    np.testing.assert_array_equal(decode_runs(runs_of(mask), height=height, width=width), mask)
+    by_columns = decode_runs(runs_of(mask.T), height=height, width=width, column_major=True)
+    np.testing.assert_array_equal(by_columns, mask)
+
+
+def test_the_first_pixel_is_one_and_the_next_is_to_its_right():
+    np.testing.assert_array_equal(decode_runs("1 2", height=2, width=3), [[1, 1, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(decode_runs("3 2", height=2, width=3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(decode_runs("1 2", height=2, width=3, column_major=True), [[1, 0, 0], [1, 0, 0]])
+
+
+def test_no_runs_are_an_empty_mask():
+    assert not decode_runs("", height=2, width=3).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 2 3", "3 run-length numbers, expected pairs"),
+        ("1 two", "'1 two' are not whole numbers"),
+        ("5 3", "run of 3 pixels from pixel 5 on leaves the image of 3x2 px"),
+        ("0 3", "run of 3 pixels from pixel 0 on"),
+        ("1 0", "run of 0 pixels"),
+    ],
+)
+def test_runs_that_make_no_mask_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        decode_runs(text, height=2, width=3)

@@ -1,0 +1,283 @@
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import fire
+import pandas as pd
+import pytest
+
+from clinbundles.scripts.reproduce import plan as grid_plan
+
+ROOT = Path(__file__).parents[3]
+PLAN = {
+    "configs": {"train": ["train.json"], "evaluate": ["train.json", "evaluate.json"]},
+    "rows": {
+        "data_set": {
+            "eyes": {"knobs": {"dataset_dir": None, "image_size": 64}, "scales": {"tiny": {"image_size": 32}}},
+            "cells": {"knobs": {"dataset_dir": None}, "not": ["fine"]},
+            "samples": {},
+        }
+    },
+    "columns": {
+        "method": {
+            "whole": {},
+            "coarse": {"configs": {"train": ["train.json"]}, "scales": {"tiny": {"max_epochs": 3}}},
+            "stage 1": {
+                "like": "coarse",
+                "configs": {"evaluate": ["train.json", "evaluate.json"]},
+                "after": {"coarse_ckpt": "coarse"},
+                "knobs": {"n_select": 0, "ckpt_path": None},
+            },
+            "fine": {"after": {"coarse_ckpt": "coarse"}, "knobs": {"n_select": 2}},
+            "finer": {"like": "fine", "knobs": {"n_select": 4}},
+            "entropy": {"weights_of": "fine", "knobs": {"score": "entropy"}},
+        }
+    },
+    "sets": {"methods": ["whole", "stage 1", "fine", "finer"], "levers": ["fine", "entropy"]},
+    "scales": {"tiny": {"max_epochs": 2}},
+    "tables": {"3a": {"title": "Dice", "metric": "dice"}, "30": {"title": "again", "metric": "dice"}},
+    "costs": {"3b": {"title": "MAC", "cost": "macs", "name": "macs"}},
+    "plot": "lines",
+}
+KNOBS = ["max_epochs", "image_size", "n_select", "score", "coarse_ckpt", "seed", "dataset_dir", "datalist"]
+
+
+@pytest.fixture(scope="module")
+def reproduce(load_script) -> ModuleType:
+    return load_script("reproduce.run")
+
+
+class Runs:
+    """Stands in for monai.bundle.run: notes every call and writes what a training or an evaluation leaves behind."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict] = []
+        self.broken: set[str] = set()
+
+    def __call__(self, *, config_file: list, output_dir: str, ckpt_dir: str, run_name: str, **knobs) -> None:
+        stage = "evaluate" if config_file[-1].endswith("evaluate.json") else "train"
+        self.calls.append({"name": run_name, "stage": stage, "ckpt_dir": Path(ckpt_dir).name, **knobs})
+        if run_name in self.broken:
+            raise RuntimeError(f"{run_name} broke")
+        if stage == "train":
+            (Path(ckpt_dir) / "model.pt").touch()
+            return
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"image": ["a", "b"], "dice": [0.5, 0.7]}).to_csv(folder / "per_image.csv", index=False)
+        (folder / "cost.json").write_text(json.dumps({"macs": 100}))
+
+    def names(self) -> list[str]:
+        return [f"{call['stage']} {call['name'].removeprefix('evaluation_')}" for call in self.calls]
+
+    def call(self, name: str, stage: str) -> dict:
+        return next(c for c in self.calls if c["name"].removeprefix("evaluation_") == name and c["stage"] == stage)
+
+
+@pytest.fixture
+def runs(reproduce: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """A bundle called toy with the plan above, whose runs are only noted."""
+    configs = tmp_path / "bundles" / "toy" / "configs"
+    configs.mkdir(parents=True)
+    (configs / "reproduce.json").write_text(json.dumps(PLAN))
+    (configs / "train.json").write_text(json.dumps(dict.fromkeys(KNOBS)))
+    (configs / "evaluate.json").write_text(json.dumps({"ckpt_path": None}))
+    found = Runs()
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(reproduce, "run_bundle", found)
+    return found
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> dict:
+    return {
+        "bundle": "toy",
+        "scale": "tiny",
+        "seeds": 0,
+        "dataset_dirs": f"eyes={tmp_path / 'e'},cells={tmp_path / 'c'}",
+        "output_dir": str(tmp_path / "out"),
+        "tracking": "none",
+    }
+
+
+def test_unknown_names_and_knobs_are_refused_before_anything_runs(reproduce: ModuleType, tmp_path: Path) -> None:
+    gaze = "gaze_polyp_segmentation"
+    for arguments, message in (
+        ({"bundle": "absent"}, "'absent'"),
+        ({"bundle": gaze, "scale": "huge"}, "'huge'"),
+        ({"bundle": gaze, "tables": 9}, "table 9"),
+        ({"bundle": gaze, "networks": "UNet,SegNet"}, "'SegNet'"),
+        ({"bundle": gaze, "learning_rat": 0.1}, "--learning_rat"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            reproduce.reproduce(**arguments, output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
+    reproduce: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = {
+        "scale": "smoke",
+        "networks": "UNet",
+        "columns": "original,positive",
+        "seeds": 0,
+        "tables": "1,4",
+        "output_dir": str(tmp_path),
+        "tracking": "none",
+        "cache_rate": 0.0,
+    }
+    reproduce.reproduce("gaze_polyp_segmentation", **arguments)
+    results = sorted(tmp_path.glob("*/result.json"))
+    assert [p.parent.name for p in results] == ["UNet_original_seed0", "UNet_positive_seed0"]
+    assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {
+        "tables.csv",
+        "tables.md",
+        "tables.png",
+        "results.json",
+    }
+    table = pd.read_csv(tmp_path / "tables.csv")
+    assert set(table["metric"]) == {"Dice", "Recall"}
+    assert table["mean"].between(0, 1).all()
+
+    result = json.loads((tmp_path / "results.json").read_text())[0]
+    assert result["gaze"] == "simulated"
+    assert "20/6/6 images" in result["split"]
+    assert set(result["metrics"]) == {"val_mean_dice", "val_mean_recall"}
+    assert str(tmp_path) not in json.dumps(result)
+
+    before = [p.stat().st_mtime_ns for p in results]
+    reproduce.reproduce("gaze_polyp_segmentation", **arguments)
+    assert before == [p.stat().st_mtime_ns for p in results]
+    with pytest.raises(SystemExit, match="1 of 1 cells failed"):
+        reproduce.reproduce("gaze_polyp_segmentation", **{**arguments, "columns": "original", "learning_rate": 0.5})
+    assert "was run with" in capsys.readouterr().err
+    assert json.loads(results[0].read_text())["knobs"]["arm"] == "original"
+
+
+def test_what_a_cell_needs_runs_first_and_is_handed_over(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path
+) -> None:
+    reproduce.reproduce(**toy, figure=3, rows="eyes")
+    assert runs.names() == [
+        "train eyes_whole_seed0",
+        "evaluate eyes_whole_seed0",
+        "train eyes_coarse_seed0",
+        "evaluate eyes_stage1_seed0",
+        "train eyes_fine_seed0",
+        "evaluate eyes_fine_seed0",
+        "train eyes_finer_seed0",
+        "evaluate eyes_finer_seed0",
+    ]
+    coarse = str(tmp_path / "out" / "eyes_coarse_seed0" / "model.pt")
+    stage_1, finer = runs.call("eyes_stage1_seed0", "evaluate"), runs.call("eyes_finer_seed0", "train")
+    assert stage_1["coarse_ckpt"] == finer["coarse_ckpt"] == coarse
+    assert (stage_1["n_select"], stage_1["ckpt_path"], stage_1["ckpt_dir"]) == (0, "$None", "eyes_coarse_seed0")
+    assert (finer["n_select"], finer["max_epochs"], finer["image_size"]) == (4, 2, 32)
+    assert runs.call("eyes_coarse_seed0", "train")["max_epochs"] == 3
+    assert finer["dataset_dir"] == str(tmp_path / "e")
+
+
+def test_a_set_of_columns_reuses_cells_and_has_tables_of_its_own(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path
+) -> None:
+    reproduce.reproduce(**toy, figure=3, rows="eyes")
+    before, first = len(runs.calls), (tmp_path / "out" / "tables.md").read_text()
+    reproduce.reproduce(**toy, figure=3, rows="eyes", columns="levers")
+    assert runs.names()[before:] == ["evaluate eyes_entropy_seed0"]
+    entropy = runs.calls[-1]
+    assert (entropy["score"], entropy["n_select"], entropy["ckpt_dir"]) == ("entropy", 2, "eyes_fine_seed0")
+    assert entropy["ckpt_path"] == str(tmp_path / "out" / "eyes_fine_seed0" / "model.pt")
+    assert (tmp_path / "out" / "tables.md").read_text() == first
+    assert "| eyes | entropy | 0.6000 | +0.0000 [" in (tmp_path / "out" / "levers" / "tables.md").read_text()
+
+
+def test_rows_are_those_with_data_and_leave_columns_out_with_all_that_need_them(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "toy", "--dataset_dirs", toy["dataset_dirs"], "--channels=[4,8]"])
+    reproduce.reproduce(**toy, figure=3, columns="whole,entropy", cluster="debug")
+    assert {name.split()[1] for name in runs.names()} == {
+        "eyes_whole_seed0",
+        "eyes_coarse_seed0",
+        "eyes_fine_seed0",
+        "eyes_entropy_seed0",
+        "cells_whole_seed0",
+    }
+    assert "| cells | entropy | – | – | – |" in (tmp_path / "out" / "tables.md").read_text()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(r["data_set"], r["method"], r["cost"]) for r in results] == [
+        ("eyes", "whole", {"macs": 100.0}),
+        ("eyes", "entropy", {"macs": 100.0}),
+        ("cells", "whole", {"macs": 100.0}),
+    ]
+    assert results[1]["scale"] == "tiny: max_epochs 2, image_size 32, n_select 2, score entropy"
+    assert results[0]["command"].endswith("toy --dataset_dirs eyes=e,cells=c '--channels=[4,8]'")
+    assert str(tmp_path) not in json.dumps(results)
+
+
+@pytest.mark.parametrize("cluster", [None, "debug"])
+def test_a_cell_whose_model_failed_says_so_and_the_others_go_on(
+    reproduce: ModuleType,
+    runs: Runs,
+    toy: dict,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: str | None,
+) -> None:
+    runs.broken = {"eyes_coarse_seed0"}
+    with pytest.raises(SystemExit, match="3 of 4 cells failed: eyes_coarse_seed0, eyes_fine_seed0, eyes_entropy_seed0"):
+        reproduce.reproduce(**toy, rows="eyes", columns="whole,fine,entropy", cluster=cluster)
+    shown = capsys.readouterr()
+    assert "needs the model of eyes_coarse_seed0, which has not finished" in shown.out + shown.err
+    runs.broken = set()
+    before = len(runs.calls)
+    reproduce.reproduce(**toy, rows="eyes", columns="whole,fine,entropy")
+    assert runs.names()[before:] == [
+        "train eyes_coarse_seed0",
+        "train eyes_fine_seed0",
+        "evaluate eyes_fine_seed0",
+        "evaluate eyes_entropy_seed0",
+    ]
+
+
+def test_a_row_without_data_is_refused(reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"dataset_dirs": None}, "row 'eyes' has no data: give --dataset_dirs eyes=FOLDER"),
+        ({"dataset_dirs": None, "dataset_dir": "all"}, "row 'eyes' has no data"),
+        ({"dataset_dirs": "brains=b"}, "'brains=b' is not ROW=PATH"),
+        ({"datalists": "eyes"}, "--datalists: 'eyes' is not ROW=PATH"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reproduce.reproduce(**{**toy, **arguments})
+    assert not runs.calls
+    reproduce.reproduce(**{**toy, "dataset_dirs": None}, rows="cells", dataset_dir=str(tmp_path), columns="whole")
+    assert runs.calls[0]["dataset_dir"] == str(tmp_path)
+
+
+def test_the_command_line_takes_rows_and_columns_with_spaces(reproduce: ModuleType, runs: Runs, toy: dict) -> None:
+    del toy["seeds"]
+    words = [word for name, value in toy.items() for word in (f"--{name}", value)]
+    fire.Fire(reproduce.reproduce, [*words, "--columns", "whole,stage 1", "--figures", "3", "--seeds", "0"])
+    assert "evaluate cells_stage1_seed0" in runs.names()
+
+
+PLANS = sorted(ROOT.glob("bundles/*/configs/reproduce.json"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda p: p.parents[1].name)
+def test_every_shipped_plan_can_be_laid_out_with_knobs_that_its_configs_have(
+    reproduce: ModuleType, path: Path, tmp_path: Path
+) -> None:
+    plan = json.loads(path.read_text())
+    for scale in plan["scales"]:
+        rows, columns = grid_plan.entries(plan, "rows", scale), grid_plan.entries(plan, "columns", scale)
+        defaults = plan["scales"][scale]
+        jobs = grid_plan.make_jobs(rows, columns, list(columns), ["0"], tmp_path, defaults=defaults, overrides={})
+        reproduce.check_knobs(path.parents[1], jobs)
+        assert len({job.cell.folder for job in jobs}) == len(jobs) > 1
+        for job in jobs:
+            assert "evaluate" in job.configs or any(job.cell.folder in other.needs.values() for other in jobs)
+    for names in plan.get("sets", {}).values():
+        assert all("evaluate" in columns[name]["configs"] for name in names)

@@ -1,0 +1,243 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from clinbundles.scripts.reproduce.tables import Cell, as_markdown, as_results, figures_of, plot, plot_lines, summarise
+
+PLAN = {
+    "rows": {"network_name": ["A", "B"]},
+    "columns": {"arm": ["original", "positive"]},
+    "tables": {"1": {"title": "Dice", "metric": "dice", "published": {"A": [0.5, 0.6], "B": [0.7, None]}}},
+    "notes": ["a note"],
+}
+SOURCES = {("A", "original"): {"seeds": [0, 1]}, ("A", "positive"): {"seeds": [0, 1]}}
+COSTED = {
+    "rows": {"data_set": {"eyes": {}, "cells": {}}},
+    "columns": {"method": {"whole": {}, "half": {}}},
+    "tables": {"3a": {"title": "soft Dice", "metric": "dice"}},
+    "costs": {"3b": {"title": "GMAC", "cost": "macs", "factor": 1e-9, "name": "gmacs"}},
+}
+
+
+SCORED = {
+    "rows": {"data_set": {"real": {}}},
+    "columns": {"network_name": {"small": {}, "large": {}}},
+    "tables": {
+        "6a": {"title": "accuracy", "metric": "val_accuracy", "published": {"real": [0.6, 0.8]}},
+        "6d": {"title": "F1", "metric": "val_macro_f1"},
+    },
+}
+LABELS = ["None"] * 8 + ["1"] * 12
+
+
+def write_classified(
+    folder: Path, column: str, seed: int, *, wrong: list[int], labels: list[str] = LABELS, patients: bool = True
+) -> Cell:
+    """Twenty images of ten patients, some of them predicted wrong, and one more that could not be read."""
+    (folder / "test").mkdir(parents=True)
+    other = {"None": "1", "1": "None"}
+    table = pd.DataFrame({"image": [f"{i}.png" for i in range(20)], "label": labels})
+    table["prediction"] = [other[name] if i in wrong else name for i, name in enumerate(labels)]
+    table = table.assign(failure="", **({"patient": [i // 2 for i in range(20)]} if patients else {}))
+    broken = {"image": "broken.png", "label": "1", "failure": "broken.png: cannot be read."}
+    table = pd.concat([table, pd.DataFrame([broken])])
+    table.to_csv(folder / "test" / "per_image.csv", index=False)
+    return Cell("real", column, seed, folder)
+
+
+def write_cell(folder: Path, row: str, column: str, seed: int, *, dice: list[float], macs: float | None) -> Cell:
+    (folder / "test").mkdir(parents=True)
+    pd.DataFrame({"image": list("wxyz"), "dice": dice}).to_csv(folder / "test" / "per_image.csv", index=False)
+    (folder / "test" / "cost.json").write_text(json.dumps({"macs": macs}))
+    return Cell(row, column, seed, folder)
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list:
+    """Network A, two arms, two seeds, four images: positive is better by 0.1, 0.2, 0.1 and 0.2."""
+    found = []
+    for seed in (0, 1):
+        for arm, gains in (("original", [0, 0, 0, 0]), ("positive", [0.1, 0.2, 0.1, 0.2])):
+            values = [0.4 + 0.02 * seed + gain for gain in gains]
+            found.append(write_cell(tmp_path / f"A_{arm}_{seed}", "A", arm, seed, dice=values, macs=1))
+    return found
+
+
+@pytest.fixture
+def costed(tmp_path: Path) -> list:
+    """Eyes by both methods, cells by one, which leaves no cost; half the work costs a quarter and loses 0.1."""
+    return [
+        write_cell(tmp_path / "a", "eyes", "whole", 0, dice=[0.8, 0.7, 0.8, 0.7], macs=4e9),
+        write_cell(tmp_path / "b", "cells", "whole", 0, dice=[0.6, 0.6, 0.6, 0.6], macs=None),
+        write_cell(tmp_path / "c", "eyes", "half", 0, dice=[0.7, 0.6, 0.7, 0.6], macs=1e9),
+    ]
+
+
+@pytest.fixture
+def classified(tmp_path: Path) -> list:
+    """The small network gets 8 and 6 of 20 wrong, the large one 4 and 2, both always whole patients."""
+    return [
+        write_classified(tmp_path / "a", "small", 0, wrong=[0, 1, 2, 3, 8, 9, 10, 11]),
+        write_classified(tmp_path / "b", "small", 1, wrong=[0, 1, 2, 3, 8, 9]),
+        write_classified(tmp_path / "c", "large", 0, wrong=[0, 1, 10, 11]),
+        write_classified(tmp_path / "d", "large", 1, wrong=[0, 1]),
+    ]
+
+
+def test_means_spreads_and_paired_differences_are_those_counted_by_hand(cells: list) -> None:
+    summary = summarise(PLAN, ["1"], cells, "original").set_index("arm")
+    assert summary.loc["original", "mean"] == pytest.approx(0.41)
+    assert summary.loc["original", "std"] == pytest.approx(0.02 / 2**0.5)
+    assert pd.isna(summary.loc["original", "difference"])
+    positive = summary.loc["positive"]
+    assert positive["difference"] == pytest.approx(0.15)
+    assert 0.0999 < positive["low"] < 0.15 < positive["high"] < 0.2001
+    assert positive["published"] == 0.6
+    assert positive["images"] == 4
+
+
+def test_tables_and_plot_show_measured_beside_published(cells: list, tmp_path: Path) -> None:
+    summary = summarise(PLAN, ["1"], cells, "original")
+    text = as_markdown(PLAN, summary, "heading")
+    assert "| A | 0.5000 | 0.4100 ± 0.0141 | 0.6000 | 0.5600 ± 0.0141 | +0.1500 [" in text
+    assert "- a note" in text
+    plot(PLAN, summary, "heading", tmp_path / "tables.png")
+    assert (tmp_path / "tables.png").stat().st_size > 5000
+
+
+def test_results_hold_every_metric_of_a_row_and_column_with_its_source(cells: list) -> None:
+    results = as_results(PLAN, summarise(PLAN, ["1"], cells, "original"), SOURCES)
+    assert [(r["network_name"], r["arm"], r["seeds"]) for r in results] == [
+        ("A", "original", [0, 1]),
+        ("A", "positive", [0, 1]),
+    ]
+    assert results[0]["metrics"]["dice"] == {"mean": 0.41, "std": 0.0141, "published": 0.5}
+    assert results[1]["metrics"]["dice"]["difference"] == 0.15
+
+
+def test_a_cost_is_converted_and_compared_as_a_part_of_the_first_column(costed: list) -> None:
+    summary = summarise(COSTED, ["3a", "3b"], costed, "whole").set_index(["table", "data_set", "method"])
+    half = summary.loc["3b", "eyes", "half"]
+    assert half["mean"] == pytest.approx(1)
+    assert half["ratio"] == pytest.approx(0.25)
+    assert pd.isna(half["difference"])
+    assert summary.loc["3a", "eyes", "half"]["difference"] == pytest.approx(-0.1)
+
+
+def test_tables_without_published_figures_share_one_and_show_what_was_left_out(costed: list) -> None:
+    text = as_markdown(COSTED, summarise(COSTED, ["3a", "3b"], costed, "whole"), "heading")
+    assert "| data_set | method | soft Dice | − whole [95 % CI] | GMAC (part of whole) |" in text
+    assert "| eyes | half | 0.6500 | -0.1000 [-0.1000, -0.1000] | 1 (0.250) |" in text
+    assert "| cells | whole | 0.6000 | – | – |" in text
+    assert "| cells | half | – | – | – |" in text
+    assert "paper" not in text
+
+
+def test_results_keep_costs_apart_from_metrics_and_leave_unknown_ones_out(costed: list) -> None:
+    sources = {(cell.row, cell.column): {"seeds": [0]} for cell in costed}
+    results = as_results(COSTED, summarise(COSTED, ["3a", "3b"], costed, "whole"), sources)
+    assert [(r["data_set"], r["method"], r.get("cost")) for r in results] == [
+        ("eyes", "whole", {"gmacs": 4.0}),
+        ("eyes", "half", {"gmacs": 1.0}),
+        ("cells", "whole", None),
+    ]
+    assert all(set(r["metrics"]) == {"dice"} for r in results)
+
+
+@pytest.mark.parametrize("tables", [["3a", "3b"], ["3a"], ["3b"]])
+def test_lines_are_drawn_with_and_without_costs(costed: list, tmp_path: Path, tables: list) -> None:
+    plot_lines(COSTED, summarise(COSTED, tables, costed, "whole"), "heading", tmp_path / "lines.png")
+    assert (tmp_path / "lines.png").stat().st_size > 5000
+
+
+def test_a_figure_that_a_cell_did_not_measure_is_named(costed: list) -> None:
+    with pytest.raises(ValueError, match=r"per_image\.csv: has no iou, only dice"):
+        figures_of({"metric": "iou"}, costed[0].folder)
+    with pytest.raises(ValueError, match=r"cost\.json: has no seconds, only macs"):
+        figures_of({"cost": "seconds"}, costed[0].folder)
+
+
+def test_a_score_of_a_whole_set_is_that_of_scikit_learn_without_the_failures(classified: list) -> None:
+    table = pd.read_csv(classified[0].folder / "test" / "per_image.csv", keep_default_na=False)[:20]
+    expected = f1_score(table["label"], table["prediction"], average="macro")
+    assert figures_of({"metric": "val_macro_f1"}, classified[0].folder).tolist() == pytest.approx([expected])
+    assert figures_of({"metric": "val_accuracy"}, classified[0].folder).tolist() == pytest.approx([12 / 20])
+
+
+def test_scores_of_whole_sets_are_compared_over_patients(classified: list) -> None:
+    summary = summarise(SCORED, ["6a", "6d"], classified, "small").set_index(["table", "network_name"])
+    small, large = summary.loc[("6a", "small")], summary.loc[("6a", "large")]
+    assert small["mean"] == pytest.approx(0.65)
+    assert small["std"] == pytest.approx(0.1 / 2**0.5)
+    assert large["mean"] == pytest.approx(0.85)
+    assert (large["images"], large["seeds"], large["published"]) == (20, 2, 0.8)
+    assert large["mean_low"] < 0.85 < large["mean_high"]
+    assert pd.isna(small["difference"])
+    # Over both seeds the second and the fifth patient are the gain; the others stay as they were.
+    gains = np.array([0, 1, 0, 0, 1, 0, 0, 0, 0, 0])
+    drawn = np.random.default_rng(1).choice(gains, size=(20_000, 10)).mean(1)
+    assert large["difference"] == pytest.approx(0.2)
+    assert [large["low"], large["high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.06)
+    f1 = summary.loc[("6d", "large")]
+    assert f1["low"] < f1["difference"] < f1["high"]
+    assert f1["difference"] == pytest.approx(f1["mean"] - summary.loc[("6d", "small"), "mean"])
+
+
+def test_the_same_predictions_differ_by_nothing(tmp_path: Path) -> None:
+    cells = [write_classified(tmp_path / name, name, 0, wrong=[0, 5, 9]) for name in ("small", "large")]
+    large = summarise(SCORED, ["6d"], cells, "small").set_index("network_name").loc["large"]
+    assert (large["difference"], large["low"], large["high"]) == (0, 0, 0)
+    assert large["mean_low"] < large["mean"] < large["mean_high"]
+
+
+def test_patients_known_make_the_interval_wider(tmp_path: Path) -> None:
+    wrong = [0, 1, 2, 3, 8, 9, 10, 11]
+    known = write_classified(tmp_path / "a", "small", 0, wrong=wrong)
+    unknown = write_classified(tmp_path / "b", "large", 0, wrong=wrong, patients=False)
+    summary = summarise(SCORED, ["6a"], [known, unknown], "small").set_index("network_name")
+    width = summary["mean_high"] - summary["mean_low"]
+    assert width["small"] > 1.2 * width["large"]
+
+
+def test_other_images_are_not_compared(tmp_path: Path) -> None:
+    cells = [
+        write_classified(tmp_path / "a", "small", 0, wrong=[0]),
+        write_classified(tmp_path / "b", "large", 0, wrong=[0], labels=LABELS[::-1]),
+    ]
+    summary = summarise(SCORED, ["6a"], cells, "small").set_index("network_name")
+    assert "difference" not in summary
+    assert summary["mean"].tolist() == pytest.approx([0.95, 0.95])
+    assert summary["mean_low"].notna().all()
+
+
+def test_scores_of_whole_sets_appear_in_tables_and_results(classified: list, tmp_path: Path) -> None:
+    summary = summarise(SCORED, ["6a", "6d"], classified, "small")
+    text = as_markdown(SCORED, summary, "heading")
+    assert "| real | 0.6000 | 0.6500 ± 0.0707 | 0.8000 | 0.8500 ± 0.0707 | +0.2000 [" in text
+    assert "| real | large | " in text
+    results = as_results(SCORED, summary, {("real", name): {"seeds": [0, 1]} for name in ("small", "large")})
+    assert set(results[0]["metrics"]["val_accuracy"]) == {"mean", "mean_low", "mean_high", "std", "published"}
+    assert results[1]["metrics"]["val_macro_f1"]["difference"] > 0
+    plot(SCORED, summary, "heading", tmp_path / "tables.png")
+    assert (tmp_path / "tables.png").stat().st_size > 5000
+
+
+def test_a_score_without_labels_and_predictions_is_a_column_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    table = pd.DataFrame({"image": ["a", "b", "c"], "val_accuracy": [1, 0, ""], "failure": ["", "", "c: broken."]})
+    table.to_csv(tmp_path / "test" / "per_image.csv", index=False)
+    assert figures_of({"metric": "val_accuracy"}, tmp_path).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="has no val_macro_f1, only val_accuracy"):
+        figures_of({"metric": "val_macro_f1"}, tmp_path)
+
+
+def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:
+    cell = write_classified(tmp_path, "small", 0, wrong=[], labels=LABELS)
+    path = cell.folder / "test" / "per_image.csv"
+    path.write_text(path.read_text().replace("3.png,None", "3.png,", 1))
+    with pytest.raises(ValueError, match=r"per_image\.csv: 3\.png has no label"):
+        figures_of({"metric": "val_accuracy"}, cell.folder)

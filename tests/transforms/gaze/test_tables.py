@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+from clinbundles.transforms.gaze.tables import Column, open_table
+
+
+def table(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "gaze.txt"
+    path.write_bytes(text.encode(encoding))
+    opened = open_table(path)
+    opened.load(opened.stems)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "unit"),
+    [
+        ("Gaze point X", "gazepointx", ""),
+        ("GazePointX (ADCSpx)", "gazepointx", "adcspx"),
+        ("Gaze point X (MCSnorm)", "gazepointx", "mcsnorm"),
+        ("Gaze point X [MCS norm]", "gazepointx", "mcsnorm"),
+        ("Recording timestamp [\u03bcs]", "recordingtimestamp", "us"),
+        ("Recording timestamp [\u00b5s]", "recordingtimestamp", "us"),
+        ("CURRENT_FIX_X", "current_fix_x", ""),
+    ],
+)
+def test_a_header_is_a_stem_and_a_unit(name, stem, unit):
+    assert Column.parse(name) == Column(name, stem, unit)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", ["\t", ";", ","])
+def test_delimiter_and_encoding_are_found(tmp_path, encoding, delimiter):
+    opened = table(tmp_path, f"a{delimiter}b [\u03bcs]\r\n1.5{delimiter}2\r\n{delimiter}-4e1\r\n", encoding)
+    np.testing.assert_array_equal(opened.numbers(opened.need("a")), [1.5, np.nan])
+    np.testing.assert_array_equal(opened.numbers(opened.need("b", units=("us",))), [2, -40])
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ";"])
+def test_a_decimal_comma_is_a_point(tmp_path, delimiter):
+    opened = table(tmp_path, f"a{delimiter}b\n1,25{delimiter}3\n-0,5{delimiter}4\n")
+    np.testing.assert_array_equal(opened.numbers(opened.need("a")), [1.25, -0.5])
+
+
+def test_a_column_with_points_and_commas_is_refused(tmp_path):
+    opened = table(tmp_path, "a\tb\n1,25\t3\n1.25\t4\n")
+    with pytest.raises(ValueError, match=r"gaze.txt: column 'a' has both decimal points and commas, such as '1,25'"):
+        opened.numbers(opened.need("a"))
+
+
+def test_a_decimal_comma_in_a_comma_separated_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"gaze.txt: row 1 has more fields than the header"):
+        table(tmp_path, "a,b\n1,25,3\n1,5,4\n")
+
+
+def test_a_later_row_with_too_many_fields_is_refused_with_its_file(tmp_path):
+    with pytest.raises(ValueError, match=r"gaze.txt: row 2 has more fields than the header"):
+        table(tmp_path, "a,b\n1,3\n1,5,4\n")
+
+
+def test_a_delimiter_at_the_end_of_each_row_does_no_harm(tmp_path):
+    opened = table(tmp_path, "a\tb\n1\t2\t\n3\t4\t\n")
+    np.testing.assert_array_equal(opened.numbers(opened.need("a")), [1, 3])
+
+
+def test_a_quotation_mark_in_a_tab_separated_file_swallows_no_line(tmp_path):
+    opened = table(tmp_path, 'a\tnote\n1\t"oops\n2\tfine\n3\t"\n')
+    np.testing.assert_array_equal(opened.numbers(opened.need("a")), [1, 2, 3])
+
+
+def test_a_table_between_comment_lines_ends_at_the_next_one(tmp_path):
+    opened = table(tmp_path, "# made,today\n\n# samples\na,b\n1,2\n3,4\n\n# summary\nc,d,e\n5,6,7\n")
+    np.testing.assert_array_equal(opened.numbers(opened.need("b")), [2, 4])
+
+
+def test_text_among_numbers_is_named(tmp_path):
+    opened = table(tmp_path, "a\tb\n1\t2\nlost\t4\n")
+    with pytest.raises(ValueError, match=r"gaze.txt: column 'a' has 'lost', expected a number"):
+        opened.numbers(opened.need("a"))
+
+
+def test_a_unit_that_is_not_known_is_named(tmp_path):
+    opened = table(tmp_path, "Gaze point X [furlong]\tb\n1\t2\n")
+    with pytest.raises(
+        ValueError, match=r"column 'Gaze point X \[furlong\]' has the unit 'furlong', expected one of 'px'"
+    ):
+        opened.need("gazepointx", units=("px",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "file is empty"), ("\n\n", "file is empty"), ("a,b\n", "no rows"), ("a,a\n1,2\n", "'a' more than once")],
+)
+def test_a_file_without_data_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=f"gaze.txt: .*{message}"):
+        table(tmp_path, text)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    path = tmp_path / "gaze.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n\xff\xfe\xfa")
+    with pytest.raises(ValueError, match=r"gaze.h5: not a text file"):
+        open_table(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gaze.tsv: no such file"):
+        open_table(tmp_path / "gaze.tsv")

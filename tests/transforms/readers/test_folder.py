@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clinbundles.transforms.readers.folder import find_images, image_stem, image_suffix, list_images
+
+GAZE = (
+    "IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_PUPIL,CURRENT_FIX_START,"
+    "IMAGE_HEIGHT,IMAGE_WIDTH\nb.png,1,0.25,0.5,200,1,0,8,8\n"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.jpg"):
+        Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden.png").write_text("x")
+    (tmp_path / "scan").write_bytes(b"\0" * 128 + b"DICM")
+    return tmp_path
+
+
+def test_images_and_dicom_files_are_listed_by_name_and_nothing_else(folder: Path) -> None:
+    assert [Path(item["image"]).name for item in list_images(str(folder))] == ["a.jpg", "b.png", "scan"]
+
+
+def test_gaze_goes_to_the_image_it_belongs_to(folder: Path) -> None:
+    (folder / "gaze.csv").write_text(GAZE)
+    items = list_images(str(folder), gaze_file=str(folder / "gaze.csv"))
+    with_gaze = {Path(item["image"]).name: item.get("fixations") for item in items}
+    assert with_gaze == {"a.jpg": None, "b.png": [[[0.25, 0.5, 200.0]]], "scan": None}
+
+
+def test_gaze_for_other_images_is_an_error(folder: Path) -> None:
+    (folder / "gaze.csv").write_text(GAZE.replace("b.png", "z.png"))
+    with pytest.raises(ValueError, match="gaze for none of the 3 images"):
+        list_images(str(folder), gaze_file=str(folder / "gaze.csv"))
+
+
+def test_a_missing_or_empty_folder_and_clashing_names_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent is not a folder"):
+        list_images(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty holds no image"):
+        list_images(str(tmp_path / "empty"))
+    Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folder / "a.png")
+    with pytest.raises(ValueError, match="outputs of the same name"):
+        list_images(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "suffix"),
+    [
+        ("im0001.ppm.gz", "im0001", ".ppm.gz"),
+        ("im0001.ah.PPM.GZ", "im0001.ah", ".ppm.gz"),
+        ("scan.nii.gz", "scan", ".nii.gz"),
+        ("scan.nii", "scan", ".nii"),
+        ("/data/a.b.JPG", "a.b", ".jpg"),
+        ("scan", "scan", ""),
+        (".hidden", ".hidden", ""),
+    ],
+)
+def test_outputs_are_named_without_single_and_double_suffixes(name: str, stem: str, suffix: str) -> None:
+    assert (image_stem(name), image_suffix(name)) == (stem, suffix)
+
+
+def test_compressed_images_and_nifti_are_listed_and_must_differ_in_their_stem(tmp_path: Path) -> None:
+    names = ["a.ppm.gz", "b.nii.gz", "c.nii", "d.gif", "e.tar.gz", "f.csv.gz"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [Path(item["image"]).name for item in list_images(str(tmp_path))] == names[:4]
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ValueError, match="outputs of the same name"):
+        list_images(str(tmp_path))
+
+
+def test_images_of_the_folders_below_are_found_in_the_order_of_their_paths(folder: Path) -> None:
+    (folder / "b").mkdir()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "b" / "a.png")
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(folder / "b" / "b.png")
+    (folder / "b" / "CR.DCM").touch()  # without the prefix: to be refused when it is read, and not overlooked
+    (folder / "b" / "._CR.dcm").touch()
+    (folder / "b" / "notes.txt").touch()
+    (folder / "folder.dcm").mkdir()
+    found = [Path(item["image"]).relative_to(folder).as_posix() for item in find_images(str(folder))]
+    assert found == ["a.jpg", "b/CR.DCM", "b/a.png", "b/b.png", "b.png", "scan"]
+
+
+def test_a_folder_to_search_must_be_there_and_hold_an_image(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent is not a folder"):
+        find_images(str(tmp_path / "absent"))
+    with pytest.raises(FileNotFoundError, match=r"a\.jpg is not a folder"):
+        find_images(str(folder / "a.jpg"))
+    (tmp_path / "empty" / "emptier").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="empty holds no image"):
+        find_images(str(tmp_path / "empty"))

@@ -1,0 +1,1 @@
+"""Gaze: recordings, fixations, and the attention maps made from them."""

@@ -1,0 +1,1 @@
+"""Readers of images and masks, and the lists of files they read."""

@@ -1,0 +1,90 @@
+"""A folder of images as a list of MONAI items, with recorded gaze where there is some."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path, PurePath
+from typing import Any
+
+from ..gaze.readers import read_fixations
+from .images import is_dicom
+
+RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *(f"{suffix}.gz" for suffix in RASTER_SUFFIXES), ".nii", ".nii.gz")
+
+
+def image_suffix(path: str | PathLike[str]) -> str:
+    """File name in; its suffix in small letters out, both of them where the last is ``.gz``, as in ``a.ppm.gz``."""
+    name = PurePath(path)
+    before = PurePath(name.stem).suffix if name.suffix.lower() == ".gz" else ""
+    return (before + name.suffix).lower()
+
+
+def image_stem(path: str | PathLike[str]) -> str:
+    """File name in; its name without folder and suffix out, the name that its outputs get: ``im0001.ppm.gz`` is im0001.
+
+    Everything else is as with :attr:`pathlib.PurePath.stem`.
+    """
+    return PurePath(path).name[: -len(image_suffix(path)) or None]
+
+
+def is_image(path: Path) -> bool:
+    """True for a file with a known image suffix or .dcm, and for any with the DICOM prefix; hidden files are none."""
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    return image_suffix(path) in (*IMAGE_SUFFIXES, ".dcm") or is_dicom(path)
+
+
+def find_images(folder: str) -> list[dict[str, Any]]:
+    """Folder in; one item ``{"image": path}`` an image out, in the order of the paths, from the folders below too.
+
+    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
+
+    Raises:
+        FileNotFoundError: no such folder, or no image in it.
+    """
+    return [{"image": str(path)} for path in _images_in(Path(folder), "**/*")]
+
+
+def _images_in(root: Path, pattern: str) -> list[Path]:
+    if not root.is_dir():
+        raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
+    images = sorted(path for path in root.glob(pattern) if is_image(path))
+    if not images:
+        raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
+    return images
+
+
+def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str = "auto") -> list[dict[str, Any]]:
+    """Folder in; one item ``{"image": path}`` an image out, in name order, with ``"fixations"`` where gaze is known.
+
+    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
+
+    Args:
+        folder: the folder (not searched below).
+        gaze_file: one recording, see :func:`clinbundles.transforms.gaze.readers.read_fixations`.
+        gaze_format: its format.
+
+    Raises:
+        FileNotFoundError: no such folder, or no image in it.
+        ValueError: two images that differ only in their suffix (their outputs would overwrite each other), or gaze for
+            none of the images.
+    """
+    root = Path(folder)
+    images = _images_in(root, "*")
+    by_stem: dict[str, Path] = {}
+    for path in images:
+        stem = image_stem(path)
+        if stem in by_stem:
+            raise ValueError(f"{by_stem[stem]} and {path.name} would write outputs of the same name.")
+        by_stem[stem] = path
+    items: list[dict[str, Any]] = [{"image": str(p)} for p in images]
+    if gaze_file is None:
+        return items
+    gaze = read_fixations(gaze_file, gaze_format=gaze_format)
+    matched = [item for item in items if Path(item["image"]).name in gaze]
+    if not matched:
+        raise ValueError(f"{gaze_file}: gaze for none of the {len(items)} images in {root}.")
+    for item in matched:
+        item["fixations"] = [gaze[Path(item["image"]).name].tolist()]
+    return items
