@@ -16,7 +16,7 @@ import torch
 from monai.utils import CommonKeys, convert_to_tensor
 from torch import nn
 
-from ...transforms.readers.tolerant_dataset import reading_error
+from ...transforms.readers.loading import reading_error
 
 
 def time_files(

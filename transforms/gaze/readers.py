@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from .fixation_filters import idt_fixations, ivt_fixations
-from .recordings import Presentation, RecordingSetup, read_points, read_time_ms, read_validity
-from .samples import display_to_image
-from .tables import Column, GazeTable, open_table
-from .tobii import is_tobii_export, read_exported_fixations, read_tobii_export
-from .tobii_readers import (
+from .samples import Presentation, RecordingSetup, display_to_image
+from .tables import Column, GazeTable, open_table, read_points, read_time_ms, read_validity
+from .tobii import (
     PYTRACK_SIGNATURE,
     SDK_SIGNATURE,
     TX300_SIGNATURE,
+    is_tobii_export,
+    read_exported_fixations,
     read_pytrack,
+    read_tobii_export,
     read_tobii_sdk,
     read_tx300,
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+
+Rect = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +134,98 @@ def display_to_image(xy_px: np.ndarray, image_rect_px: tuple[float, float, float
     """
     x, y, width, height = image_rect_px
     return (np.asarray(xy_px, float) - (x, y)) / (width, height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presentation:
+    """One image shown once: its file name, the gaze samples, and its x, y, width and height in display pixels."""
+
+    image_name: str
+    samples: GazeSamples
+    image_rect_px: Rect
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSetup:
+    """What the caller knows of a recording, for files that do not say it; a value given here goes before the file's.
+
+    Args:
+        path: the recording, for messages.
+        image_name: file name of the image that was shown, for files without stimulus names.
+        screen_size_px: width and height of the display in pixels.
+        screen_size_mm: width and height of the display in millimetres.
+        viewing_distance_mm: distance from the eyes to the display in millimetres.
+        image_rect_px: x and y of the image's top left corner on the display, its width and height, in display pixels.
+
+    Raises:
+        ValueError: a size or the distance is not positive, or has the wrong count of numbers.
+    """
+
+    path: Path
+    image_name: str | None = None
+    screen_size_px: Sequence[float] | None = None
+    screen_size_mm: Sequence[float] | None = None
+    viewing_distance_mm: float | None = None
+    image_rect_px: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("screen_size_px", "screen_size_mm"):
+            if getattr(self, field) is not None:
+                require_positive(field, getattr(self, field), count=2)
+        if self.viewing_distance_mm is not None:
+            require_positive("viewing_distance_mm", [self.viewing_distance_mm], count=1)
+        if self.image_rect_px is not None:
+            if len(self.image_rect_px) != 4 or not np.isfinite(self.image_rect_px).all():
+                raise ValueError(f"image_rect_px is {self.image_rect_px!r}, expected x, y, width, height.")
+            require_positive("width and height of image_rect_px", self.image_rect_px[2:], count=2)
+
+    def need(self, field: str) -> tuple:
+        """Return the values of ``field``, or raise ``ValueError`` if the caller gave none."""
+        value = getattr(self, field)
+        if value is None:
+            raise ValueError(f"{self.path}: the file does not tell {field}; give it as an argument.")
+        return (value,) if isinstance(value, str | float | int) else tuple(value)
+
+    def display(self) -> Display:
+        """The display as the caller described it."""
+        return Display(size_px=self.need("screen_size_px"), size_mm=self.need("screen_size_mm"))
+
+    def distances_mm(self, measured: np.ndarray) -> np.ndarray:
+        """Measured distances (n,), NaN or not positive where missing, in; distances without gaps (n,) out.
+
+        The caller's viewing distance stands for all; else the median of the measured ones fills the gaps.
+        """
+        if self.viewing_distance_mm is not None:
+            return np.full(len(measured), float(self.viewing_distance_mm))
+        known = np.isfinite(measured) & (measured > 0)
+        if not known.any():
+            self.need("viewing_distance_mm")
+        return np.where(known, measured, np.median(measured[known]))
+
+    def samples(
+        self, *, time_ms: np.ndarray, xy_px: np.ndarray, distance_mm: np.ndarray, display: Display
+    ) -> GazeSamples:
+        """Build the samples; a ``ValueError`` names the file."""
+        try:
+            return GazeSamples(time_ms=time_ms, xy_px=xy_px, distance_mm=distance_mm, display=display)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+    def from_display_fractions(
+        self, *, time_ms: np.ndarray, left: np.ndarray, right: np.ndarray, distance_mm: np.ndarray
+    ) -> list[Presentation]:
+        """Gaze of both eyes (n, 2) in fractions of the display in, the one presentation of the file out.
+
+        Points further than one display away from the display count as missing, as in the reader of I2MC
+        (R. Hessels et al., "Noise-robust fixation detection in eye movement data", 2017).
+        """
+        display = self.display()
+        eyes = [np.where(((eye >= -1) & (eye <= 2)).all(axis=1, keepdims=True), eye, np.nan) for eye in (left, right)]
+        samples = self.samples(
+            time_ms=time_ms,
+            xy_px=average_eyes(*eyes) * display.size_px,
+            distance_mm=self.distances_mm(distance_mm),
+            display=display,
+        )
+        name, rect = self.need("image_name")[0], self.need("image_rect_px")
+        return [Presentation(image_name=name, samples=samples, image_rect_px=rect)]

@@ -181,6 +181,63 @@ def open_table(path: str | Path) -> GazeTable:
     return table
 
 
+def read_time_ms(table: GazeTable, column: Column, *, unit: str = "") -> np.ndarray:
+    """Column of time stamps in, times (n,) in milliseconds out.
+
+    Args:
+        table: the file.
+        column: its time stamps.
+        unit: ``s``, ``ms`` or ``us``; if empty, the unit in the header; if there is none, the step decides. Trackers
+            step by 0.8 to 100 ms, so a step of 8.33 means milliseconds, of 8333 microseconds, of 0.00833 seconds.
+
+    Raises:
+        ValueError: a stamp is missing, the unit is unknown, or the step fits no tracker.
+    """
+    stamps = table.numbers(column)
+    if np.isnan(stamps).any():
+        raise ValueError(f"{table.path}: column {column.name!r} has an empty field, expected a time in every row.")
+    unit = unit or column.unit
+    step = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 1.0
+    if not unit:
+        unit = "us" if step >= 200 else "ms" if step >= 0.2 else "s"
+    scale = {"us": 1e-3, "ms": 1.0, "s": 1e3}.get(unit)
+    if scale is None:
+        raise ValueError(f"{table.path}: column {column.name!r} has the unit {unit!r}, expected 's', 'ms' or 'us'.")
+    if not 0.2 <= step * scale <= 1000:
+        raise ValueError(
+            f"{table.path}: column {column.name!r} steps by {step:g} {unit} in the median, which fits no eye tracker."
+        )
+    return stamps * scale
+
+
+def read_validity(table: GazeTable, column: Column | None, *, codes: bool) -> np.ndarray:
+    """Column of validity in, bool (n,) out; no column makes every sample valid, an empty field an invalid one.
+
+    Args:
+        table: the file.
+        column: ``Valid``/``Invalid``, or numbers.
+        codes: True for Tobii's codes 0 to 4, of which 0 and 1 are valid; False for flags, 1 or ``True`` is valid.
+
+    Raises:
+        ValueError: a field is none of these.
+    """
+    if column is None:
+        return np.ones(len(table.rows), bool)
+    text = np.array([value.lower().removesuffix(".0") for value in table.text(column)], dtype=str)
+    good: tuple[str, ...] = ("valid", "0", "1") if codes else ("valid", "1", "true")
+    bad: tuple[str, ...] = ("invalid", "2", "3", "4") if codes else ("invalid", "0", "false")
+    known = np.isin(text, (*good, *bad, "", "nan", "-1"))
+    if not known.all():
+        wrong, expected = str(text[~known][0]), ", ".join((*good, *bad))
+        raise ValueError(f"{table.path}: column {column.name!r} has {wrong!r}, expected one of {expected}.")
+    return np.isin(text, good)
+
+
+def read_points(table: GazeTable, x: Column, y: Column, *, valid: np.ndarray) -> np.ndarray:
+    """Two columns in, points (n, 2) out, NaN where a field is empty or ``valid`` (n,) is False."""
+    return np.where(valid[:, None], np.column_stack([table.numbers(x), table.numbers(y)]), np.nan)
+
+
 def _is_row(line: str) -> bool:
     return bool(line.strip()) and not line.startswith("#")
 

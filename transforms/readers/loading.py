@@ -1,10 +1,20 @@
-"""Loading with one reader and no other."""
+"""Loading with one reader and no other, and a data set that goes on past a file that cannot be read."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 from monai.config import KeysCollection
-from monai.data import ImageReader
+from monai.data import Dataset, ImageReader, MetaTensor
 from monai.transforms import LoadImaged
+from monai.utils import CommonKeys, ImageMetaKey
+
+FAILURE = "failure"
+
+logger = logging.getLogger(__name__)
 
 
 class StrictLoadImaged(LoadImaged):
@@ -26,3 +36,62 @@ class StrictLoadImaged(LoadImaged):
         super().__init__(keys, image_only=True, allow_missing_keys=allow_missing_keys)
         self._loader.readers = [reader]
         self._loader.auto_select = True
+
+
+def reading_error(error: Exception) -> ValueError | OSError | None:
+    """Error of a transform in; what a reader raised out, or None where it is another kind of error.
+
+    MONAI wraps the error of a transform in a ``RuntimeError`` for every ``Compose`` around it.
+    """
+    cause: BaseException = error
+    while isinstance(cause, RuntimeError) and cause.__cause__ and str(cause).startswith("applying transform"):
+        cause = cause.__cause__
+    return cause if isinstance(cause, ValueError | OSError) else None
+
+
+class TolerantDataset(Dataset):
+    """Items with an ``image`` file in; transformed items with ``failure`` out, which is empty for a good one.
+
+    Where reading fails with a ``ValueError`` or ``OSError``, the item has the entries it came with, zeros for its image
+    (a float32 MetaTensor with the file's name) and the reader's sentence for its failure, so that a batch goes on. Good
+    and failed items have the same entries, and make one batch, if the transform neither adds nor removes any. The
+    sentence is logged once whenever the item is read. An error of another kind is raised as it is.
+
+    Args:
+        data: items, each a dict.
+        transform: applied to each item, as for MONAI's ``Dataset``.
+        placeholder: shape of a transformed image, such as (3, 224, 224).
+
+    Raises:
+        ValueError: ``placeholder`` is no shape; for a good item, its image has another shape.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Sequence[Callable] | Callable,
+        *,
+        placeholder: Sequence[int],
+    ) -> None:
+        super().__init__(data, transform)
+        self.placeholder = tuple(placeholder)
+        if not self.placeholder or not all(isinstance(n, int) and n > 0 for n in self.placeholder):
+            raise ValueError(f"placeholder is {placeholder!r}, expected the shape of an image, such as (3, 224, 224).")
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        entries = self.data[index]
+        try:
+            item = super()._transform(index)
+        except (RuntimeError, ValueError, OSError) as error:
+            if (cause := reading_error(error)) is None:
+                raise
+            sentence = " ".join(str(cause).splitlines()) or type(cause).__name__
+            logger.warning("%s", sentence)
+            meta = {ImageMetaKey.FILENAME_OR_OBJ: str(entries[CommonKeys.IMAGE])}  # the one that all readers give
+            image = MetaTensor(torch.zeros(self.placeholder), meta=meta)
+            return {**entries, CommonKeys.IMAGE: image, FAILURE: sentence}
+        if (shape := tuple(item[CommonKeys.IMAGE].shape)) != self.placeholder:
+            # Otherwise it would come out with the first bad file, and as an error of collation.
+            file = entries[CommonKeys.IMAGE]
+            raise ValueError(f"{file}: image of shape {shape} after the transform, placeholder is {self.placeholder}.")
+        return {**item, FAILURE: ""}

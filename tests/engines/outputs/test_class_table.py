@@ -12,7 +12,7 @@ from monai.transforms import Activationsd, Compose
 from torch import nn
 
 from clinbundles.engines.outputs.class_table import ClassTableWriter, distinct_names
-from clinbundles.transforms.readers.tolerant_dataset import TolerantDataset
+from clinbundles.transforms.readers.loading import TolerantDataset
 
 NAMES = ["normal", "bacterial", "COVID-19"]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from clinbundles.engines.outputs.grad_cam import GradCamWriter, blend_heat
 from clinbundles.transforms.readers.images import BinaryMaskReader, RGBImageReader
-from clinbundles.transforms.readers.tolerant_dataset import TolerantDataset
+from clinbundles.transforms.readers.loading import TolerantDataset
 
 NAMES = ["dark", "bright"]
 

@@ -1,9 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinbundles.transforms.gaze.samples import Display, GazeSamples, angle_deg, average_eyes, display_to_image
+from clinbundles.transforms.gaze.samples import (
+    Display,
+    GazeSamples,
+    RecordingSetup,
+    angle_deg,
+    average_eyes,
+    display_to_image,
+)
 
 DISPLAY = Display(size_px=(1000, 500), size_mm=(500, 250))
 
@@ -51,3 +60,24 @@ def test_a_point_goes_from_the_image_to_the_display_and_back(x, y, width, height
     shown = np.array([[corner + x * width, corner + y * height]])
     back = display_to_image(shown, (corner, corner, width, height))
     np.testing.assert_allclose(back, [[x, y]], atol=1e-9)
+
+
+def test_a_gap_in_the_measured_distance_is_filled_and_the_callers_distance_goes_before_it():
+    measured = np.array([600.0, np.nan, 620.0, 0.0])
+    np.testing.assert_array_equal(RecordingSetup(path=Path("a")).distances_mm(measured), [600, 610, 620, 610])
+    np.testing.assert_array_equal(RecordingSetup(path=Path("a"), viewing_distance_mm=500).distances_mm(measured), 500)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"screen_size_px": (1920,)},
+        {"screen_size_mm": (0, 300)},
+        {"viewing_distance_mm": -600},
+        {"image_rect_px": (0, 0, 100)},
+        {"image_rect_px": (0, 0, 100, 0)},
+    ],
+)
+def test_a_senseless_setup_is_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RecordingSetup(path=Path("a"), **wrong)

@@ -1,12 +1,17 @@
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.transforms import LoadImaged
+import torch
+from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
+from monai.transforms import Compose, EnsureChannelFirstd, Lambdad, LoadImaged, ScaleIntensityRanged, TorchVisiond
 from PIL import Image
 
 from clinbundles.transforms.readers.images import RGBImageReader
-from clinbundles.transforms.readers.loading import StrictLoadImaged
+from clinbundles.transforms.readers.loading import StrictLoadImaged, TolerantDataset, reading_error
+
+SHAPE = (3, 16, 16)
 
 
 def test_a_file_that_the_reader_refuses_is_not_read_by_another_one(tmp_path: Path) -> None:
@@ -25,3 +30,119 @@ def test_what_the_reader_takes_is_loaded_as_monai_would(tmp_path: Path) -> None:
     assert (strict["image"] == usual["image"]).all()
     assert strict["image"].meta["filename_or_obj"] == usual["image"].meta["filename_or_obj"]
     assert strict["other"] == 1
+
+
+def preprocessing() -> Compose:
+    steps = [
+        StrictLoadImaged("image", RGBImageReader()),
+        EnsureChannelFirstd("image"),
+        TorchVisiond("image", name="Resize", size=SHAPE[1:], antialias=True),
+        ScaleIntensityRanged("image", a_min=0, a_max=255, b_min=0, b_max=1),
+    ]
+    return Compose([Compose(steps)])  # MONAI wraps an error once for each of the two
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[dict]:
+    """Good, corrupt, missing, good."""
+    for name in ("first", "last"):
+        Image.fromarray(np.full((20, 30), 200, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "corrupt.png").write_bytes(b"no picture at all")
+    names = ("first", "corrupt", "missing", "last")
+    return [
+        {"image": str(tmp_path / f"{name}.png"), "label": i, "group": f"p{i}", "source": "s"}
+        for i, name in enumerate(names)
+    ]
+
+
+def sentence_of(path: str) -> str:
+    with pytest.raises((ValueError, OSError)) as caught:
+        RGBImageReader().read(path)
+    return str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_empty_image_with_the_readers_sentence(items: list[dict]) -> None:
+    dataset = TolerantDataset(items, preprocessing(), placeholder=SHAPE)
+    for i in (1, 2):
+        failed = dataset[i]
+        assert failed["failure"] == sentence_of(items[i]["image"])
+        assert items[i]["image"] in failed["failure"]
+        assert isinstance(failed["image"], MetaTensor)
+        assert (failed["image"].shape, failed["image"].dtype) == (SHAPE, torch.float32)
+        assert failed["image"].abs().sum() == 0
+        assert failed["image"].meta["filename_or_obj"] == items[i]["image"]
+        assert {key: failed[key] for key in ("label", "group", "source")} == {
+            key: items[i][key] for key in ("label", "group", "source")
+        }
+    assert "failure" not in items[1]
+    assert isinstance(items[1]["image"], str)
+
+
+def test_a_good_file_comes_out_as_from_a_plain_dataset(items: list[dict]) -> None:
+    good, plain = TolerantDataset(items, preprocessing(), placeholder=SHAPE)[0], Dataset(items, preprocessing())[0]
+    assert good.pop("failure") == ""
+    assert torch.equal(good.pop("image").as_tensor(), plain.pop("image").as_tensor())
+    assert good == plain
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (1, 2)])
+def test_good_and_failed_items_make_one_batch_and_come_apart_again(
+    items: list[dict], order: tuple[int, ...], num_workers: int
+) -> None:
+    dataset = TolerantDataset([items[i] for i in order], preprocessing(), placeholder=SHAPE)
+    (batch,) = DataLoader(dataset, batch_size=4, num_workers=num_workers)
+    assert batch["image"].shape == (len(order), *SHAPE)
+    for i, item in zip(order, decollate_batch(batch), strict=True):
+        assert item["image"].meta["filename_or_obj"] == items[i]["image"]
+        assert (item["label"], item["group"]) == (i, f"p{i}")
+        assert bool(item["failure"]) == (i in (1, 2))
+        assert float(item["image"].mean()) == pytest.approx(0 if i in (1, 2) else 200 / 255)
+
+
+def test_a_failure_is_one_line_of_the_log_and_nothing_is_printed(
+    items: list[dict], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    dataset = TolerantDataset(items, preprocessing(), placeholder=SHAPE)
+    caplog.set_level(logging.INFO)
+    caplog.clear()
+    for i in range(len(items)):
+        dataset[i]
+    assert caplog.messages == [sentence_of(items[i]["image"]) for i in (1, 2)]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_sentence_of_several_lines_becomes_one(tmp_path: Path) -> None:
+    def fail(path: str) -> None:
+        raise ValueError("first\nsecond")
+
+    dataset = TolerantDataset([{"image": "a.png"}], Lambdad("image", fail), placeholder=SHAPE)
+    assert dataset[0]["failure"] == "first second"
+
+
+def test_an_error_that_is_no_fault_of_the_file_is_not_swallowed(items: list[dict]) -> None:
+    def fail(image: object) -> None:
+        raise KeyError("programming")
+
+    dataset = TolerantDataset(items, Lambdad("image", fail), placeholder=SHAPE)
+    with pytest.raises(RuntimeError) as caught:
+        dataset[0]
+    assert isinstance(caught.value.__cause__, KeyError)
+
+    raised = RuntimeError("CUDA error")
+    raised.__cause__ = ValueError("something else")
+    assert reading_error(raised) is None
+
+
+def test_an_image_unlike_the_placeholder_is_named_before_a_batch_breaks(items: list[dict]) -> None:
+    with pytest.raises(ValueError, match=r"first\.png: image of shape \(3, 16, 16\).*placeholder is \(1, 16, 16\)"):
+        TolerantDataset(items, preprocessing(), placeholder=(1, 16, 16))[0]
+    for placeholder in ((), (3, 0, 4), (3, 2.5, 2)):
+        with pytest.raises(ValueError, match="placeholder is"):
+            TolerantDataset(items, preprocessing(), placeholder=placeholder)
+
+
+def test_the_run_goes_on_when_every_file_fails(items: list[dict]) -> None:
+    dataset = TolerantDataset(items[1:3], preprocessing(), placeholder=SHAPE)
+    assert all(item["failure"] for item in dataset)
