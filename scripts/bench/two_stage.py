@@ -26,9 +26,8 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from clinbundles.nets.macs import two_stage_macs
 from clinbundles.nets.strided_unet import StridedUNet
-from clinbundles.nets.two_stage import TwoStageSegmenter
+from clinbundles.nets.two_stage import TwoStageSegmenter, two_stage_macs
 
 N_PATCHES = (2, 4, 8)
 
