@@ -122,6 +122,36 @@ def read_fixations(
     return _on_image(_filter(source, path, FILTERS[fixation_filter], filter_settings or {}))
 
 
+def with_fixations(
+    items: Sequence[Mapping[str, Any]], *, gaze_file: str | Path | None, gaze_format: str = "auto"
+) -> list[dict[str, Any]]:
+    """Add ``"fixations"`` to the items whose ``"image"`` was looked at in a recording.
+
+    Args:
+        items: with the path of an image each; it is matched by its file name.
+        gaze_file: the recording of one observer, see :func:`read_fixations`; None adds nothing.
+        gaze_format: its format.
+
+    Returns:
+        Copies of the items; ``"fixations"`` is a list over observers (here one) of [x, y, duration in ms] rows.
+
+    Raises:
+        FileNotFoundError: there is no such recording.
+        ValueError: it cannot be read, or has gaze for none of the images.
+    """
+    copies = [dict(item) for item in items]
+    if gaze_file is None:
+        return copies
+    gaze = read_fixations(gaze_file, gaze_format=gaze_format)
+    matches = [item for item in copies if Path(item["image"]).name in gaze]
+    if not matches:
+        folders = sorted({str(Path(item["image"]).parent) for item in copies})
+        raise ValueError(f"{gaze_file}: gaze for none of the {len(copies)} images in {', '.join(folders)}.")
+    for item in matches:
+        item["fixations"] = [gaze[Path(item["image"]).name].tolist()]
+    return copies
+
+
 def detect_format(table: GazeTable, columns: Mapping[str, str] | None = None) -> str:
     """Table with a header in, name of its format out.
 

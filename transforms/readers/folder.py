@@ -1,4 +1,4 @@
-"""A folder of images as a list of MONAI items, with recorded gaze where there is some."""
+"""A folder of images as a list of MONAI items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..gaze.readers import read_fixations
 from .images import is_dicom
 
 RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -55,36 +54,20 @@ def _images_in(root: Path, pattern: str) -> list[Path]:
     return images
 
 
-def list_images(folder: str, *, gaze_file: str | None = None, gaze_format: str = "auto") -> list[dict[str, Any]]:
-    """Folder in; one item ``{"image": path}`` an image out, in name order, with ``"fixations"`` where gaze is known.
+def list_images(folder: str) -> list[dict[str, Any]]:
+    """List the images of a folder as items ``{"image": path}``, in name order.
 
-    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
-
-    Args:
-        folder: the folder (not searched below).
-        gaze_file: one recording, see :func:`clinbundles.transforms.gaze.readers.read_fixations`.
-        gaze_format: its format.
+    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped,
+    and so are the folders below.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
-        ValueError: two images that differ only in their suffix (their outputs would overwrite each other), or gaze for
-            none of the images.
+        ValueError: two images that differ only in their suffix (their outputs would overwrite each other).
     """
-    root = Path(folder)
-    images = _images_in(root, "*")
+    images = _images_in(Path(folder), "*")
     by_stem: dict[str, Path] = {}
     for path in images:
-        stem = image_stem(path)
-        if stem in by_stem:
-            raise ValueError(f"{by_stem[stem]} and {path.name} would write outputs of the same name.")
-        by_stem[stem] = path
-    items: list[dict[str, Any]] = [{"image": str(p)} for p in images]
-    if gaze_file is None:
-        return items
-    gaze = read_fixations(gaze_file, gaze_format=gaze_format)
-    matched = [item for item in items if Path(item["image"]).name in gaze]
-    if not matched:
-        raise ValueError(f"{gaze_file}: gaze for none of the {len(items)} images in {root}.")
-    for item in matched:
-        item["fixations"] = [gaze[Path(item["image"]).name].tolist()]
-    return items
+        twin = by_stem.setdefault(image_stem(path), path)
+        if twin is not path:
+            raise ValueError(f"{twin} and {path.name} would write outputs of the same name.")
+    return [{"image": str(path)} for path in images]

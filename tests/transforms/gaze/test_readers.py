@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinbundles.transforms.gaze.readers import FORMATS, detect_format, read_fixations
+from clinbundles.transforms.gaze.readers import FORMATS, detect_format, read_fixations, with_fixations
 from clinbundles.transforms.gaze.tables import open_table
 
 WEBCAM = Path(__file__).parents[3].parent / "shared" / "data" / "gaze" / "webcam"
@@ -181,3 +181,22 @@ def test_real_webcam_gaze_is_read_between_its_comments(caplog):
         )["targets.png"]
         assert len(found) > 20
         assert (found[:, 2] >= 99).all()
+
+
+def test_fixations_go_to_the_item_of_their_image_and_the_items_stay_as_they_were(tmp_path):
+    recording = gazemedseg(tmp_path / "g.csv", ("b.png", 0.25, 0.5, 200), ("z.png", 0.5, 0.5, 100))
+    items = [{"image": "/frames/a.jpg"}, {"image": "/frames/b.png", "label": "/masks/b.png"}]
+    first, second = with_fixations(items, gaze_file=recording)
+    assert first == items[0]
+    assert second == {**items[1], "fixations": [[[0.25, 0.5, 200.0]]]}
+    assert "fixations" not in items[1]
+
+
+def test_without_a_recording_no_item_has_fixations():
+    assert with_fixations([{"image": "a.jpg"}], gaze_file=None) == [{"image": "a.jpg"}]
+
+
+def test_a_recording_of_other_images_is_refused_by_name(tmp_path):
+    recording = gazemedseg(tmp_path / "g.csv", ("z.png", 0.5, 0.5, 100))
+    with pytest.raises(ValueError, match=r"g\.csv: gaze for none of the 2 images in /frames\."):
+        with_fixations([{"image": "/frames/a.jpg"}, {"image": "/frames/b.png"}], gaze_file=recording)

@@ -6,11 +6,6 @@ from PIL import Image
 
 from clinbundles.transforms.readers.folder import find_images, image_stem, image_suffix, list_images
 
-GAZE = (
-    "IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_PUPIL,CURRENT_FIX_START,"
-    "IMAGE_HEIGHT,IMAGE_WIDTH\nb.png,1,0.25,0.5,200,1,0,8,8\n"
-)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -24,19 +19,6 @@ def folder(tmp_path: Path) -> Path:
 
 def test_images_and_dicom_files_are_listed_by_name_and_nothing_else(folder: Path) -> None:
     assert [Path(item["image"]).name for item in list_images(str(folder))] == ["a.jpg", "b.png", "scan"]
-
-
-def test_gaze_goes_to_the_image_it_belongs_to(folder: Path) -> None:
-    (folder / "gaze.csv").write_text(GAZE)
-    items = list_images(str(folder), gaze_file=str(folder / "gaze.csv"))
-    with_gaze = {Path(item["image"]).name: item.get("fixations") for item in items}
-    assert with_gaze == {"a.jpg": None, "b.png": [[[0.25, 0.5, 200.0]]], "scan": None}
-
-
-def test_gaze_for_other_images_is_an_error(folder: Path) -> None:
-    (folder / "gaze.csv").write_text(GAZE.replace("b.png", "z.png"))
-    with pytest.raises(ValueError, match="gaze for none of the 3 images"):
-        list_images(str(folder), gaze_file=str(folder / "gaze.csv"))
 
 
 def test_a_missing_or_empty_folder_and_clashing_names_are_named(folder: Path, tmp_path: Path) -> None:
