@@ -14,9 +14,8 @@ import pandas as pd
 from clinbundles.transforms.readers.images import as_foreground, read_mask_values
 
 from .coco_lists import read_coco, union_of_polygons
-from .datalist import Record
 from .instance_masks import decode_runs
-from .pairs import DataSet, own_folder
+from .pairs import DataSet, Record, own_folder
 
 # Wells of LIVECell that have nothing in common differ in 8 bits of the perceptual hash, dark fields of single nuclei of
 # BOWL2018 in 23, where 24 already make near-duplicates of two frames.

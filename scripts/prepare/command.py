@@ -30,18 +30,22 @@ from clinbundles.scripts.prepare import retina as retina_layouts
 from clinbundles.scripts.prepare import streets as driving_layouts
 from clinbundles.scripts.prepare.datalist import (
     SECTIONS,
-    Contents,
-    Record,
     datalist_as_json,
-    inspect,
     join_groups,
     near_duplicates,
-    pair_by_name,
     read_official_split,
     split_groups,
     write_atomically,
 )
-from clinbundles.scripts.prepare.pairs import DataSet, own_folder, with_foreground
+from clinbundles.scripts.prepare.pairs import (
+    Contents,
+    DataSet,
+    Record,
+    inspect,
+    own_folder,
+    pair_by_name,
+    with_foreground,
+)
 from clinbundles.transforms.readers.folder import image_stem
 from clinbundles.transforms.readers.images import check_range
 

@@ -1,14 +1,56 @@
-"""What a data set in its official layout is: its pairs, and what they show."""
+"""Images with masks: the pairs of a data set in its official layout, and what each of them holds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import hashlib
+import io
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from .datalist import Record
-from .label_maps import foreground_of
+import numpy as np
+from PIL import Image
+
+from clinbundles.transforms.readers.folder import RASTER_SUFFIXES, image_stem, is_image
+from clinbundles.transforms.readers.images import RGBImageReader, as_foreground, read_mask_values
+
+from .datalist import difference_hash, write_atomically
+from .label_maps import check_binary, foreground_of
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image with its mask; either is None where its file is missing. Records of one group stay together.
+
+    Args:
+        image: image file.
+        label: mask file, or the file that the mask is made from.
+        group: patient or sequence where known, else the image's own name.
+        convert: makes the mask, bool (H, W), where ``label`` is no plain mask of its own.
+        fault: why the record is of no use, as a sentence, where its layout knows.
+    """
+
+    image: Path | None
+    label: Path | None
+    group: str
+    convert: Callable[[], np.ndarray] | None = None
+    fault: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The image file, or the mask file of a mask without image."""
+        path = self.image or self.label
+        assert path is not None
+        return path
+
+    def missing(self) -> str | None:
+        """What the pair lacks, as a sentence, or None."""
+        if self.fault:
+            return self.fault
+        if self.label is None:
+            return f"{self.image}: image without mask."
+        return f"{self.label}: mask without image." if self.image is None else None
 
 
 @dataclass(frozen=True)
@@ -53,3 +95,111 @@ def with_foreground(
         label = record.label
         convert = partial(foreground_of, label, foreground=foreground, known=known) if label else None
         yield replace(record, convert=convert)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a usable pair holds.
+
+    Args:
+        sha256: hash of the image file's bytes, then of the mask file's (or of the values of a converted mask).
+        perceptual_hash: bits (256,).
+        foreground: share of the pixels that are foreground, from 0 to 1.
+        label: file of the mask, the converted one where there is one.
+    """
+
+    sha256: str
+    perceptual_hash: np.ndarray
+    foreground: float
+    label: Path
+
+    @property
+    def has_foreground(self) -> bool:
+        """Whether anything is marked."""
+        return self.foreground > 0
+
+
+def pair_by_name(
+    images: Path, masks: Path, *, mask_ending: str = "", group: Callable[[str], str] = str
+) -> Iterator[Record]:
+    """Folders of images and masks in, one record a name out, in name order; hidden files are skipped.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+        mask_ending: what a mask's name without suffix has more than its image's.
+        group: from an image's name without suffix to its group.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or the first holds no image.
+        ValueError: two files of a folder differ only in their suffix.
+    """
+    image_files, mask_files = _files_by_stem(images), _files_by_stem(masks)
+    if not image_files:
+        raise FileNotFoundError(f"{images}: no image here ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
+    labels = {stem.removesuffix(mask_ending): path for stem, path in mask_files.items() if stem.endswith(mask_ending)}
+    strangers = {stem: path for stem, path in mask_files.items() if not stem.endswith(mask_ending)}
+    for stem in sorted(image_files.keys() | labels.keys()):
+        yield Record(image_files.get(stem), labels.get(stem), group(stem))
+    for stem, path in sorted(strangers.items()):
+        yield Record(None, path, group(stem))
+
+
+def _files_by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not is_image(path):
+            continue
+        stem = image_stem(path)
+        if stem in found:
+            raise ValueError(f"{found[stem]} and {path.name} differ only in their suffix.")
+        found[stem] = path
+    return found
+
+
+def inspect(
+    record: Record, *, mask_file: Path | None = None, intensity_range: tuple[float, float] | None = None
+) -> Contents:
+    """Pair of files in; what they hold out. A mask that must be converted is written to ``mask_file`` as 0 and 255.
+
+    Args:
+        record: the pair.
+        mask_file: PNG file to write, for a record with ``convert``; its folder is made.
+        intensity_range: see :class:`clinbundles.transforms.readers.images.RGBImageReader`.
+
+    Raises:
+        ValueError: a file is missing or corrupt, or the mask has not the image's size, or looks like a label map.
+    """
+    if missing := record.missing():
+        raise ValueError(missing)
+    assert record.image is not None
+    assert record.label is not None
+    image = RGBImageReader(intensity_range=intensity_range).read(record.image)
+    if record.convert is None:
+        values = read_mask_values(record.label)
+        check_binary(values, record.label)
+        mask = as_foreground(values)
+    else:
+        mask = record.convert()
+    if image.shape[:2] != mask.shape:
+        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
+        raise ValueError(f"{record.label}: mask of {mask_width}x{mask_height} px, its image has {width}x{height}.")
+    label, mask_bytes = record.label, b""
+    if record.convert is None:
+        mask_bytes = record.label.read_bytes()
+    else:
+        assert mask_file is not None
+        # The values and not the file: compressors differ between machines, and the data do not.
+        label, mask_bytes = mask_file, (mask * np.uint8(255)).tobytes()
+        mask_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(mask_file, _as_png(mask))
+    digest = hashlib.sha256(record.image.read_bytes() + mask_bytes).hexdigest()
+    return Contents(digest, difference_hash(image), float(mask.mean()), label)
+
+
+def _as_png(mask: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(mask * np.uint8(255)).save(stream, format="PNG")
+    return stream.getvalue()

@@ -12,8 +12,7 @@ import numpy as np
 
 from clinbundles.transforms.readers.images import as_foreground, read_mask_values
 
-from .datalist import Record, pair_by_name
-from .pairs import DataSet, own_folder
+from .pairs import DataSet, Record, own_folder, pair_by_name
 
 # The closest eyes of different children of CHASE_DB1 differ in 15 bits of the perceptual hash, where 24 already make
 # near-duplicates of two frames.

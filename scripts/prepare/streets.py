@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .datalist import Record, pair_by_name
-from .pairs import DataSet, own_folder, with_foreground
+from .pairs import DataSet, Record, own_folder, pair_by_name, with_foreground
 
 # Ids of Cityscapes as KITTI stores them: -1, a licence plate, is 255. Vehicles: car, truck, bus, caravan, trailer and
 # train.

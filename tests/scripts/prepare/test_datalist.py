@@ -11,13 +11,10 @@ from PIL import Image
 from clinbundles.scripts.prepare.datalist import (
     NEAR_DUPLICATE_BITS,
     SECTIONS,
-    Record,
     datalist_as_json,
     difference_hash,
-    inspect,
     join_groups,
     near_duplicates,
-    pair_by_name,
     read_official_split,
     split_groups,
 )
@@ -33,12 +30,6 @@ def named(sizes):
 
 def section_sizes(sizes, sections):
     return {name: sum(sizes[g] for g, where in sections.items() if where == name) for name in SECTIONS}
-
-
-def picture(seed, size=(64, 48)):
-    """Smooth random image (H, W, 3), so that a small change of it stays small in the hash."""
-    coarse = np.random.RandomState(seed).randint(0, 256, (6, 8, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
 
 
 @settings(deadline=None)
@@ -113,7 +104,7 @@ def test_two_groups_are_too_few():
         split_groups({"a": 4, "b": 5}, ratios=(6, 2, 2), seed=0)
 
 
-def test_a_compressed_smaller_copy_is_a_near_duplicate_and_another_picture_is_not(tmp_path):
+def test_a_compressed_smaller_copy_is_a_near_duplicate_and_another_picture_is_not(tmp_path, picture):
     Image.fromarray(picture(0, (128, 96))).save(tmp_path / "copy.jpg", quality=40)
     copy = np.asarray(Image.open(tmp_path / "copy.jpg").resize((100, 75)))
     hashes = [difference_hash(image) for image in (picture(0), copy, picture(1), picture(2))]
@@ -146,57 +137,6 @@ def test_joined_items_share_a_group_and_what_shared_one_still_does(groups, data)
         assert joined == groups
 
 
-def test_a_jpeg_mask_and_an_upper_case_suffix_find_their_image(tmp_path):
-    for folder, name in (("images", "b.JPG"), ("images", "a.png"), ("masks", "a.jpg"), ("masks", "b.png")):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / name).touch()
-    (tmp_path / "images" / "Thumbs.db").touch()
-    (tmp_path / "images" / "._a.png").touch()
-    records = list(pair_by_name(tmp_path / "images", tmp_path / "masks"))
-    assert [(r.image.name, r.label.name, r.group) for r in records] == [
-        ("a.png", "a.jpg", "a"),
-        ("b.JPG", "b.png", "b"),
-    ]
-
-
-def test_a_file_without_partner_is_a_record_that_says_so(tmp_path):
-    for name in ("images/alone.jpg", "masks/stray_mask.png", "masks/odd.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    records = list(pair_by_name(tmp_path / "images", tmp_path / "masks", mask_ending="_mask"))
-    assert [record.missing() for record in records] == [
-        f"{tmp_path / 'images' / 'alone.jpg'}: image without mask.",
-        f"{tmp_path / 'masks' / 'stray_mask.png'}: mask without image.",
-        f"{tmp_path / 'masks' / 'odd.png'}: mask without image.",
-    ]
-
-
-def test_two_images_of_one_name_are_refused(tmp_path):
-    for name in ("a.jpg", "a.png"):
-        (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"a\.jpg and a\.png differ only in their suffix"):
-        list(pair_by_name(tmp_path, tmp_path))
-
-
-def test_a_jpeg_mask_counts_from_half_of_white(tmp_path):
-    Image.fromarray(picture(0)).save(tmp_path / "a.png")
-    for name, grey in (("faint.jpg", 100), ("marked.jpg", 200)):
-        Image.new("L", (64, 48), grey).save(tmp_path / name)
-    assert not inspect(Record(tmp_path / "a.png", tmp_path / "faint.jpg", "a")).has_foreground
-    assert inspect(Record(tmp_path / "a.png", tmp_path / "marked.jpg", "a")).has_foreground
-
-
-def test_the_source_hash_follows_both_files(tmp_path):
-    Image.fromarray(picture(0)).save(tmp_path / "a.png")
-    hashes = set()
-    for grey in (0, 255):
-        Image.new("L", (64, 48), grey).save(tmp_path / "m.png")
-        hashes.add(inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a")).sha256)
-    Image.fromarray(picture(1)).save(tmp_path / "a.png")
-    hashes.add(inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a")).sha256)
-    assert len(hashes) == 3
-
-
 def write_lists(folder, **names):
     for name, lines in names.items():
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
@@ -220,46 +160,6 @@ def test_official_lists_that_do_not_fit_the_images_are_refused(tmp_path, lists, 
     write_lists(tmp_path, **lists)
     with pytest.raises(ValueError, match=message):
         read_official_split(tmp_path, ["a", "b"])
-
-
-def test_a_converted_mask_is_written_as_black_and_white_and_hashed_by_its_values(tmp_path):
-    Image.fromarray(picture(0)).save(tmp_path / "a.png")
-    mask = np.zeros((48, 64), bool)
-    mask[:12] = True
-    record = Record(tmp_path / "a.png", tmp_path / "table.csv", "a", convert=lambda: mask)
-    first = inspect(record, mask_file=tmp_path / "masks" / "deep" / "a.png")
-    written = Image.open(first.label)
-    assert written.mode == "L"
-    np.testing.assert_array_equal(np.asarray(written), np.where(mask, 255, 0))
-    assert first.foreground == 0.25
-    assert sorted(p.name for p in first.label.parent.iterdir()) == ["a.png"]
-    mask[12] = True
-    assert inspect(record, mask_file=first.label).sha256 != first.sha256
-
-
-def test_a_mask_that_looks_like_a_label_map_is_refused(tmp_path):
-    Image.fromarray(picture(0)).save(tmp_path / "a.png")
-    Image.new("L", (64, 48), 100).save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match=r"m\.png: 3072 pixels of value 100"):
-        inspect(Record(tmp_path / "a.png", tmp_path / "m.png", "a"))
-
-
-def test_a_fault_of_the_layout_is_what_the_record_lacks(tmp_path):
-    record = Record(tmp_path / "a.png", tmp_path / "list.json", "a", fault="list.json: a.png is not there.")
-    assert record.missing() == "list.json: a.png is not there."
-    with pytest.raises(ValueError, match=r"list\.json: a\.png is not there\."):
-        inspect(record)
-
-
-def test_names_pair_through_double_suffixes(tmp_path):
-    for name in ("images/im1.ppm.gz", "labels/im1.ah.ppm.gz", "images/im2.nii.gz", "labels/im2.ah.gif"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    records = pair_by_name(tmp_path / "images", tmp_path / "labels", mask_ending=".ah")
-    assert [(r.image.name, r.label.name, r.group) for r in records] == [
-        ("im1.ppm.gz", "im1.ah.ppm.gz", "im1"),
-        ("im2.nii.gz", "im2.ah.gif", "im2"),
-    ]
 
 
 def test_a_datalist_has_one_item_a_line_whatever_its_sections_are_called():
