@@ -13,8 +13,7 @@ import pandas as pd
 
 from clinbundles.transforms.readers.images import as_foreground, read_mask_values
 
-from .coco_lists import read_coco, union_of_polygons
-from .instance_masks import decode_runs
+from .instance_masks import decode_runs, read_coco, union_of_polygons
 from .pairs import DataSet, Record, own_folder
 
 # Wells of LIVECell that have nothing in common differ in 8 bits of the perceptual hash, dark fields of single nuclei of

@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinbundles.scripts.prepare.instance_masks import decode_runs
+from clinbundles.scripts.prepare.instance_masks import decode_runs, read_coco, union_of_polygons
 
 
 def runs_of(mask):
@@ -49,3 +51,72 @@ def test_no_runs_are_an_empty_mask():
 def test_runs_that_make_no_mask_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         decode_runs(text, height=2, width=3)
+
+
+SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]
+
+
+def write(path, *, images=None, annotations=None):
+    images = [{"id": 7, "file_name": "a.tif", "width": 6, "height": 5}] if images is None else images
+    annotations = [{"id": 1, "image_id": 7, "segmentation": [SQUARE]}] if annotations is None else annotations
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+def cells(*parts):
+    return [{"id": k, "parts": [part]} for k, part in enumerate(parts)]
+
+
+def test_a_square_covers_the_pixels_inside_it(tmp_path):
+    mask = union_of_polygons(cells(SQUARE), size=(6, 5), path=tmp_path)
+    assert mask.shape == (5, 6)
+    np.testing.assert_array_equal(np.argwhere(mask), [[y, x] for y in (1, 2) for x in (1, 2, 3)])
+
+
+def test_a_polygon_has_about_its_area_and_what_leaves_the_image_is_cut(tmp_path):
+    angle = np.linspace(0, 2 * np.pi, 100)
+    circle = (100 + 40 * np.stack([np.cos(angle), np.sin(angle)], axis=1)).ravel().tolist()
+    whole = union_of_polygons(cells(circle), size=(200, 200), path=tmp_path)
+    assert whole.sum() == pytest.approx(np.pi * 40**2, rel=0.01)
+    assert union_of_polygons(cells(circle), size=(100, 200), path=tmp_path).sum() == whole[:, :100].sum()
+
+
+def test_cells_are_joined_and_an_image_without_is_background(tmp_path):
+    other = [3, 2, 6, 2, 6, 5, 3, 5]
+    both = union_of_polygons(cells(SQUARE, other), size=(6, 5), path=tmp_path)
+    assert both.sum() == 6 + 9 - 1
+    assert not union_of_polygons([], size=(6, 5), path=tmp_path).any()
+
+
+@pytest.mark.parametrize("part", [[1, 1, 2, 2], [1, 1, 2, 2, 3], "runs"])
+def test_what_is_no_polygon_is_named(tmp_path, part):
+    with pytest.raises(ValueError, match=r"list\.json: annotation 0: segmentation is no list of polygons"):
+        union_of_polygons(cells(part), size=(6, 5), path=tmp_path / "list.json")
+
+
+def test_each_image_gets_its_own_annotations_from_a_list_or_a_dictionary(tmp_path):
+    images = [{"id": k, "file_name": f"{k}.tif", "width": 6, "height": 5} for k in (1, 2, 3)]
+    annotations = [{"id": k, "image_id": image, "segmentation": [SQUARE]} for k, image in enumerate((1, 3, 1))]
+    for listed in (annotations, {str(a["id"]): a for a in annotations}):
+        entries = list(read_coco(write(tmp_path / "a.json", images=images, annotations=listed)))
+        assert [(entry["file_name"], [c["id"] for c in of]) for entry, of in entries] == [
+            ("1.tif", [0, 2]),
+            ("2.tif", []),
+            ("3.tif", [1]),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": [{"id": 4, "image_id": 9, "segmentation": [SQUARE]}]}, "annotation 4 is of image 9"),
+        ({"annotations": [{"id": 4, "image_id": 7}]}, "lacks 'segmentation'"),
+        ({"images": [{"id": 7, "file_name": "a.tif"}]}, "lacks 'width'"),
+    ],
+)
+def test_a_list_that_is_not_as_coco_has_it_is_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=rf"a\.json: .*{message}"):
+        list(read_coco(write(tmp_path / "a.json", **change)))
+    (tmp_path / "a.json").write_text("{not json")
+    with pytest.raises(ValueError, match=r"a\.json: no COCO list"):
+        list(read_coco(tmp_path / "a.json"))
