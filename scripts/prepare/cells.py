@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinbundles.transforms.readers.images import as_foreground, read_mask_values
+from clinbundles.transforms.readers.decoding import read_mask
 
 from .instance_masks import decode_runs, read_coco, union_of_polygons
 from .pairs import DataSet, Record, own_folder
@@ -88,9 +88,9 @@ def union_of_masks(folder: Path) -> np.ndarray:
     files = sorted(folder.glob("*.png"))
     if not files:
         raise ValueError(f"{folder}: no PNG mask here.")
-    union = as_foreground(read_mask_values(files[0]))
+    union = read_mask(files[0])
     for path in files[1:]:
-        mask = as_foreground(read_mask_values(path))
+        mask = read_mask(path)
         if mask.shape != union.shape:
             (height, width), (mask_height, mask_width) = union.shape, mask.shape
             raise ValueError(f"{path}: mask of {mask_width}x{mask_height} px, {files[0].name} has {width}x{height}.")

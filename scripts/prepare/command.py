@@ -46,8 +46,8 @@ from clinbundles.scripts.prepare.pairs import (
     pair_by_name,
     with_foreground,
 )
+from clinbundles.transforms.readers.decoding import check_range
 from clinbundles.transforms.readers.folder import image_stem
-from clinbundles.transforms.readers.images import check_range
 
 FLAGS = """Args:
     dataset_dir: folder of the data set; the paths of the datalist start from it.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clinbundles.transforms.readers.decoding import is_nifti, open_image, read_nifti
 from clinbundles.transforms.readers.folder import image_suffix
-from clinbundles.transforms.readers.images import is_nifti, open_image, read_nifti
 
 # Grey values of a mask nearer to black or white than this are that colour, after a lossy format or a resized edge.
 NEAR = 32

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clinbundles.transforms.readers.decoding import as_foreground, read_mask_values
 from clinbundles.transforms.readers.folder import RASTER_SUFFIXES, image_stem, is_image
-from clinbundles.transforms.readers.images import RGBImageReader, as_foreground, read_mask_values
+from clinbundles.transforms.readers.images import RGBImageReader
 
 from .datalist import difference_hash, write_atomically
 from .label_maps import check_binary, foreground_of

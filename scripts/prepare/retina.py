@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from clinbundles.transforms.readers.images import as_foreground, read_mask_values
+from clinbundles.transforms.readers.decoding import read_mask
 
 from .pairs import DataSet, Record, own_folder, pair_by_name
 
@@ -147,12 +145,4 @@ def stare_records(folder: Path, *, observer: int) -> Iterator[Record]:
 
 def converted(record: Record) -> Record:
     """Record whose mask file is black and white, but of a kind that few tools read, in; with its conversion out."""
-    return replace(record, convert=_reading(record.label)) if record.label else record
-
-
-def _reading(path: Path) -> Callable[[], np.ndarray]:
-    return partial(_read_foreground, path)
-
-
-def _read_foreground(path: Path) -> np.ndarray:
-    return as_foreground(read_mask_values(path))
+    return replace(record, convert=partial(read_mask, record.label)) if record.label else record

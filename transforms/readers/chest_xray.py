@@ -24,7 +24,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from .images import PIL_8BIT_MODES, RowMajorReader, is_dicom, is_nifti, open_image, read_nifti
+from .decoding import PIL_8BIT_MODES, is_dicom, is_nifti, open_image, read_nifti
+from .images import RowMajorReader
 
 # Film on a light box, or grey with coloured marks, stays below; photographs of the body lie above.
 MAX_COLOUR = 15.0

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any
 
-from .images import is_dicom
+from .decoding import is_dicom
 
 RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *(f"{suffix}.gz" for suffix in RASTER_SUFFIXES), ".nii", ".nii.gz")

@@ -2,168 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import pydicom
 import torch
 from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
-from nibabel.filebasedimages import ImageFileError
-from PIL import Image, UnidentifiedImageError
-from pydicom.errors import InvalidDicomError
 
-PIL_8BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-
-
-def is_dicom(path: Path) -> bool:
-    """True if the file at ``path`` carries the DICOM prefix, whatever its name."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
-def is_nifti(path: Path) -> bool:
-    """True if the file at ``path`` has the suffix of a NIfTI file."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
-
-
-def open_image(path: Path, *, decode_size: int | None = None, single_frame: Sequence[str] = ("GIF",)) -> Image.Image:
-    """Decode the image file at ``path``, gzip-compressed or not, completely, or raise ``ValueError`` naming it.
-
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep ``decode_size`` px. More than one frame
-    is refused in the formats named by ``single_frame``, and only the first is decoded in others.
-    """
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        with Image.open(io.BytesIO(content)) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in single_frame else 1
-            if decode_size is not None:
-                image.draft(image.mode, (decode_size, decode_size))
-            image.load()
-    except Exception as error:  # Pillow's plug-ins raise types of their own, and name the stream, which says nothing
-        reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{path}: not a readable image file ({reason}).") from error
-    if frames != 1:
-        raise ValueError(f"{path}: a {image.format} of {frames} frames, expected one.")
-    return image
-
-
-def read_nifti(path: Path) -> np.ndarray:
-    """NIfTI file of one slice, grey or RGB, in; array (H, W) or (H, W, 3) out.
-
-    Grey is (W, H) and any number of axes of length 1 behind it; RGB has at least one of these and then 3 channels, or
-    the RGB data type. The axes are swapped and not turned by the affine, as MONAI's reader for NIfTI leaves them.
-
-    Raises:
-        ValueError: the file cannot be read, or is a volume.
-    """
-    try:
-        values = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path}: not a readable NIfTI file ({error}).") from error
-    if values.dtype.names:
-        values = np.stack([values[name] for name in values.dtype.names], axis=-1)
-    behind = values.shape[2:]
-    channels = behind[-1:] if len(behind) > 1 and behind[-1] == 3 else ()
-    if values.ndim < 2 or any(length != 1 for length in behind[: len(behind) - len(channels)]):
-        raise ValueError(
-            f"{path}: NIfTI of shape {values.shape}, expected one slice: (W, H), (W, H, 1) or (W, H, 1, 3)."
-        )
-    return values.reshape(*values.shape[:2], *channels).swapaxes(0, 1)
-
-
-def read_dicom(path: Path) -> pydicom.Dataset:
-    """DICOM file with pixels in, its data set out.
-
-    Raises:
-        ValueError: the file cannot be parsed, has no pixel data, or more than one frame.
-    """
-    try:
-        dataset = pydicom.dcmread(path)
-    except (InvalidDicomError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable DICOM file ({error}).") from error
-    if "PixelData" not in dataset:
-        raise ValueError(f"{path}: the DICOM file has no PixelData.")
-    if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
-        raise ValueError(f"{path}: NumberOfFrames is {dataset.NumberOfFrames}, expected one frame.")
-    return dataset
-
-
-def is_grey(dataset: pydicom.Dataset) -> bool:
-    """True for a DICOM image of one sample a pixel that is its grey value."""
-    kind = str(dataset.get("PhotometricInterpretation", ""))
-    return dataset.get("SamplesPerPixel", 1) == 1 and kind in ("MONOCHROME1", "MONOCHROME2")
-
-
-def rgb_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Colour DICOM (secondary capture, endoscopy) in, uint8 array (H, W, 3) in RGB out.
-
-    Raises:
-        ValueError: it is not an 8-bit colour image, or cannot be decoded.
-    """
-    kind = str(dataset.get("PhotometricInterpretation", ""))
-    if dataset.get("SamplesPerPixel", 1) != 3 or dataset.get("BitsAllocated") != 8:
-        hint = " A grey one is read with intensity_range=(low, high)." if is_grey(dataset) else ""
-        raise ValueError(
-            f"{path}: PhotometricInterpretation {kind!r}, SamplesPerPixel {dataset.get('SamplesPerPixel')}, "
-            f"BitsAllocated {dataset.get('BitsAllocated')}: expected an 8-bit colour image.{hint}"
-        )
-    return _decode_pixels(path, dataset)
-
-
-def grey_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Grey DICOM in, array (H, W) of its values out, in the units of its rescale slope and intercept (such as HU)."""
-    values = _decode_pixels(path, dataset)
-    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
-    return values if (slope, intercept) == (1, 0) else values * slope + intercept
-
-
-def _decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    try:
-        return np.asarray(pydicom.pixels.pixel_array(dataset, raw=False))
-    except Exception as error:  # the decoder plug-ins raise types of their own
-        raise ValueError(f"{path}: the pixel data cannot be decoded ({type(error).__name__}: {error}).") from error
-
-
-def read_mask_values(path: Path) -> np.ndarray:
-    """Mask file (any image kind, gzip-compressed or not, or NIfTI) in, its grey values uint8 (H, W) out.
-
-    Raises:
-        ValueError: the file is corrupt, or its values do not fit 8 bits.
-    """
-    if is_nifti(path):
-        values = read_nifti(path)
-        if values.ndim != 2 or not np.isin(values, np.arange(256)).all():
-            raise ValueError(f"{path}: a NIfTI mask holds one whole number from 0 to 255 a pixel.")
-        return values.astype(np.uint8)
-    image = open_image(path)
-    if image.mode not in PIL_8BIT_MODES:
-        raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
-    return np.asarray(image.convert("L"))
-
-
-def as_foreground(values: np.ndarray) -> np.ndarray:
-    """Grey values uint8 of a mask in, bool of the same shape out: 128 and above, or 1 where there are only 0 and 1."""
-    return values >= (1 if values.max(initial=0) <= 1 else 128)
-
-
-def check_range(intensity_range: Sequence[float] | None) -> None:
-    """Refuse what is no pair of numbers, the lower one first."""
-    if intensity_range is None:
-        return
-    bounds = list(intensity_range) if isinstance(intensity_range, Sequence) else []
-    numbers = [n for n in bounds if isinstance(n, int | float) and np.isfinite(n)]
-    if len(bounds) != 2 or len(numbers) != 2 or bounds[0] >= bounds[1]:
-        raise ValueError(f"intensity_range is {intensity_range!r}: expected two numbers, low and high.")
+from .decoding import (
+    PIL_8BIT_MODES,
+    check_range,
+    grey_of_dicom,
+    is_dicom,
+    is_grey,
+    is_nifti,
+    open_image,
+    read_dicom,
+    read_mask,
+    read_nifti,
+    rgb_of_dicom,
+)
 
 
 class RowMajorReader(ImageReader):
@@ -271,4 +132,4 @@ class BinaryMaskReader(RowMajorReader):
     """
 
     def _decode(self, path: Path) -> np.ndarray:
-        return as_foreground(read_mask_values(path)).astype(np.uint8)
+        return read_mask(path).astype(np.uint8)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from clinbundles.scripts.prepare.label_maps import check_binary, foreground_of, read_label_map
-from clinbundles.transforms.readers.images import read_mask_values
+from clinbundles.transforms.readers.decoding import read_mask_values
 
 IDS = np.array([[0, 1, 2], [26, 31, 255]], dtype=np.uint8)
 
