@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
 from monai.networks.nets import BasicUNet
-from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import ResNet50_Weights
 from torchvision.models.segmentation import fcn_resnet50
 
 from .res_att_unet import ResAttUNet
 from .trans_unet import HybridEncoder, TransUNet
+from .weights import fit_weights, is_file_name, read_weights
 
 NETWORK_NAMES = (
     "UNet",
@@ -39,7 +38,6 @@ _SMP_CLASSES = {
     "DeepLabV3": smp.DeepLabV3,
 }
 _TRANS_UNET_WEIGHTS = "vit_base_r50_s16_224.orig_in21k"
-_FILE_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
 # What a classification checkpoint holds beyond its encoder, as torchvision, smp and timm name it.
 _CLASSIFICATION_PARTS = ("fc.", "last_linear.", "classifier.", "_fc.", "linear.", "head.", "pre_logits.", "cls_token")
 
@@ -149,10 +147,6 @@ def _widths(network_name: str, channels: Sequence[int], *, count: int) -> tuple[
     return tuple(channels)
 
 
-def _is_file_name(encoder_weights: str) -> bool:
-    return Path(encoder_weights).suffix in _FILE_SUFFIXES or "/" in encoder_weights or "\\" in encoder_weights
-
-
 def _smp_network(
     network_name: str, in_channels: int, out_channels: int, encoder_name: str, encoder_weights: str | None
 ) -> Any:
@@ -161,7 +155,7 @@ def _smp_network(
     if not known:
         raise ValueError(f"encoder_name is {encoder_name!r}, which segmentation_models_pytorch does not have")
     to_download: str | bool | None = None
-    if encoder_weights is not None and not _is_file_name(encoder_weights):
+    if encoder_weights is not None and not is_file_name(encoder_weights):
         # A timm encoder names its weights itself ("tu-resnet18.a1_in1k") and only wants to know whether to fetch them.
         if from_timm and encoder_weights != "imagenet":
             raise ValueError(
@@ -192,51 +186,29 @@ def _smp_network(
 def load_encoder_weights(
     encoder: nn.Module, encoder_weights: str, *, spare: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Fill an encoder from a state-dict file, or from the library's download when encoder_weights is "imagenet".
+    """Load an encoder from a state-dict file, or from the library's download when encoder_weights is "imagenet".
 
     Args:
-        encoder: module whose parameter names the file uses ("stages.0" and "stages_0" are the same).
+        encoder: module whose parameter names the file uses ("stages.0" and "stages_0" are the same); changed in place.
         encoder_weights: path (.pt, .pth, .bin, .safetensors), or "imagenet".
         spare: names that the file may hold and the encoder need not, besides a classification head.
 
     Raises:
-        ValueError: no state dict, or one that does not fit: the first missing, unexpected or misshapen names.
+        ValueError: no state dict, or one that does not fit.
         FileNotFoundError, ConnectionError: nothing at the path, or no way to download.
     """
     names = {name.replace(".", "_"): name for name in encoder.state_dict()}
     spare_names = {name.replace(".", "_") for name in spare or ()}
+    if is_file_name(encoder_weights):
+        content: Mapping[str, torch.Tensor] = read_weights(encoder_weights, purpose="encoder_weights")
+    else:
+        content = _download(encoder, encoder_weights)
     state = {}
-    for name, value in _read_state(encoder, encoder_weights).items():
+    for name, value in content.items():
         plain = name.replace(".", "_")
         if plain in names or not (plain in spare_names or name.startswith(_CLASSIFICATION_PARTS)):
             state[names.get(plain, name)] = value
-    try:
-        # The encoders of smp override load_state_dict and return nothing.
-        missing, unexpected = nn.Module.load_state_dict(encoder, state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{encoder_weights} does not fit the encoder: {str(error).splitlines()[1].strip()}") from error
-    if missing or unexpected:
-        raise ValueError(
-            f"{encoder_weights} does not fit the encoder: "
-            f"{len(missing)} names missing (first {missing[:1]}), {len(unexpected)} unexpected (first {unexpected[:1]})"
-        )
-
-
-def _read_state(encoder: nn.Module, encoder_weights: str) -> Mapping[str, torch.Tensor]:
-    if not _is_file_name(encoder_weights):
-        return _download(encoder, encoder_weights)
-    path = Path(encoder_weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"encoder_weights: no file at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no such file can raise anything, an IndexError for instance
-        raise ValueError(f"encoder_weights: {path} is not a state dict that loads with weights_only=True") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"encoder_weights: {path} holds {type(state).__name__}, not a plain state dict of tensors")
-    return state
+    fit_weights(encoder, state, source=encoder_weights, part="the encoder")
 
 
 def _download(encoder: nn.Module, weights_name: str) -> Mapping[str, torch.Tensor]:

@@ -1,25 +1,70 @@
-"""Weights that a training starts from: those of another training, or published ones."""
+"""Weights of a network: read from a file, checked against the network, loaded."""
 
 from __future__ import annotations
 
+import copy
 import os
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_weight
+
+_FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+def is_file_name(weights: str | os.PathLike) -> bool:
+    """Tell the path of a file of weights from a name such as "imagenet" under which a library downloads them."""
+    text = os.fspath(weights)
+    return Path(text).suffix in _FILE_SUFFIXES or "/" in text or "\\" in text or Path(text).is_file()
+
+
+def read_weights(path: str | os.PathLike, *, purpose: str = "weights") -> dict[str, torch.Tensor]:
+    """Read a state dict from a file of ``torch.save`` or a .safetensors file; no code in it is run.
+
+    Args:
+        path: the file.
+        purpose: what it is wanted for, said where it is missing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds something else than names of tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {purpose} were expected there.")
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no such file can raise anything, an IndexError for instance
+        raise ValueError(f"{path}: not a file of weights that torch.load(…, weights_only=True) opens.") from error
+    tensors = content.items() if isinstance(content, Mapping) else ()
+    if not tensors or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors):
+        raise ValueError(f"{path}: no plain state dict, which is tensors by their names.")
+    return _with_present_names(content)
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load all weights of a network from a file, and return the network, which is changed in place.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_weights` and :func:`fit_weights`.
+    """
+    return fit_weights(network, read_weights(path), source=path)
 
 
 def load_initial_weights(
     network: nn.Module, weights: str | os.PathLike | None, *, leave_out: Sequence[str] = ()
 ) -> nn.Module:
-    """Network in; the same out, its weights read from ``weights`` apart from the layers that are left out.
+    """Load the weights that a training starts from, but for some layers, and return the network, changed in place.
 
     Args:
-        network: the network; changed in place.
+        network: the network.
         weights: file with a state dict, or a name of torchvision's such as "ResNet50_Weights.IMAGENET1K_V1", which is
             downloaded; None changes nothing.
         leave_out: names of layers that keep their own weights, as the last one must where the classes differ.
@@ -36,20 +81,73 @@ def load_initial_weights(
         if layer not in dict(network.named_modules()) or not layer:
             top = ", ".join(name for name, _ in network.named_children())
             raise ValueError(f"leave_out: the network has no layer {layer!r}; its layers are {top}.")
-    given = {name: value for name, value in _read(weights).items() if not belongs_to(name, leave_out)}
-    wanted = {name: value.shape for name, value in network.state_dict().items() if not belongs_to(name, leave_out)}
-    found = {name: value.shape for name, value in given.items()}
-    for name in wanted.keys() - found.keys():
-        if name.endswith(".num_batches_tracked"):  # older files lack this counter, and torch starts it at 0
-            del wanted[name]
-    if wanted != found:
-        differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        name = differing[0]
+    content = read_weights(weights, purpose="initial weights") if is_file_name(weights) else _download(str(weights))
+    return fit_weights(network, content, source=weights, leave_out=leave_out)
+
+
+def load_stages(
+    network: nn.Module, *, coarse_ckpt: str | os.PathLike | None, initial_weights: str | os.PathLike | None
+) -> None:
+    """Load the two networks of a two-stage one, ``low_net`` and ``high_net``, from a file each.
+
+    Args:
+        network: a ``TwoStageSegmenter``; changed in place.
+        coarse_ckpt: trained weights of stage 1; None leaves stage 1 as it is.
+        initial_weights: weights that stage 2 starts from, such as those of the same network trained at full resolution;
+            None leaves it as it is. Where stage 2 has more input channels than the file (a conditioned one sees the
+            stage-1 probability too), the weights of the additional ones start at zero.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds no plain state dict, or weights that do not fit.
+    """
+    for name, path in (("low_net", coarse_ckpt), ("high_net", initial_weights)):
+        if path is None:
+            continue
+        part = network.get_submodule(name)
+        weights = read_weights(path, purpose=f"weights for {name}")
+        if name == "high_net":
+            present = part.state_dict()
+            weights = {key: _widened(value, present.get(key)) for key, value in weights.items()}
+        fit_weights(part, weights, source=path, part=name)
+
+
+def fit_weights(
+    network: nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    source: str | os.PathLike,
+    part: str = "the network",
+    leave_out: Sequence[str] = (),
+) -> nn.Module:
+    """Put weights into a network that has the same names and shapes, and return it; change nothing if they differ.
+
+    Args:
+        network: changed in place.
+        weights: state dict.
+        source: file or name that they came from, for the message.
+        part: what the network is, for the message.
+        leave_out: names of layers that keep their own weights.
+
+    Raises:
+        ValueError: a name is missing or unknown, or a shape differs; the message counts them and names the first.
+    """
+    content = {name: value for name, value in weights.items() if not belongs_to(name, leave_out)}
+    shapes = {name: value.shape for name, value in content.items()}
+    expected = {name: value.shape for name, value in network.state_dict().items() if not belongs_to(name, leave_out)}
+    misfits = sorted(name for name in expected.keys() | shapes.keys() if shapes.get(name) != expected.get(name))
+    # Older files lack the counter of batches, and torch starts it at 0.
+    misfits = [name for name in misfits if name in shapes or not name.endswith(".num_batches_tracked")]
+    if misfits and (misfits := _not_adapted(network, content, misfits)):
+        name = misfits[0]
+        present = _text(shapes[name]) if name in shapes else "missing"
+        wish = f"expected {_text(expected[name])}" if name in expected else "not expected"
         raise ValueError(
-            f"{weights}: {len(differing)} of {len(wanted)} weights do not fit the network, the first is {name} "
-            f"({_shape(found.get(name))}, expected {_shape(wanted.get(name))})."
+            f"{os.fspath(source)}: {len(misfits)} of {len(expected)} weights do not fit {part}, the first is {name} "
+            f"({present}, {wish})."
         )
-    network.load_state_dict(given, strict=False)  # what is not strict about it was checked above
+    # What is not strict about it was checked above. The encoders of smp override load_state_dict.
+    nn.Module.load_state_dict(network, content, strict=False)
     return network
 
 
@@ -58,22 +156,23 @@ def belongs_to(name: str, layers: Sequence[str]) -> bool:
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
-def _read(weights: str | os.PathLike) -> dict[str, torch.Tensor]:
-    path = Path(weights)
-    if path.suffix in (".pt", ".pth", ".bin") or path.exists():
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; initial weights were expected there.")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path}: not a file of weights that torch.load(…, weights_only=True) opens.") from error
-        if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-            raise ValueError(f"{path}: no plain state dict.")
-        return _with_present_names(content)
+def _not_adapted(network: nn.Module, weights: Mapping[str, torch.Tensor], misfits: list[str]) -> list[str]:
+    """Those misfits that the network does not mend when it loads them, as TransUNet mends its position embedding."""
+    trial = copy.deepcopy(network).to("meta")  # so that the network itself is not half loaded
+    refused = ""
     try:
-        published = get_weight(str(weights))
+        nn.Module.load_state_dict(trial, {name: value.to("meta") for name, value in weights.items()}, strict=False)
+    except RuntimeError as error:
+        refused = str(error)
+    names = network.state_dict().keys() & weights.keys()
+    return [name for name in misfits if name not in names or f"size mismatch for {name}:" in refused]
+
+
+def _download(weights: str) -> dict[str, torch.Tensor]:
+    try:
+        published = get_weight(weights)
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"initial_weights is {str(weights)!r}: neither a file nor weights of torchvision.") from error
+        raise ValueError(f"initial_weights is {weights!r}: neither a file nor weights of torchvision.") from error
     try:
         return _with_present_names(published.get_state_dict(progress=False, check_hash=True))
     except OSError as error:
@@ -88,5 +187,13 @@ def _with_present_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {old.sub(r"\1\2.", name): value for name, value in weights.items()}
 
 
-def _shape(shape: torch.Size | None) -> str:
-    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
+def _widened(value: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+    """Weights (out, in, ...) with zeros for the input channels that those of the network have beyond them."""
+    if present is None or value.ndim < 4 or value.shape[1] >= present.shape[1]:
+        return value
+    more = present.shape[1] - value.shape[1]
+    return torch.cat([value, value.new_zeros(value.shape[0], more, *value.shape[2:])], dim=1)
+
+
+def _text(shape: torch.Size) -> str:
+    return "x".join(map(str, shape)) or "a number"

@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from clinbundles.engines.outputs.masks import LABEL_COLOR, PREDICTION_COLOR, draw_contour
+from clinbundles.nets.weights import load_weights
 from clinbundles.transforms.readers.images import BinaryMaskReader
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "two_stage_segmentation"
@@ -41,7 +42,7 @@ def show_windows(
     parser.update({"bundle_root": str(BUNDLE), **knobs})
     network = parser.get_parsed_content("network").eval()
     weights = ckpt_path or parser.get_parsed_content("ckpt_path")
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    load_weights(network, weights)
     pixels = parser.get_parsed_content("preprocessing")({"image": image})["image"][None].as_tensor()
     pixels = pixels.to(next(network.parameters()).device)
     with torch.inference_mode():

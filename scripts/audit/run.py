@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 from clinbundles.engines.metrics.class_report import read_class_table
 from clinbundles.engines.tracking.facts import describe_datalist
+from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, mean_interval, score_baselines
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.scripts.prepare.datalist import write_atomically
@@ -171,18 +171,11 @@ def check_weights(setting: Setting, layer: str) -> None:
     """Refuse a model.pt that is not of the network that the knobs make, and a layer that this has not."""
     path = setting.ckpt_dir / "model.pt"
     network = setting.parser().get_parsed_content("network_def")
+    weights = read_weights(path)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: holds no weights ({type(error).__name__}).") from error
-    shapes = [{name: tuple(w.shape) for name, w in given.items()} for given in (weights, network.state_dict())]
-    for name in [*shapes[1], *shapes[0]]:
-        given, expected = (shape.get(name, "absent") for shape in shapes)
-        if given != expected:
-            raise ValueError(
-                f"{path}: {name} is {given}, the network of these knobs has {expected}. Pass the knobs that the model "
-                "was trained with."
-            )
+        fit_weights(network, weights, source=path)
+    except ValueError as error:
+        raise ValueError(f"{error} Pass the options that the model was trained with.") from error
     if layer not in dict(network.named_modules()) or not layer:
         layers = ", ".join(name for name, _ in network.named_children())
         raise ValueError(f"--cam_layer is {layer!r}, which the network does not have; it has {layers}.")

@@ -19,6 +19,7 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform
 
+from clinbundles.nets.weights import load_weights
 from clinbundles.scripts.large_image.image import open_large_image
 from clinbundles.scripts.large_image.pyramid import write_tiff
 from clinbundles.scripts.large_image.segment import segment_large_image
@@ -149,12 +150,7 @@ def bundle_predictor(
     weights = Path(parser.get_parsed_content("ckpt_path"))
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: no weights: train the bundle first, or pass --ckpt_path.")
-    network = parser.get_parsed_content("network_def")
-    try:
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    except RuntimeError as error:
-        raise ValueError(f"{weights} does not fit the network that {config} builds: {error}") from error
-    network = network.to(device).eval()
+    network = load_weights(parser.get_parsed_content("network_def"), weights).to(device).eval()
     steps = pointwise_steps(parser.get_parsed_content("preprocessing"), config)
     wanted = parser.get("in_channels")
     if wanted is None:

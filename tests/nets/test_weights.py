@@ -8,7 +8,8 @@ from torch import nn
 from torchvision.models import ResNet18_Weights, densenet121
 
 from clinbundles.nets.classification_network import classification_network
-from clinbundles.nets.weights import belongs_to, load_initial_weights
+from clinbundles.nets.trans_unet import TransUNet
+from clinbundles.nets.weights import belongs_to, load_initial_weights, load_weights, read_weights
 
 NAME = "ResNet18_Weights.IMAGENET1K_V1"
 
@@ -77,7 +78,7 @@ def test_weights_that_are_missing_or_too_many_are_named(file: Path, tmp_path: Pa
     with pytest.raises(ValueError, match=r"less\.pt: 1 of 8 .* head\.bias \(missing, expected 3\)"):
         load_initial_weights(small(), tmp_path / "less.pt")
     torch.save(given | {"extra": torch.tensor(1.0)}, tmp_path / "more.pt")
-    with pytest.raises(ValueError, match=r"more\.pt: 1 of 8 .* extra \(a number, expected missing\)"):
+    with pytest.raises(ValueError, match=r"more\.pt: 1 of 8 .* extra \(a number, not expected\)"):
         load_initial_weights(small(), tmp_path / "more.pt")
 
 
@@ -111,6 +112,29 @@ def test_a_file_that_is_no_state_dict_is_named(file: Path, tmp_path: Path) -> No
     for name in ("pickled.pt", "truncated.pt", "empty.pt", "notes.txt"):
         with pytest.raises(ValueError, match=rf"{name}: not a file of weights"):
             load_initial_weights(small(), tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [{}, {1: torch.zeros(2)}, [torch.zeros(2)], torch.zeros(2)])
+def test_tensors_without_names_are_no_state_dict(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"odd\.pt: no plain state dict"):
+        read_weights(tmp_path / "odd.pt")
+
+
+def test_every_weight_of_a_network_comes_from_its_file(file: Path) -> None:
+    network = load_weights(small(), file)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in read_weights(file).items())
+    with pytest.raises(ValueError, match=r"model\.pt: 3 of 8 weights do not fit the network"):
+        load_weights(small(dense_units=9), file)
+
+
+def test_a_position_embedding_of_another_size_is_no_misfit_and_hides_none(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"units": (1, 1, 1), "channels": (128, 128, 128), "hidden": 16, "mlp": 32, "heads": 2}
+    options |= {"depth": 1, "decoder_channels": (16, 8, 8, 4)}
+    torch.save(TransUNet(image_size=32, **options).state_dict(), tmp_path / "small.pt")
+    assert load_weights(TransUNet(image_size=64, **options), tmp_path / "small.pt").encoder.pos_embed.shape[1] == 16
+    with pytest.raises(ValueError, match=r"small\.pt: 2 of \d+ .* \(1, expected 2\)"):
+        load_weights(TransUNet(image_size=64, out_channels=2, **options), tmp_path / "small.pt")
 
 
 @pytest.mark.parametrize("name", ["resnet50", "ResNet18_Weights.NONE", "NoNet_Weights.DEFAULT", "a.b.c"])

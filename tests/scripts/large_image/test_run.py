@@ -123,7 +123,7 @@ def test_knobs_reach_the_network_and_are_part_of_what_a_run_remembers(
     module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"window": 320, "overlap": 32, "device": "cpu"}
-    with pytest.raises(ValueError, match=r"model.pt does not fit the network"):
+    with pytest.raises(ValueError, match=r"model.pt: 1 of 2 weights do not fit the network"):
         module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), kernel_size=5, **options)
     with pytest.raises(ValueError, match=r"inference.json has no knob kernel: it has .*kernel_size"):
         module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), kernel=5, **options)
