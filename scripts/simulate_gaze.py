@@ -12,11 +12,11 @@ from typing import Any
 
 import fire
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from clinbundles.scripts.prepare.datalist import SECTIONS, datalist_as_json, write_atomically
 from clinbundles.transforms.gaze.simulator import PROFILES, simulate_fixations
+from clinbundles.transforms.readers.masks import read_mask
 
 SACCADE_MS = 40.0
 CSV_COLUMNS = (
@@ -149,24 +149,13 @@ def _drop_simulated(content: dict[str, Any]) -> None:
 
 
 def _read_mask(item: dict[str, Any], folder: Path) -> np.ndarray:
-    """Read an item's label as a boolean mask (H, W): at least 128 in 8 bits, set in 1 bit."""
+    """Read an item's label as a boolean mask (H, W)."""
     if not item.get("label"):
         raise ValueError(f"{item['image']} has no label to simulate gaze from")
     path = folder / item["label"]
     if not path.is_file():
         raise FileNotFoundError(f"label {path} of {item['image']} does not exist")
-    try:
-        with Image.open(path) as image:
-            if image.mode == "1":
-                return np.asarray(image)
-            if image.mode not in ("L", "LA", "P", "RGB", "RGBA"):
-                raise ValueError(f"label {path} has pixels of mode {image.mode}: expected 8 bits or 1 bit")
-            grey = np.asarray(image.convert("L"))
-    except (OSError, SyntaxError) as error:  # Pillow has both for broken files
-        raise ValueError(f"label {path} cannot be read: {error}") from error
-    if grey.max() == 1:
-        raise ValueError(f"label {path} holds 0 and 1: expected 0 and 255")
-    return grey >= 128
+    return read_mask(path)
 
 
 def _fixations(mask: np.ndarray, image: str, profile: str, seed: int, observer: int) -> list[list[float]]:

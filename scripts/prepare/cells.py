@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clinbundles.transforms.readers.decoding import read_mask
+from clinbundles.transforms.readers.masks import read_mask
 
 from .instance_masks import decode_runs, read_coco, union_of_polygons
 from .pairs import DataSet, Record, own_folder

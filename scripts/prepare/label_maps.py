@@ -8,12 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from clinbundles.transforms.readers.decoding import is_nifti, open_image, read_nifti
-from clinbundles.transforms.readers.folder import image_suffix
-
-# Grey values of a mask nearer to black or white than this are that colour, after a lossy format or a resized edge.
-NEAR = 32
-# Share of an image that may be flat areas of one grey between: a soft edge is grey too, but nowhere flat.
-FLAT_SHARE = 0.001
 
 
 def read_label_map(path: Path) -> np.ndarray:
@@ -52,33 +46,3 @@ def foreground_of(path: Path, *, foreground: Collection[int], known: Collection[
     if unknown:
         raise ValueError(f"{path}: label id {unknown[0]} is not in the label map of the data set.")
     return np.isin(ids, list(foreground))
-
-
-def check_binary(values: np.ndarray, path: Path) -> None:
-    """Refuse a mask that looks like a label map: black and white would be made of its ids by chance.
-
-    A mask holds 0 and 1 alone, or black, white and the greys of edges. JPEG files are let through: they hold no ids.
-
-    Args:
-        values: grey values uint8 (H, W).
-        path: file of the mask, to name it.
-
-    Raises:
-        ValueError: there are flat grey areas, or small ids beside which there is nothing bright, or nothing but 255 (an
-            id for pixels to ignore).
-    """
-    if image_suffix(path).startswith((".jpg", ".jpeg")) or values.max(initial=0) <= 1:
-        return
-    counts = np.bincount(values.ravel(), minlength=256)
-    corner = values[:-1, :-1]
-    flat = (corner == values[1:, :-1]) & (corner == values[:-1, 1:]) & (corner > NEAR) & (corner < 255 - NEAR)
-    if flat.sum() > FLAT_SHARE * values.size:
-        suspect = int(np.bincount(corner[flat]).argmax())
-    elif not counts[128:].any() or (counts[1:NEAR].any() and not counts[NEAR:255].any()):
-        suspect = int(counts[1:128].argmax() + 1)
-    else:
-        return
-    raise ValueError(
-        f"{path}: {counts[suspect]} pixels of value {suspect}: a mask holds 0 and 1, or values near 0 and 255. "
-        "For a label map say which ids are foreground (--foreground)."
-    )

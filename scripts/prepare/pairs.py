@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clinbundles.transforms.readers.decoding import as_foreground, read_mask_values
 from clinbundles.transforms.readers.folder import RASTER_SUFFIXES, image_stem, is_image
 from clinbundles.transforms.readers.images import RGBImageReader
+from clinbundles.transforms.readers.masks import read_mask
 
 from .datalist import difference_hash, write_atomically
-from .label_maps import check_binary, foreground_of
+from .label_maps import foreground_of
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,7 @@ def inspect(
     assert record.image is not None
     assert record.label is not None
     image = RGBImageReader(intensity_range=intensity_range).read(record.image)
-    if record.convert is None:
-        values = read_mask_values(record.label)
-        check_binary(values, record.label)
-        mask = as_foreground(values)
-    else:
-        mask = record.convert()
+    mask = read_mask(record.label) if record.convert is None else record.convert()
     if image.shape[:2] != mask.shape:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         raise ValueError(f"{record.label}: mask of {mask_width}x{mask_height} px, its image has {width}x{height}.")

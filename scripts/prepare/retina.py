@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clinbundles.transforms.readers.decoding import read_mask
+from clinbundles.transforms.readers.masks import read_mask
 
 from .pairs import DataSet, Record, own_folder, pair_by_name
 

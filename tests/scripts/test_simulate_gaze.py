@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -187,6 +188,17 @@ def test_an_image_without_polyp_is_searched(simulate_gaze, datalist):
     assert np.array(read(datalist)["training"][0]["fixations"][0])[:, :2].std() > 0.1
 
 
+def test_a_mask_gives_the_same_gaze_whatever_its_white_and_its_file_kind(simulate_gaze, datalist):
+    simulate_gaze(str(datalist))
+    expected = [item["fixations"] for item in read(datalist)["training"]]
+    masks = datalist.parent / "masks"
+    save_label(datalist.parent, "a.png", polyp(5) // 255)
+    nibabel.save(nibabel.Nifti1Image(polyp(40).T // 255, np.eye(4)), masks / "b.nii.gz")
+    edit(datalist, lambda content: content["training"][1].update(label="masks/b.nii.gz"))
+    simulate_gaze(str(datalist))
+    assert [item["fixations"] for item in read(datalist)["training"]] == expected
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[:60])
 
@@ -195,12 +207,18 @@ def truncated(path):
     ("spoil", "message"),
     [
         (lambda path: path.unlink(), r"a\.png of images/a\.jpg does not exist"),
-        (lambda path: path.write_text("not an image"), r"a\.png cannot be read"),
-        (truncated, r"a\.png cannot be read"),
-        (lambda path: Image.fromarray(polyp(5) // 255).save(path), r"a\.png holds 0 and 1: expected 0 and 255"),
-        (lambda path: Image.fromarray(polyp(5).astype(np.uint16)).save(path), r"a\.png has pixels of mode I"),
+        (lambda path: path.write_text("not an image"), r"a\.png: not a readable image file"),
+        (truncated, r"a\.png: not a readable image file"),
+        (
+            lambda path: Image.fromarray(polyp(5) // 255 * 38).save(path),
+            r"a\.png: 300 pixels of value 38",
+        ),
+        (
+            lambda path: Image.fromarray(polyp(5).astype(np.uint16)).save(path),
+            r"a\.png: pixel mode 'I;16'",
+        ),
     ],
-    ids=["missing", "text", "truncated", "0 and 1", "16 bit"],
+    ids=["missing", "text", "truncated", "label map", "16 bit"],
 )
 def test_a_bad_label_is_named_and_the_datalist_kept(simulate_gaze, datalist, spoil, message):
     before = datalist.read_bytes()

@@ -1,4 +1,4 @@
-"""Image files decoded to arrays, rows first: raster images, one NIfTI slice or DICOM image, binary masks.
+"""Image files decoded to arrays, rows first: raster images, one NIfTI slice or DICOM image.
 
 No torch is needed here.
 """
@@ -130,37 +130,6 @@ def _decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
         return np.asarray(pydicom.pixels.pixel_array(dataset, raw=False))
     except Exception as error:  # the decoder plug-ins raise types of their own
         raise ValueError(f"{path}: the pixel data cannot be decoded ({type(error).__name__}: {error}).") from error
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Read a binary mask, of 0 and 1 or of black and white, as bool (H, W).
-
-    Raises:
-        ValueError: the file is corrupt, or its values do not fit 8 bits.
-    """
-    return as_foreground(read_mask_values(path))
-
-
-def read_mask_values(path: Path) -> np.ndarray:
-    """Mask file (any image kind, gzip-compressed or not, or NIfTI) in, its grey values uint8 (H, W) out.
-
-    Raises:
-        ValueError: the file is corrupt, or its values do not fit 8 bits.
-    """
-    if is_nifti(path):
-        values = read_nifti(path)
-        if values.ndim != 2 or not np.isin(values, np.arange(256)).all():
-            raise ValueError(f"{path}: a NIfTI mask holds one whole number from 0 to 255 a pixel.")
-        return values.astype(np.uint8)
-    image = open_image(path)
-    if image.mode not in PIL_8BIT_MODES:
-        raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
-    return np.asarray(image.convert("L"))
-
-
-def as_foreground(values: np.ndarray) -> np.ndarray:
-    """Grey values uint8 of a mask in, bool of the same shape out: 128 and above, or 1 where there are only 0 and 1."""
-    return values >= (1 if values.max(initial=0) <= 1 else 128)
 
 
 def check_range(intensity_range: Sequence[float] | None) -> None:

@@ -21,10 +21,10 @@ from .decoding import (
     is_nifti,
     open_image,
     read_dicom,
-    read_mask,
     read_nifti,
     rgb_of_dicom,
 )
+from .masks import read_mask
 
 
 class RowMajorReader(ImageReader):
@@ -123,12 +123,10 @@ def _as_rgb(values: np.ndarray) -> np.ndarray:
 
 
 class BinaryMaskReader(RowMajorReader):
-    """Mask file in, uint8 array (H, W) of 0 and 1 out.
-
-    Foreground is 128 and above (JPEG masks are not exactly 0 and 255), or 1 where the file holds only 0 and 1.
+    """Read a binary mask as uint8 (H, W) of 0 and 1, by :func:`clinbundles.transforms.readers.masks.read_mask`.
 
     Raises:
-        ValueError: the file is corrupt, empty or deeper than 8 bits.
+        ValueError: the file is corrupt, empty, deeper than 8 bits, or looks like a label map.
     """
 
     def _decode(self, path: Path) -> np.ndarray:
