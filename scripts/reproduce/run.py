@@ -50,15 +50,8 @@ from clinbundles.scripts.reproduce.plan import (
     make_jobs,
     parse_numbers,
 )
-from clinbundles.scripts.reproduce.tables import (
-    as_markdown,
-    as_results,
-    figures_of,
-    plot,
-    plot_lines,
-    summarise,
-    tables_of,
-)
+from clinbundles.scripts.reproduce.plots import plot, plot_lines
+from clinbundles.scripts.reproduce.tables import as_markdown, as_results, figures_of, summarise, tables_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
