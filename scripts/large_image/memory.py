@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .image import LargeImage
-from .window_grid import LARGEST_CHUNK, chunk_of
+from .store import LARGEST_CHUNK, chunk_of
 
 LARGEST_WINDOW = 4096
 READS_AT_ONCE = 4  # chunks that zarr decodes at a time

@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from .image import LargeImage
 from .memory import READS_AT_ONCE, MemoryBound, Predict
-from .store import MaskStore, earlier_settings
-from .window_grid import Window, windows_of
+from .store import MaskStore, Window, earlier_settings, windows_of
 
 
 def segment_large_image(
