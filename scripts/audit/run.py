@@ -37,7 +37,7 @@ from clinbundles.scripts.reproduce.plan import choose_names
 from clinbundles.transforms.image_region import REGIONS, lung_fields
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "covid_xray_transfer"
-TRAIN, EVALUATE = (str(BUNDLE / "configs" / name) for name in ("train_scratch.json", "evaluate.json"))
+TRAIN, EVALUATE = (str(BUNDLE / "configs" / name) for name in ("train.json", "evaluate.json"))
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "evaluation_section", "training_section", "run", "report")
 
 
@@ -97,7 +97,7 @@ def audit_shortcuts(
         cam_layer: layer for Grad-CAM: features (PneumoniaCNN), layer4 (ResNet-50).
         overlays: Grad-CAM pictures of each class.
         seed: of the trainings, the tree and the choice of the pictures.
-        knobs: top-level values of train_scratch.json and evaluate.json, as the model was trained: image_size,
+        knobs: top-level values of train.json and evaluate.json, as the model was trained: image_size,
             network_name, max_epochs, bfloat16 and so on.
     """
     chosen = choose_names(regions, list(REGIONS), "regions")
@@ -139,7 +139,7 @@ def prepare(
         if name in OWN_KNOBS:
             raise ValueError(f"--{name} is set by the audit itself.")
         if not any(name in config for config in configs):
-            raise ValueError(f"--{name} is no top-level value of train_scratch.json or evaluate.json.")
+            raise ValueError(f"--{name} is no top-level value of train.json or evaluate.json.")
     class_names = list(knobs.get("class_names", configs[0]["class_names"]))
     items = read_sections(file, root, class_names)
     return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs)

@@ -222,12 +222,12 @@ def make_files(kind: str, folder: Path, n: int) -> None:
 
 
 def trainer_of(folder: Path, *, n_images: int, bfloat16: bool) -> tuple[Any, ConfigParser]:
-    """Return the trainer of train_scratch.json for one epoch on images in memory, and its parser."""
+    """Return the trainer of train.json for one epoch on images in memory, and its parser."""
     make_files("JPEG 320 x 250", folder, n_images)
     items = [{"image": path.name, "label": i % 3} for i, path in enumerate(sorted(folder.iterdir()))]
     (folder / "datalist.json").write_text(json.dumps({"training": items, "validation": items[:1]}))
     parser = shipped(
-        "train_scratch.json",
+        "train.json",
         "train::handlers",
         without=["ValidationHandler", "TrainingCheckpoint"],
         dataset_dir=str(folder),
@@ -257,7 +257,7 @@ def plain_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: Da
 def print_training(precisions: Sequence[str], folder: Path, n_images: int, rounds: int) -> None:
     """Print the table of precisions: images a second in training."""
     print(f"\nTraining, PneumoniaCNN at {SIZE}, batch 20, {n_images} images in memory, {rounds} rounds. ours:")
-    print("train_scratch.json without validation and checkpoints.\n")
+    print("train.json without validation and checkpoints.\n")
     print("| precision | plain images/s | ours images/s | ours / plain |\n|---|---|---|---|")
     for precision in precisions:
         bfloat16 = precision == "bfloat16"

@@ -12,13 +12,13 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from monai.bundle import ComponentLocator, ConfigWorkflow
+from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
 from monai.utils import optional_import
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 SCHEMA = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
-OVERLAY = re.compile(r"overlay on (\w+\.json)", re.IGNORECASE)
+NO_RUN = ("metadata.json", "reproduce.json")
 # Weights of another training, or of a download, which there may be none of.
 OTHER_WEIGHTS = ("coarse_ckpt", "initial_weights")
 
@@ -29,32 +29,35 @@ def load(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def chain(bundle: Path, name: str) -> list[str]:
+    """The files to pass to run a config: what it extends, before it, each once."""
+    below = [chain(bundle, other) for other in load(bundle / "configs" / name).get("extends", [])]
+    return list(dict.fromkeys([file for files in below for file in files] + [name]))
+
+
 def runnable_configs(bundle: Path) -> dict[str, list[str]]:
-    """Every config that can be run: its own name → the files to pass, an overlay after what it lies on."""
-    found = {}
-    for path in sorted((bundle / "configs").glob("*.json")):
-        if path.name in ("metadata.json", "reproduce.json"):
-            continue
-        base = OVERLAY.search(load(path).get("_desc_", ""))
-        found[path.name] = [base[1], path.name] if base else [path.name]
-    return found
+    """Every config that can be run: its own name → the files to pass."""
+    names = sorted(path.name for path in (bundle / "configs").glob("*.json") if path.name not in NO_RUN)
+    return {name: chain(bundle, name) for name in names}
+
+
+def merged(bundle: Path, files: list[str]) -> dict[str, Any]:
+    """A config as it runs, together with what it extends."""
+    whole: dict[str, Any] = {}
+    for file in files:
+        for key, value in load(bundle / "configs" / file).items():
+            *path, last = key.split("#")
+            place = whole
+            for part in path:
+                place = place[part]
+            place[last] = value
+    return whole
 
 
 def merged_train_configs(bundle: Path) -> dict[str, dict[str, Any]]:
-    """Every training config as it runs: an overlay together with what it lies on."""
-    found = {}
-    for name, files in runnable_configs(bundle).items():
-        if name.startswith("train"):
-            merged: dict[str, Any] = {}
-            for file in files:
-                for key, value in load(bundle / "configs" / file).items():
-                    *path, last = key.split("#")
-                    place = merged
-                    for part in path:
-                        place = place[part]
-                    place[last] = value
-            found[name] = merged
-    return found
+    """Every training config as it runs."""
+    named = runnable_configs(bundle).items()
+    return {name: merged(bundle, files) for name, files in named if name.startswith("train")}
 
 
 def workflow(bundle: Path, names: list[str], **overrides: Any) -> ConfigWorkflow:
@@ -101,6 +104,22 @@ def test_every_target_exists_and_no_macro_is_left(bundle: Path) -> None:
                 path = f"{module[0]}.{target}"
             assert optional_import(path.rpartition(".")[0], name=path.rpartition(".")[2])[1], f"{name}: {target}"
         assert '"%' not in json.dumps(parser.get()), f"{name}: a macro was not replaced"
+
+
+def test_a_config_stands_alone_or_says_what_it_extends(bundle: Path) -> None:
+    for name, files in runnable_configs(bundle).items():
+        whole = merged(bundle, files)
+        assert {"imports", "bundle_root", "network_def", "initialize", "run"} <= whole.keys(), name
+        parser = ConfigParser(whole)
+        parser.read_meta(str(bundle / "configs/metadata.json"))
+        parser.parse()
+        for key in re.findall(r"@([\w#:]+)", json.dumps({k: v for k, v in whole.items() if k != "_desc_"})):
+            assert key in parser, f"{name}: @{key} refers to nothing"
+
+
+def test_inference_and_the_main_training_stand_alone_and_the_others_do_not(bundle: Path) -> None:
+    alone = {name for name, files in runnable_configs(bundle).items() if files == [name]}
+    assert alone == {"inference.json", "train.json"}
 
 
 def test_check_properties_has_nothing_to_say(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,13 +192,12 @@ def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
     for name, train in trained.items():
         shared = {k for k in inference.keys() & train.keys() if not isinstance(inference[k], dict | list)}
         shared -= {"_desc_", "dataset_dir", "ckpt_dir", "batch_size", "num_workers"}
-        if OVERLAY.search(train["_desc_"]):
+        if "extends" in train:
             shared -= {"network_name"} & load(bundle / "configs" / name).keys()  # it is there to train another one
         assert shared, name
         for key in sorted(shared | {"imports"}):
             assert train[key] == inference[key], f"{name}: {key}"
-    # One stage of several may train a part alone, and another the whole.
-    assert inference["network_def"] in [train["network_def"] for train in trained.values()]
+    assert inference["network_def"] == trained["train.json"]["network_def"]
 
 
 def test_preprocessing_of_validation_and_inference_agree(bundle: Path) -> None:

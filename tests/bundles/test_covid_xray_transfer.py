@@ -13,7 +13,6 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
 from PIL import Image
 
@@ -74,13 +73,13 @@ def last_words(*names: str, out: Path, **knobs: Any) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model_0 and, from it, Model_2 after an epoch of each phase: model_0/model.pt and model_2/model.pt."""
     folder = tmp_path_factory.mktemp("trained")
-    run("train_scratch", "train_pretrain", out=folder / "model_0")
+    run("train", "train_pretrain", out=folder / "model_0")
     start = str(folder / "model_0" / "model.pt")
     phases = [
         {"name": "head", "layers": ["head"], "learning_rate": 0.001, "max_epochs": 1},
         {"name": "all layers", "layers": "all", "learning_rate": 0.0001, "max_epochs": 1},
     ]
-    run("train_scratch", "train_transfer", out=folder / "model_2", initial_weights=start, phases=phases)
+    run("train", "train_transfer", out=folder / "model_2", initial_weights=start, phases=phases)
     return folder
 
 
@@ -92,7 +91,7 @@ def model(trained: Path) -> Path:
 def test_the_head_is_new_and_the_other_layers_start_from_the_pretraining(trained: Path, tmp_path: Path) -> None:
     start = weights(trained / "model_0" / "model.pt")
     run(
-        "train_scratch",
+        "train",
         "train_transfer",
         out=tmp_path,
         initial_weights=str(trained / "model_0" / "model.pt"),
@@ -113,7 +112,7 @@ def test_the_second_phase_moves_all_layers(trained: Path) -> None:
 def test_the_seed_decides_the_start_and_the_end(tmp_path: Path) -> None:
     def first_filter(seed: int, folder: str) -> torch.Tensor:
         torch.manual_seed(len(folder))  # what was drawn before the run does not matter
-        run("train_scratch", out=tmp_path / folder, seed=seed, max_epochs=1)
+        run("train", out=tmp_path / folder, seed=seed, max_epochs=1)
         return weights(tmp_path / folder / "model.pt")["features.0.weight"]
 
     first, again, other = first_filter(5, "a"), first_filter(5, "again"), first_filter(6, "other")
@@ -129,7 +128,7 @@ def test_a_killed_transfer_goes_on_where_it_was(trained: Path, tmp_path: Path) -
             {"layers": "all", "learning_rate": 0.0001},
         ],
     }
-    configs = ("train_scratch", "train_transfer")
+    configs = ("train", "train_transfer")
     run(*configs, out=tmp_path / "killed", **knobs, max_epochs=2)
     run(*configs, out=tmp_path / "killed", **knobs, max_epochs=3, resume=True)
     run(*configs, out=tmp_path / "whole", **knobs, max_epochs=3)
@@ -140,7 +139,7 @@ def test_a_killed_transfer_goes_on_where_it_was(trained: Path, tmp_path: Path) -
 
 def test_evaluation_scores_calibrates_and_times(trained: Path, tmp_path: Path) -> None:
     run(
-        "train_scratch",
+        "train",
         "train_transfer",
         "evaluate",
         out=tmp_path,
@@ -172,7 +171,7 @@ def test_another_section_can_be_evaluated(trained: Path, tmp_path: Path) -> None
     content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
     if "same_source" not in content:
         knobs["evaluation_section"] = "training"
-    run("train_scratch", "evaluate", out=tmp_path, ckpt_dir=trained / "model_2", **knobs)
+    run("train", "evaluate", out=tmp_path, ckpt_dir=trained / "model_2", **knobs)
     assert len(rows(tmp_path / "per_image.csv")) == len(content[knobs["evaluation_section"]])
 
 
@@ -273,7 +272,7 @@ def test_a_network_of_torchvision_takes_the_same_recipe(tmp_path: Path) -> None:
         "phases": [{"layers": ["classifier.3"], "learning_rate": 0.001}],
         "max_epochs": 1,
     }
-    run("train_scratch", "train_resnet50", out=tmp_path, **knobs)
+    run("train", "train_resnet50", out=tmp_path, **knobs)
     trained = weights(tmp_path / "model.pt")
     assert trained["classifier.3.weight"].shape[0] == 3
     assert all(int(v) == 0 for name, v in trained.items() if name.endswith("num_batches_tracked"))
@@ -284,14 +283,14 @@ def test_a_network_of_torchvision_takes_the_same_recipe(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_said_in_one_sentence(trained: Path, tmp_path: Path) -> None:
-    words = last_words("train_scratch", "train_transfer", out=tmp_path, initial_weights=str(tmp_path / "none.pt"))
+    words = last_words("train", "train_transfer", out=tmp_path, initial_weights=str(tmp_path / "none.pt"))
     assert words == f"{tmp_path / 'none.pt'}: no such file; initial weights were expected there."
     start = str(trained / "model_0" / "model.pt")
-    words = last_words("train_scratch", "train_transfer", out=tmp_path, initial_weights=start, dense_units=9)
+    words = last_words("train", "train_transfer", out=tmp_path, initial_weights=start, dense_units=9)
     assert "weights do not fit the network, the first is dense.linear.bias (8, expected 9)" in words
-    words = last_words("train_scratch", out=tmp_path, phases=[{"layers": ["fc"], "learning_rate": 1}])
+    words = last_words("train", out=tmp_path, phases=[{"layers": ["fc"], "learning_rate": 1}])
     assert words == "phase 1: the network has no layer 'fc'; its layers are features, dense, head."
-    assert "expected PneumoniaCNN, a classifier of" in last_words("train_scratch", out=tmp_path, network_name="resnot")
+    assert "expected PneumoniaCNN, a classifier of" in last_words("train", out=tmp_path, network_name="resnot")
     assert not (tmp_path / "model.pt").exists()
 
 
@@ -312,7 +311,7 @@ def command(*arguments: str, cwd: Path, launcher: list[str] | None = None) -> st
 def test_the_command_line_trains_and_classifies(tmp_path: Path) -> None:
     size = [f"--{name}={value}" for name, value in SIZE.items()]
     knobs = [*size, "--cache_rate=0", "--max_epochs=1", f"--ckpt_dir={tmp_path}", f"--output_dir={tmp_path}"]
-    command("--config_file", "configs/train_scratch.json", *knobs, cwd=BUNDLE)
+    command("--config_file", "configs/train.json", *knobs, cwd=BUNDLE)
     # From another folder too: only bundle_root says where the bundle is.
     said = command(
         f"--config_file={BUNDLE / 'configs' / 'inference.json'}",
@@ -328,7 +327,7 @@ def test_the_command_line_trains_and_classifies(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_in_two_phases(trained: Path, tmp_path: Path) -> None:
-    names = ("train_scratch", "train_transfer", "multi_gpu_train")
+    names = ("train", "train_transfer", "multi_gpu_train")
     phases = [{"layers": ["head"], "learning_rate": 0.001, "max_epochs": 1}, {"layers": "all", "learning_rate": 0.001}]
     command(
         "--config_file",
@@ -344,18 +343,6 @@ def test_two_processes_train_in_two_phases(trained: Path, tmp_path: Path) -> Non
     last = weights(tmp_path / "last.pt")
     assert last["lr_scheduler"]["index"] == 1
     assert set(weights(tmp_path / "model.pt")) == set(weights(trained / "model_0" / "model.pt"))
-
-
-def test_evaluation_has_every_property_monai_asks_for() -> None:
-    workflow = ConfigWorkflow(
-        files("train_scratch", "train_transfer", "evaluate"),
-        workflow_type="train",
-        logging_file=False,
-        bundle_root=str(BUNDLE),
-        cache_rate=0.0,
-    )
-    workflow.initialize()
-    assert workflow.check_properties() == []
 
 
 def test_the_samples_are_small_open_and_carry_no_patient(tmp_path: Path) -> None:

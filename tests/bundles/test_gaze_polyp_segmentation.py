@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -57,6 +57,13 @@ def test_the_arms_differ_in_blur_as_the_equations_say() -> None:
     positive = detail(first_training_image("positive", **fixed))
     reverse = detail(first_training_image("reverse", **fixed))
     assert positive < reverse < original
+
+
+def test_the_papers_networks_have_its_width_and_size() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / name) for name in ("train.json", "paper.json")])
+    assert sum(p.numel() for p in parser.get_parsed_content("network_def").parameters()) > 7e6
+    assert parser["image_size"] == 512
 
 
 def test_an_arm_that_needs_gaze_stops_without_it_unless_told_otherwise(tmp_path: Path) -> None:

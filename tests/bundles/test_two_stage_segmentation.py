@@ -2,16 +2,12 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
 from PIL import Image
 
@@ -23,6 +19,7 @@ SMALL: dict[str, Any] = {
     "max_epochs": 1,
     "val_interval": 1,
 }
+COARSE = ("train", "train_baseline", "train_coarse")
 # Windows of 32 and a stage 1 of 32 on images of 128.
 TWO = {"scale": 4, "n_patches": 4, "n_select": 4, "windows_per_image": 2, "conditioned": False}
 
@@ -50,10 +47,9 @@ def pixels(path: Path) -> np.ndarray:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages after an epoch on the shipped images: coarse/model.pt and both/model.pt."""
     folder = tmp_path_factory.mktemp("trained")
-    run("train_baseline", "train_coarse", out=folder, ckpt_dir=str(folder / "coarse"), scale=4)
+    run(*COARSE, out=folder, ckpt_dir=str(folder / "coarse"), scale=4)
     run(
-        "train_baseline",
-        "train_refine",
+        "train",
         out=folder,
         ckpt_dir=str(folder / "both"),
         coarse_ckpt=str(folder / "coarse" / "model.pt"),
@@ -72,7 +68,7 @@ def test_stage_2_learns_while_stage_1_stays_what_it_was(trained: Path) -> None:
 
 
 def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: Path) -> None:
-    two_stages = ("train_baseline", "train_refine", "evaluate")
+    two_stages = ("train", "evaluate")
     run(*two_stages, out=tmp_path, ckpt_dir=str(trained / "both"), **TWO)
     rows = list(csv.DictReader((tmp_path / "per_image.csv").read_text().splitlines()))
     assert [row["image"] for row in rows] == ["Image_02L.jpg", "Image_06R.jpg", "Image_14L.jpg"]
@@ -88,9 +84,7 @@ def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: 
 def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: Path, tmp_path: Path) -> None:
     def first_image(**knobs: Any) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        run(
-            "train_baseline", "train_refine", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **{**TWO, **knobs}
-        )
+        run("train", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **{**TWO, **knobs})
         return pixels(folder / "masks" / "Image_02L.png")
 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
@@ -127,20 +121,20 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
 )
 def test_the_levers_of_training_take_a_step(trained: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     coarse = str(trained / "coarse" / "model.pt")
-    run("train_baseline", "train_refine", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **{**TWO, **knobs})
+    run("train", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **{**TWO, **knobs})
     widths = torch.load(tmp_path / "model.pt", weights_only=True)["high_net.encoder.0.0.weight"].shape
     assert widths[1] == (4 if "conditioned" in knobs else 3)
 
 
 def test_grey_images_take_one_channel(tmp_path: Path) -> None:
-    run("train_baseline", out=tmp_path, ckpt_dir=str(tmp_path), in_channels=1)
+    run("train", "train_baseline", out=tmp_path, ckpt_dir=str(tmp_path), in_channels=1)
     assert torch.load(tmp_path / "model.pt", weights_only=True)["encoder.0.0.weight"].shape[1] == 1
 
 
 def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Path) -> None:
     small = {k: v for k, v in SMALL.items() if k not in ("channels", "val_interval")}
     run_bundle(
-        config_file=files("train_baseline", "train_coarse", "paper"),
+        config_file=files(*COARSE, "paper"),
         bundle_root=str(BUNDLE),
         ckpt_dir=str(tmp_path),
         output_dir=str(tmp_path),
@@ -153,12 +147,11 @@ def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Pa
 
 def test_a_killed_refinement_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
     knobs = {"ckpt_dir": str(tmp_path), "coarse_ckpt": str(trained / "coarse" / "model.pt"), "cosine_epochs": 2, **TWO}
-    run("train_baseline", "train_refine", out=tmp_path, **knobs)
-    run("train_baseline", "train_refine", out=tmp_path, **{**knobs, "max_epochs": 2, "resume": True})
+    run("train", out=tmp_path, **knobs)
+    run("train", out=tmp_path, **{**knobs, "max_epochs": 2, "resume": True})
     resumed = torch.load(tmp_path / "last.pt", weights_only=True)
     run(
-        "train_baseline",
-        "train_refine",
+        "train",
         out=tmp_path,
         **{**knobs, "max_epochs": 2, "ckpt_dir": str(tmp_path / "whole")},
     )
@@ -177,48 +170,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(trained: Path, tmp_path: Path
         return str(error)
 
     coarse = str(trained / "coarse" / "model.pt")
-    words = last_words("train_baseline", "train_refine", coarse_ckpt=coarse, **{**TWO, "n_patches": 3})
+    words = last_words("train", coarse_ckpt=coarse, **{**TWO, "n_patches": 3})
     assert "multiple of 32" in words or "n_patches=3" in words
-    missing = last_words("train_baseline", "train_refine", coarse_ckpt=str(tmp_path / "none.pt"), **TWO)
+    missing = last_words("train", coarse_ckpt=str(tmp_path / "none.pt"), **TWO)
     assert "none.pt" in missing
-
-
-def test_the_command_line_trains_stage_1_and_two_processes_train_stage_2(trained: Path, tmp_path: Path) -> None:
-    flags = [f"--{name}={value}" for name, value in {**SMALL, "output_dir": tmp_path}.items()]
-    base = [sys.executable, "-m", "monai.bundle", "run"]
-    coarse = [
-        "--config_file",
-        "['configs/train_baseline.json','configs/train_coarse.json']",
-        f"--ckpt_dir={tmp_path / 'coarse'}",
-        "--scale=4",
-    ]
-    done = subprocess.run([*base, *coarse, *flags], cwd=BUNDLE, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-    both = "['configs/train_baseline.json','configs/train_refine.json','configs/multi_gpu_train.json']"
-    two = [
-        f"--{k}={v}" for k, v in {**TWO, "coarse_ckpt": trained / "coarse" / "model.pt", "ckpt_dir": tmp_path}.items()
-    ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *base[1:]]
-    done = subprocess.run(
-        [*torchrun, "--config_file", both, *flags, *two],
-        cwd=BUNDLE,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "model.pt").is_file()
-
-
-def test_evaluation_of_two_stages_has_every_property_monai_asks_for() -> None:
-    workflow = ConfigWorkflow(
-        files("train_baseline", "train_refine", "evaluate"),
-        workflow_type="train",
-        logging_file=False,
-        bundle_root=str(BUNDLE),
-        cache_rate=0.0,
-    )
-    workflow.initialize()
-    assert workflow.check_properties() == []
