@@ -35,7 +35,7 @@ N_PATCHES = (2, 4, 8)
 def networks(channels: int, device: str, layout: torch.memory_format) -> tuple[nn.Module, ...]:
     """Return the networks of stage 1 and 2 with fixed random weights."""
     torch.manual_seed(0)
-    return tuple(StridedUNet(channels).to(device, memory_format=layout).eval() for _ in range(2))
+    return tuple(StridedUNet(channels).to(device).to(memory_format=layout).eval() for _ in range(2))
 
 
 def now(device: str) -> float:
