@@ -9,7 +9,6 @@ each one's time as a share of torchvision's. With a GPU the same follows for a b
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import gaussian_blur
 
+from clinbundles.scripts.bench.rounds import time_rounds
 from clinbundles.transforms import blur
 
 KERNEL_SIZE = 15
@@ -56,23 +56,6 @@ def spot(size: int, device: str) -> torch.Tensor:
     return torch.exp(-(line[:, None] + line) / 0.1)[None]
 
 
-def medians(contenders: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Return the median time in milliseconds of each contender over interleaved rounds."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(repeats + 2):
-        for name, call in contenders.items():
-            time.sleep(0.01)  # OpenMP's threads spin on for milliseconds after their work: let them come to rest
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            call()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if round_ >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) * 1e3 for name, values in seconds.items()}
-
-
 def compare(batch: int, size: int, repeats: int, device: str) -> None:
     """Print the table for images (batch, 3, size, size) on one device."""
     torch.manual_seed(0)
@@ -94,9 +77,10 @@ def compare(batch: int, size: int, repeats: int, device: str) -> None:
     contenders["AttentionGaussianBlur(1.0), checks and all"] = lambda: transform(image, attention)
     contenders["plain torch fallback, sigma random in [0, 2]"] = lambda: blur._blur_with_torch(image, random, 7)
 
-    times = medians(contenders, repeats, device)
+    seconds = time_rounds(contenders, rounds=repeats, warm_up=2, device=device)
     if device == "cpu":  # seconds a call, and a window per pixel in memory
-        times |= medians({"unfold, sigma random in [0, 2]": lambda: unfold_blur(image, random)}, 3, device)
+        seconds |= time_rounds({"unfold, sigma random in [0, 2]": lambda: unfold_blur(image, random)}, rounds=3)
+    times = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
     print(f"\n{device}, {batch} x 3 x {size} x {size}, {torch.get_num_threads()} threads, window {KERNEL_SIZE}")
     print(f"largest error against float64, sigma random in [0, 2]: {error(image[:1], random[:1]):.1e}")
     print(f"{'':48} {'median ms':>10} {'/ torchvision':>14}")

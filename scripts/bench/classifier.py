@@ -13,22 +13,15 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
-import platform
-import shlex
 import shutil
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import fire
-import monai
 import numpy as np
 import pydicom
 import torch
@@ -44,6 +37,8 @@ from pydicom.uid import (
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
+
+from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
 
 CONFIGS = Path(__file__).parents[2] / "bundles" / "covid_xray_transfer" / "configs"
 NETWORKS = ("PneumoniaCNN", "resnet50")
@@ -160,24 +155,6 @@ class Shipped:
                 self.postprocessing({"pred": logits[0]})
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each contender in each round, after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(rounds + 1):
-        for name, call in contenders.items():
-            time.sleep(0.01)  # OpenMP's threads spin on for milliseconds after their work: let them come to rest
-            start = time.perf_counter()
-            call()
-            if round_ > 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
-    """Return the median over the rounds of ours / plain."""
-    return statistics.median(a / b for a, b in zip(ours, plain, strict=True))
-
-
 def print_files(rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rounds: int) -> None:
     """Print the table of (network, kind of file): milliseconds a file, from the file to its probabilities."""
     count = f"{n_files} files ({dicom_files(n_files)} of DICOM)"
@@ -194,7 +171,7 @@ def print_files(rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rou
         ours = Shipped(files, network_name, folder / "eval")
         plain = Plain(ours.network, ours.mean, ours.std)
         paths = sorted(files.iterdir())
-        seconds = interleaved({"plain": partial(plain, paths), "calls": ours, "run": ours.evaluator.run}, rounds)
+        seconds = time_rounds({"plain": partial(plain, paths), "calls": ours, "run": ours.evaluator.run}, rounds=rounds)
         ms = {name: f"{statistics.median(values) * 1e3 / n:.1f}" for name, values in seconds.items()}
         calls, run = (f"{ms[name]} | {ratio(seconds[name], seconds['plain']):.2f}" for name in ("calls", "run"))
         shift = mean_difference(ours, plain, paths[0])
@@ -268,21 +245,10 @@ def print_training(precisions: Sequence[str], folder: Path, n_images: int, round
         network = copy.deepcopy(trainer.network)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         epoch = partial(plain_epoch, network, optimizer, loader, bfloat16=bfloat16)
-        seconds = interleaved({"plain": epoch, "ours": trainer.run}, rounds)
+        seconds = time_rounds({"plain": epoch, "ours": trainer.run}, rounds=rounds)
         plain, ours = (n_images / statistics.median(seconds[name]) for name in ("plain", "ours"))
         share = ratio(seconds["plain"], seconds["ours"])
         print(f"| {precision} | {plain:.1f} | {ours:.1f} | {share:.3f} |", flush=True)
-
-
-def print_head(threads: int) -> None:
-    """Print what the figures depend on."""
-    cpu_info = Path("/proc/cpuinfo")  # Linux
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    chip = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-    print(f"python {shlex.join(sys.argv)}")
-    print(f"{chip}, {threads} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before;", end=" ")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, MONAI {monai.__version__}", end=", ")
-    print(", ".join(f"{name} {version(name)}" for name in ("torchvision", "pillow", "pydicom", "pylibjpeg-openjpeg")))
 
 
 def main(
@@ -297,7 +263,7 @@ def main(
     precisions = [name for name in PRECISIONS if any(word in f"training, {name}" for word in words)]
     if not files and not precisions:
         raise ValueError(f"rows is {rows!r}: no row has such a word in its name.")
-    print_head(threads)
+    print(describe_machine(threads, ["torchvision", "pillow", "pydicom", "pylibjpeg-openjpeg"]))
     with tempfile.TemporaryDirectory() as folder:
         if files:
             print_files(files, Path(folder), n_files, rounds)

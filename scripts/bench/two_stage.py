@@ -9,25 +9,22 @@ what one forward adds at its peak, each contender in a process of its own; weigh
 
 from __future__ import annotations
 
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fire
-import monai
 import torch
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageSegmenter, two_stage_macs
+from clinbundles.scripts.bench.rounds import describe_machine, now, time_rounds
 
 N_PATCHES = (2, 4, 8)
 
@@ -38,32 +35,28 @@ def networks(channels: int, device: str, layout: torch.memory_format) -> tuple[n
     return tuple(StridedUNet(channels).to(device).to(memory_format=layout).eval() for _ in range(2))
 
 
-def now(device: str) -> float:
-    """Return the time in seconds, once the device has done its work."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def times(calls: dict[str, Callable[[], Any]], nets: tuple[nn.Module, ...], rounds: int, device: str) -> dict[str, Any]:
     """Return the median seconds of each call, and the median share of them spent outside the networks."""
-    inside = [0.0]
-    enter, leave = (lambda *_, sign=sign: inside.append(inside.pop() + sign * now(device)) for sign in (-1, 1))
+    inside: dict[str, list[float]] = {name: [] for name in calls}
+    spent = [0.0]
+    enter, leave = (lambda *_, sign=sign: spent.append(spent.pop() + sign * now(device)) for sign in (-1, 1))
     handles = [net.register_forward_pre_hook(enter) for net in nets] + [
         net.register_forward_hook(leave) for net in nets
     ]
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for round_ in range(rounds + 1):
-        for name, call in calls.items():
-            time.sleep(0.01)  # OpenMP's threads spin on for milliseconds after their work: let them come to rest
-            inside[0], start = 0.0, now(device)
-            call()
-            seconds = now(device) - start
-            if round_ > 0:
-                measured[name].append((seconds, 1 - inside[0] / seconds))
+
+    def counted(name: str) -> None:
+        spent[0] = 0.0
+        calls[name]()
+        inside[name].append(spent[0])
+
+    measured = time_rounds({name: partial(counted, name) for name in calls}, rounds=rounds, device=device)
     for handle in handles:
         handle.remove()
-    return {name: [statistics.median(row[i] for row in rows) for i in (0, 1)] for name, rows in measured.items()}
+    shares = {
+        name: [1 - within / whole for within, whole in zip(inside[name][-rounds:], measured[name], strict=True)]
+        for name in calls
+    }
+    return {name: [statistics.median(measured[name]), statistics.median(shares[name])] for name in calls}
 
 
 def print_times(nets: tuple[nn.Module, ...], shape: tuple[int, int, int], device: str, rounds: int) -> None:
@@ -140,9 +133,7 @@ def main(
             image = torch.rand(1, channels, memory_size, memory_size, device=device)
             print(peak(segmenter() if peak_of > 0 else nets[1], image))
             return
-        chip = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-        print(f"python {shlex.join(sys.argv)}\n{chip}, {threads} threads", end=", ")
-        print(f"torch {torch.__version__}, MONAI {monai.__version__}, Python {platform.python_version()}")
+        print(describe_machine(threads))
         for batch in batches:
             print_times(nets, (batch, channels, size), device, rounds)
     if memory_size:
