@@ -14,13 +14,14 @@ from monai.engines import Evaluator, Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .outputs.files import replacing
 
-def save_atomically(content: Any, path: Path) -> None:
-    """``torch.save`` to a neighbour of ``path``, then rename: a reader sees the old file or the new one."""
+
+def _save(content: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    # As a stream, because a file's name would get into it, and two files of the same weights would differ.
+    with replacing(path) as partial, partial.open("wb") as stream:
+        torch.save(content, stream)
 
 
 class TrainingCheckpoint:
@@ -87,7 +88,7 @@ class TrainingCheckpoint:
     def save_best(self, evaluator: Evaluator) -> None:
         """Write ``model.pt`` if the validation just finished is the best so far."""
         if evaluator.state.best_metric_epoch == evaluator.state.epoch and idist.get_rank() == 0:
-            save_atomically(self.network.state_dict(), self.best_path)
+            _save(self.network.state_dict(), self.best_path)
 
     def save(self, trainer: Trainer) -> None:
         """Write ``last.pt``."""
@@ -101,8 +102,8 @@ class TrainingCheckpoint:
                 "best_metric_epoch": int(self.evaluator.state.best_metric_epoch),
             }
         else:
-            save_atomically(self.network.state_dict(), self.best_path)
-        save_atomically(content, self.last_path)
+            _save(self.network.state_dict(), self.best_path)
+        _save(content, self.last_path)
 
     def load(self, trainer: Trainer) -> None:
         """Restore everything from ``last.pt`` into the objects, the trainer and the evaluator."""

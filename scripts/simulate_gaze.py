@@ -14,7 +14,8 @@ import fire
 import numpy as np
 from tqdm import tqdm
 
-from clinbundles.scripts.prepare.datalist import SECTIONS, datalist_as_json, write_atomically
+from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.prepare.datalist import SECTIONS, datalist_as_json
 from clinbundles.transforms.gaze.simulator import PROFILES, simulate_fixations
 from clinbundles.transforms.readers.masks import read_mask
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..outputs.files import replacing, write_atomically
 from .calibration import ReliabilityBins, apply_temperature, fit_temperature, reliability_bins
 from .classification import (
     CLASS_SCORES,
@@ -63,12 +63,13 @@ def write_class_report(
         "sources": _by_source(table),
     }
     text = json.dumps(metrics, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_atomically(folder / "metrics.json", partial(Path.write_text, data=text, encoding="utf-8"))
+    write_atomically(folder / "metrics.json", text)
     for name, figure in (
         ("confusion.png", _draw_confusion(np.array(metrics["confusion_matrix"]["counts"]), names)),
         ("reliability.png", _draw_reliability(bins)),
     ):
-        _write_atomically(folder / name, partial(figure.savefig, format="png", dpi=130))
+        with replacing(folder / name) as partial:
+            figure.savefig(partial, format="png", dpi=130)
     shown = metrics["scores"]["val_accuracy"]
     print(
         f"{folder / 'metrics.json'}: accuracy {shown['value']} [{shown['low']}, {shown['high']}], macro F1 "
@@ -215,9 +216,3 @@ def _draw_reliability(bins: dict[str, ReliabilityBins]) -> Figure:
         axes.set_title(f"{title}: ECE {error:.3f}", fontsize=10, pad=14)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     return figure
-
-
-def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    unfinished = path.with_name(path.name + ".partial")
-    write(unfinished)
-    os.replace(unfinished, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,9 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
-from .masks import write_csv_atomically
+from .files import distinct_names, input_file, write_atomically, write_csv_atomically
 
 logger = logging.getLogger(__name__)
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Paths of n files in, n names out: the file name, with as many folders as tell it from other files of that name.
-
-    A file that appears twice has one name.
-    """
-    files = {path.parts for path in paths}
-    deepest = max((len(parts) for parts in files), default=0)
-    endings = [Counter(parts[-n:] for parts in files if len(parts) >= n) for n in range(1, deepest + 1)]
-
-    def name(parts: tuple[str, ...]) -> str:
-        n = next((n for n in range(1, len(parts) + 1) if endings[n - 1][parts[-n:]] == 1), len(parts))
-        return Path(*parts[-n:]).as_posix()
-
-    return [name(path.parts) for path in paths]
 
 
 class ClassTableWriter:
@@ -88,7 +71,7 @@ class ClassTableWriter:
             self.items.append(self._facts({**entries, **results}))
 
     def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
-        path = Path(item["image"].meta["filename_or_obj"])
+        path = input_file(item)
         facts: dict[str, Any] = {"path": path, "failure": item.get("failure") or "", "probabilities": None}
         facts |= {key: item[key] for key in ("source", "group") if item.get(key) is not None}
         if item.get(self.label_key) is not None:  # MONAI sets None where there is none
@@ -115,13 +98,13 @@ class ClassTableWriter:
 
     def write(self, engine: Engine) -> None:
         """Write both files, and log how many images were classified."""
-        names = distinct_names([item["path"] for item in self.items])
+        names = distinct_names(item["path"] for item in self.items)
         in_order = dict.fromkeys(item["group"] for item in self.items if "group" in item)
         groups = {group: number for number, group in enumerate(in_order)}
         known = {key for item in self.items for key in item}
-        rows = [self._row(item, name, groups, known) for item, name in zip(self.items, names, strict=True)]
+        rows = [self._row(item, names[item["path"]], groups, known) for item in self.items]
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        write_csv_atomically(rows, self.output_dir / "per_image.csv")
+        write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
         failed = sum(1 for row in rows if row["failure"])
         level = logging.WARNING if failed else logging.INFO
@@ -157,7 +140,4 @@ class ClassTableWriter:
             }
             for row in rows
         ]
-        path = self.output_dir / "predictions.json"
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(predictions, indent=4) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_atomically(self.output_dir / "predictions.json", json.dumps(predictions, indent=4) + "\n")

@@ -19,6 +19,8 @@ from monai.utils import CommonKeys
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .files import write_atomically
+
 
 class InferenceCost:
     """Measure every forward of a network in an evaluator and write ``cost.json`` after each epoch.
@@ -115,9 +117,7 @@ class InferenceCost:
             "threads": torch.get_num_threads(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(cost, indent=4) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
+        write_atomically(self.path, json.dumps(cost, indent=4) + "\n")
 
     def _unhook(self) -> None:
         for handle in self._handles:

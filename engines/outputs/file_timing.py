@@ -17,6 +17,7 @@ from monai.utils import CommonKeys, convert_to_tensor
 from torch import nn
 
 from ...transforms.readers.loading import reading_error
+from .files import write_atomically
 
 
 def time_files(
@@ -74,9 +75,7 @@ def time_files(
     }
     path = Path(output_dir) / "cost.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(cost, indent=4) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(cost, indent=4) + "\n")
     return cost
 
 

@@ -19,6 +19,8 @@ from monai.visualize import GradCAM
 from torch import nn
 from torch.nn import functional as F
 
+from .files import distinct_stems, input_file, input_files, replacing
+
 COLOR_MAP = "jet"
 STRENGTH = 0.5
 
@@ -42,7 +44,7 @@ class GradCamWriter:
 
     The map is scaled by its own highest value. It is computed on a copy of the network, which has the network's weights
     at the beginning of the epoch: the hooks, gradients and switches that it needs are not left on the network itself.
-    The picture of a file whose stem another one has already is named by more of its path.
+    Of images with the same stem each picture is named by more of the path, as :func:`.files.distinct_stems` does.
 
     Args:
         output_dir: folder of ``overlays``.
@@ -86,7 +88,6 @@ class GradCamWriter:
                 vars(module)["inplace"] = False  # the next layer must not overwrite what a hooked one gives
         self._grad_cam = GradCAM(self._copy, target_layer)
         self._checked = False
-        self._written: dict[str, Path] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -96,7 +97,7 @@ class GradCamWriter:
     def start(self, engine: Engine) -> None:
         """Take over the network's weights."""
         self._copy.load_state_dict(self.network.state_dict())
-        self._written = {}
+        self._stems = distinct_stems(input_files(engine))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def write_batch(self, engine: Engine) -> None:
@@ -109,14 +110,14 @@ class GradCamWriter:
                 self._write_one(item)
 
     def _write_one(self, item: dict[str, Any]) -> None:
-        path = Path(item[CommonKeys.IMAGE].meta["filename_or_obj"])
+        path = input_file(item)
         probabilities = item[self.pred_key]
         if probabilities.numel() != len(self.class_names):
             raise ValueError(f"{path}: {probabilities.numel()} probabilities for {len(self.class_names)} classes.")
         best = int(probabilities.argmax())
         heat = self.heat_map(item[CommonKeys.IMAGE], best)
         title = f"{self.class_names[best]}: {float(probabilities[best]):.1%}"
-        self._draw(np.asarray(self.reader.read(path)), heat, title, self.folder / f"{self._name(path)}.png")
+        self._draw(np.asarray(self.reader.read(path)), heat, title, self.folder / f"{self._stems[path]}.png")
 
     def heat_map(self, image: torch.Tensor, class_index: int) -> np.ndarray:
         """Image (C, H, W) in; what speaks for a class, (h, w) as the layer has it, from 0 to 1, out.
@@ -151,16 +152,6 @@ class GradCamWriter:
             raise ValueError(f"target_layer {self.target_layer!r} has no height and width: take an earlier one.")
         self._checked = True
 
-    def _name(self, path: Path) -> str:
-        """Path of an image in, name of its picture without suffix out: its stem, or more if that is taken."""
-        folders = [part for part in path.parent.parts if part != path.anchor]
-        names = ["_".join((*folders[len(folders) - n :], path.stem)) for n in range(len(folders) + 1)]
-        if self._written.get(path.stem, path).name != path.name:
-            names.insert(1, path.name)  # two suffixes, whatever the folders
-        name = next((name for name in names if self._written.get(name, path) == path), names[-1])
-        self._written[name] = path
-        return name
-
     def _draw(self, grey: np.ndarray, heat: np.ndarray, title: str, path: Path) -> None:
         height = 5.0 * min(2.0, max(0.5, grey.shape[0] / grey.shape[1]))
         figure = Figure(figsize=(10, height + 0.5), layout="constrained")
@@ -168,6 +159,5 @@ class GradCamWriter:
         for axes, pixels in zip(figure.subplots(1, 2), (grey, blend_heat(grey, heat)), strict=True):
             axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
-        partial = path.with_name(path.name + ".partial")
-        figure.savefig(partial, format="png", dpi=100)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png", dpi=100)

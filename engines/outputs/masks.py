@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from ignite.engine import Engine, Events
 from monai.data import ImageReader
 from PIL import Image
 from scipy import ndimage
+
+from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
 
 PREDICTION_COLOR = (0, 255, 255)
 LABEL_COLOR = (255, 255, 0)
@@ -31,22 +32,13 @@ def draw_contour(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int
     return drawn
 
 
-def write_csv_atomically(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rows with the same keys in; a CSV file at ``path`` out, complete or not there at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
-
-
 class PredictionWriter:
     """Write each image's mask and overlay as PNG and, at the end, ``per_image.csv``.
 
     Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (prediction cyan, label yellow where there is one)
     and ``per_image.csv``: image, height, width, share of the image segmented, number of connected regions, highest
-    probability, then one column for every per-image metric of the evaluator.
+    probability, then one column for every per-image metric of the evaluator. The name is the file's stem; of images
+    with the same stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
 
     A handler and not a transform, so that the postprocessing stays usable where an application saves in its own way.
 
@@ -80,6 +72,8 @@ class PredictionWriter:
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
         self.rows = []
+        files = input_files(engine)
+        self._names, self._stems = distinct_names(files), distinct_stems(files)
         for name in ("masks", "overlays"):
             (self.output_dir / name).mkdir(parents=True, exist_ok=True)
 
@@ -90,17 +84,16 @@ class PredictionWriter:
             self._write_one(item)
 
     def _write_one(self, item: dict[str, Any]) -> None:
-        path = Path(item["image"].meta["filename_or_obj"])
-        stem = Path(path.name.removesuffix(".gz")).stem  # a.ppm.gz becomes a.png
+        path = input_file(item)
         mask = _plane(item[self.pred_key]) > 0.5
-        Image.fromarray(mask.astype(np.uint8) * 255).save(self.output_dir / "masks" / f"{stem}.png")
+        self._save(mask.astype(np.uint8) * 255, "masks", path)
         drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
         if item.get("label") is not None:  # MONAI sets None where there is none
             drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
-        Image.fromarray(drawn).save(self.output_dir / "overlays" / f"{stem}.png")
+        self._save(drawn, "overlays", path)
         self.rows.append(
             {
-                "image": path.name,
+                "image": self._names[path],
                 "height": mask.shape[0],
                 "width": mask.shape[1],
                 "segmented_share": round(float(mask.mean()), 6),
@@ -108,6 +101,10 @@ class PredictionWriter:
                 "max_probability": round(float(item[self.probability_key].max()), 6),
             }
         )
+
+    def _save(self, pixels: np.ndarray, folder: str, path: Path) -> None:
+        with replacing(self.output_dir / folder / f"{self._stems[path]}.png") as partial:
+            Image.fromarray(pixels).save(partial, format="PNG")
 
     def write_table(self, engine: Engine) -> None:
         """Write ``per_image.csv``, metrics included."""
@@ -117,7 +114,7 @@ class PredictionWriter:
                 raise ValueError(f"metric {name} has {len(values)} values for {len(self.rows)} images.")
             for row, value in zip(self.rows, values, strict=True):
                 row[name] = round(float(value), 6)
-        write_csv_atomically(self.rows, self.output_dir / "per_image.csv")
+        write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
 
 
 def _plane(image: torch.Tensor) -> np.ndarray:

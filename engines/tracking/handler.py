@@ -25,6 +25,7 @@ from typing import Any
 import mlflow
 from ignite.engine import Engine, Events
 
+from ..outputs.files import write_atomically
 from .engine_values import learning_rates, losses_of, scalars
 from .facts import describe_datalist, environment, git_state, knobs, packages, scrub, without_credentials
 from .record import RunRecord
@@ -209,9 +210,7 @@ class TrackingHandler:
         name = "run.json" if self._kind == "training" else f"{self._kind}_run.json"
         for folder in {self.output_dir, self.ckpt_dir} if self._kind == "training" else {self.output_dir}:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / name)
+            write_atomically(folder / name, text)
 
     def _close(self, error: str | None) -> None:
         del _OPEN[self.output_dir]

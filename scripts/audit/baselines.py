@@ -20,6 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from clinbundles.engines.metrics.class_report import write_class_report
 from clinbundles.engines.metrics.classification import draw_patients, interval, number_patients
+from clinbundles.engines.outputs.files import write_atomically
 
 BASELINES = {
     "aspect_ratio": "decision tree",
@@ -164,7 +165,8 @@ def score_baselines(
         folder = Path(output_dir) / name
         if not (folder / "metrics.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            baseline_table(test, predict(name), class_names).to_csv(folder / "per_image.csv", index=False)
+            table = baseline_table(test, predict(name), class_names)
+            write_atomically(folder / "per_image.csv", table.to_csv(index=False))
             write_class_report(folder, class_names)
         found[name] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return found

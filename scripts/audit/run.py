@@ -28,11 +28,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from clinbundles.engines.metrics.class_report import read_class_table
+from clinbundles.engines.outputs.files import replacing, write_atomically
 from clinbundles.engines.tracking.facts import describe_datalist
 from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, mean_interval, score_baselines
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
-from clinbundles.scripts.prepare.datalist import write_atomically
 from clinbundles.scripts.reproduce.plan import choose_names
 from clinbundles.transforms.image_region import REGIONS, lung_fields
 
@@ -331,11 +331,11 @@ def write_audit(
         "training_images": len(setting.items["training"]),
     }
     audit = compose_audit(rows, facts=facts, disease_calls=calls, grad_cam=grad_cam)
-    text, picture = as_markdown(audit), setting.output / "audit.png.partial"
+    text = as_markdown(audit)
     write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")
     write_atomically(setting.output / "audit.md", text)
-    draw(audit).savefig(picture, format="png", dpi=130)
-    picture.replace(setting.output / "audit.png")
+    with replacing(setting.output / "audit.png") as partial:
+        draw(audit).savefig(partial, format="png", dpi=130)
     return text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import numpy as np
 import tifffile
 import zarr
 from tqdm import tqdm
+
+from clinbundles.engines.outputs.files import replacing
 
 SMALLEST_LEVEL = 512
 _MASK_RGBA = [0, 255, 255, 255]
@@ -94,8 +95,7 @@ def write_tiff(group: zarr.Group, path: Path, *, pixel_size_um: tuple[float, flo
     levels: list[Any] = []
     while str(len(levels)) in group:
         levels.append(group[str(len(levels))])
-    partial = path.with_name(path.name + ".partial")
-    with tifffile.TiffWriter(partial, bigtiff=True) as writer:
+    with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as writer:
         for number, level in enumerate(levels):
             size = pixel_size_um and tuple(1e4 / (s * 2**number) for s in reversed(pixel_size_um))
             tile = level.chunks[0]
@@ -114,7 +114,6 @@ def write_tiff(group: zarr.Group, path: Path, *, pixel_size_um: tuple[float, flo
                 software=False,
                 maxworkers=1,
             )
-    os.replace(partial, path)
 
 
 def _tiles(level: Any, tile: int, *, name: str) -> Iterator[np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import zarr
+
+from clinbundles.engines.outputs.files import replacing, write_atomically
 
 from .pyramid import add_levels, create_level, ngff_metadata
 
@@ -150,15 +151,14 @@ class MaskStore:
     def _create(self, shape: tuple[int, int]) -> None:
         """Make the folder with empty arrays, noted as unfinished, and put it into place at once."""
         window, overlap = self.settings["window"], self.settings["overlap"]
-        partial = self.output.with_name(self.output.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        group = zarr.create_group(partial, attributes={ATTRIBUTE: {"complete": False, "settings": self.settings}})
-        groups = [group, group.create_group("probability")] if self.settings["keep_probability"] else [group]
-        for each in groups:
-            create_level(each, "0", shape, chunk=chunk_of(window=window, overlap=overlap), shard=window - 2 * overlap)
-        if self.output.exists():
-            shutil.rmtree(self.output)
-        os.replace(partial, self.output)
+        chunk, shard = chunk_of(window=window, overlap=overlap), window - 2 * overlap
+        with replacing(self.output) as partial:
+            group = zarr.create_group(partial, attributes={ATTRIBUTE: {"complete": False, "settings": self.settings}})
+            groups = [group, group.create_group("probability")] if self.settings["keep_probability"] else [group]
+            for each in groups:
+                create_level(each, "0", shape, chunk=chunk, shard=shard)
+            if self.output.exists():
+                shutil.rmtree(self.output)
 
     def _refuse_other_settings(self, earlier: Mapping[str, Any]) -> None:
         keys = sorted(earlier.keys() | self.settings.keys())
@@ -177,7 +177,5 @@ class MaskStore:
         path = self.output / PROGRESS
         text = path.read_text() if path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(whole)
-        os.replace(partial, path)
+        write_atomically(path, whole)
         return {(int(row), int(column)) for row, column in (line.split() for line in whole.splitlines())}

@@ -18,9 +18,10 @@ from typing import Any
 
 import fire
 
+from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.prepare.chest_xrays import cohen, kermany
 from clinbundles.scripts.prepare.classes import Checked, LabelledImage, as_items, check, leaks, split, undersample
-from clinbundles.scripts.prepare.datalist import datalist_as_json, write_atomically
+from clinbundles.scripts.prepare.datalist import datalist_as_json
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 from clinbundles.transforms.readers.folder import is_image
 

@@ -25,6 +25,7 @@ import fire
 import numpy as np
 from tqdm import tqdm
 
+from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.prepare import cells as cell_layouts
 from clinbundles.scripts.prepare import retina as retina_layouts
 from clinbundles.scripts.prepare import streets as driving_layouts
@@ -35,7 +36,6 @@ from clinbundles.scripts.prepare.datalist import (
     near_duplicates,
     read_official_split,
     split_groups,
-    write_atomically,
 )
 from clinbundles.scripts.prepare.pairs import (
     Contents,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,19 +129,3 @@ def datalist_as_json(content: Mapping[str, Any]) -> str:
             text = "[\n" + ",\n".join("    " + json.dumps(item) for item in value) + "\n  ]"
         entries.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(entries) + "\n}\n"
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path``, complete or not at all.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder {path.parent} does not exist, so {path.name} cannot be written there")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clinbundles.engines.outputs.files import replacing
 from clinbundles.transforms.readers.folder import RASTER_SUFFIXES, image_stem, is_image
 from clinbundles.transforms.readers.images import RGBImageReader
 from clinbundles.transforms.readers.masks import read_mask
 
-from .datalist import difference_hash, write_atomically
+from .datalist import difference_hash
 from .label_maps import foreground_of
 
 
@@ -190,12 +190,7 @@ def inspect(
         # The values and not the file: compressors differ between machines, and the data do not.
         label, mask_bytes = mask_file, (mask * np.uint8(255)).tobytes()
         mask_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(mask_file, _as_png(mask))
+        with replacing(mask_file) as partial:
+            Image.fromarray(mask * np.uint8(255)).save(partial, format="PNG")
     digest = hashlib.sha256(record.image.read_bytes() + mask_bytes).hexdigest()
     return Contents(digest, difference_hash(image), float(mask.mean()), label)
-
-
-def _as_png(mask: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(mask * np.uint8(255)).save(stream, format="PNG")
-    return stream.getvalue()

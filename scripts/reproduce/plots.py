@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from clinbundles.engines.outputs.files import replacing
+
 
 def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) -> None:
     """Bars of the measured means (spread over seeds as whiskers) and the published figures as diamonds."""
@@ -46,7 +48,8 @@ def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) 
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
     figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 0.86))
-    figure.savefig(path, dpi=130)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
     plt.close(figure)
 
 
@@ -89,7 +92,8 @@ def plot_lines(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: 
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
     figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 0.86))
-    figure.savefig(path, dpi=130)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
     plt.close(figure)
 
 

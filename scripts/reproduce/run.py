@@ -38,9 +38,9 @@ import pandas as pd
 import torch
 from monai.bundle import run as run_bundle
 
+from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.facts import describe_datalist, environment, scrub
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
-from clinbundles.scripts.prepare.datalist import write_atomically
 from clinbundles.scripts.reproduce.plan import (
     Job,
     choose_names,
@@ -264,7 +264,7 @@ def write_tables(
 ) -> list[Path]:
     """Write tables.md, tables.csv, tables.png and results.json (entries for the metadata); return the paths."""
     output.mkdir(parents=True, exist_ok=True)
-    summary.to_csv(output / "tables.csv", index=False)
+    write_atomically(output / "tables.csv", summary.to_csv(index=False))
     write_atomically(output / "tables.md", as_markdown(plan, summary, title))
     draw = plot_lines if plan.get("plot") == "lines" else plot
     draw(plan, summary, title, output / "tables.png")

@@ -101,6 +101,12 @@ def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt"]
 
 
+def test_the_same_weights_give_the_same_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        train(tmp_path / name, max_epochs=1)
+    assert (tmp_path / "a" / "model.pt").read_bytes() == (tmp_path / "b" / "model.pt").read_bytes()
+
+
 def test_resuming_from_nothing_or_past_the_end_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"last\.pt"):
         train(tmp_path, max_epochs=1, resume=True)

@@ -171,7 +171,7 @@ def test_two_files_of_one_stem_get_a_picture_each(images: list[dict], tmp_path: 
     network = BrightSpots()
     items = [{"image": str(tmp_path / name)} for name in ("x/a.png", "y/a.png", "x/a.bmp", "y/a.png")]
     evaluate(items, network, GradCamWriter(tmp_path, network, "features", NAMES, GreyReader()))
-    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["a.bmp.png", "a.png", "y_a.png"]
+    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["a.bmp.png", "x_a.png", "y_a.png"]
 
 
 def test_a_layer_that_does_not_fit_is_named_with_those_that_exist(images: list[dict], tmp_path: Path) -> None:

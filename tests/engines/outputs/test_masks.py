@@ -23,19 +23,18 @@ class BrightIsPolyp(nn.Module):
         return image.mean(1, keepdim=True)
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """Two 20 x 30 images with a bright square each, one found in full, one missed by a label elsewhere."""
+def write(files: list[Path], columns: list[int], output_dir: Path) -> list[dict]:
+    """Evaluate 20 x 30 images with a bright square from a column on; the label's is from column 5 on."""
     items = []
-    for name, column in (("a", 5), ("b", 15)):
+    for file, column in zip(files, columns, strict=True):
         pixels = np.full((20, 30, 3), 20, dtype=np.uint8)
         pixels[5:15, column : column + 10] = 220
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(file)
         label = torch.zeros(1, 20, 30)
         label[:, 5:15, 5:15] = 1
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-        meta = {"filename_or_obj": str(tmp_path / f"{name}.png")}
-        items.append({"image": MetaTensor(image, meta=meta), "label": label})
+        items.append({"image": MetaTensor(image, meta={"filename_or_obj": str(file)}), "label": label})
     evaluator = SupervisedEvaluator(
         "cpu",
         DataLoader(Dataset(items), batch_size=2),
@@ -46,9 +45,16 @@ def written(tmp_path: Path) -> Path:
                 metric_fn=DiceMetric(ignore_empty=False), output_transform=from_engine(["pred", "label"])
             )
         },
-        val_handlers=[PredictionWriter(tmp_path / "out", RGBImageReader())],
+        val_handlers=[PredictionWriter(output_dir, RGBImageReader())],
     )
     evaluator.run()
+    return list(csv.DictReader((output_dir / "per_image.csv").read_text().splitlines()))
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Two images, the square of one found in full, that of the other missed by the label."""
+    write([tmp_path / "a.png", tmp_path / "b.png"], [5, 15], tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -86,5 +92,13 @@ def test_a_contour_lies_inside_the_mask_leaves_the_input_alone_and_fits_a_larger
     assert drawn[..., 0].sum() == 20 * 4 - 4
 
 
-def test_no_partial_file_is_left(written: Path) -> None:
-    assert not list(written.rglob("*.partial"))
+def test_images_of_one_name_keep_a_mask_an_overlay_and_a_row_each(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("p1/frame_1.png", "p2/frame_1.png", "p2/x.png", "p2/x.bmp")]
+    rows = write(files, [0, 5, 10, 15], tmp_path / "out")
+    assert [row["image"] for row in rows] == ["p1/frame_1.png", "p2/frame_1.png", "x.png", "x.bmp"]
+    stems = ["p1_frame_1", "p2_frame_1", "x.png", "x.bmp"]
+    for folder in ("masks", "overlays"):
+        assert sorted(path.name for path in (tmp_path / "out" / folder).iterdir()) == sorted(f"{s}.png" for s in stems)
+    for stem, column in zip(stems, [0, 5, 10, 15], strict=True):
+        mask = np.asarray(Image.open(tmp_path / "out" / "masks" / f"{stem}.png"))
+        assert np.flatnonzero(mask.any(axis=0)).tolist() == list(range(column, column + 10))

@@ -1,0 +1,151 @@
+"""Files that are written whole or not at all, under names that never collide."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...transforms.readers.folder import image_stem
+
+if TYPE_CHECKING:  # so that a command that writes a file does not wait for torch
+    from ignite.engine import Engine
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a neighbour of ``path`` to write to, which takes its place at the end and is removed after a failure.
+
+    A reader sees the old file or the whole new one, never a part. An existing file keeps its permissions, a new one has
+    those of any new file; a link stays a link. The neighbour is hidden and does not end in the suffix of ``path``, so a
+    writer that looks at the suffix must be told the format. It may be made a folder, where ``path`` is none.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"folder {target.parent} does not exist, so {target.name} cannot be written there")
+    partial = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part")
+    try:
+        yield partial
+        if target.is_file():
+            shutil.copymode(target, partial)
+        os.replace(partial, target)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write text, as UTF-8, or bytes to ``path``, whole or not at all.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_csv_atomically(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys, of which there is at least one, as a CSV file, whole or not at all.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def input_file(item: Mapping[str, Any]) -> Path:
+    """Find the file of an item's ``image``, which may be a path or a MetaTensor that was read from one."""
+    image = item["image"]
+    return Path(image.meta["filename_or_obj"] if hasattr(image, "meta") else image)
+
+
+def input_files(engine: Engine) -> list[Path]:
+    """List the image files of the data set that an evaluator goes through, known before the first is read."""
+    loader: Any = engine.state.dataloader
+    return [input_file(item) for item in loader.dataset.data]
+
+
+def distinct_names(files: Iterable[Path]) -> dict[Path, str]:
+    """Name files as a table shows them: each with its suffix and as many folders as tell it from the others.
+
+    Args:
+        files: paths; one that appears twice has one name.
+
+    Returns:
+        the name of each path, with "/" between the folders. It does not depend on the order of ``files``.
+    """
+
+    def name(file: Path, attempt: int) -> str | None:
+        return Path(*file.parts[-attempt - 1 :]).as_posix() if attempt < len(file.parts) else None
+
+    return _tell_apart(files, name)
+
+
+def distinct_stems(files: Iterable[Path]) -> dict[Path, str]:
+    """Name the outputs of files, to which the output's own suffix is added.
+
+    A file's outputs are called by its stem. Where another file has the same one they get the file's suffix too, or as
+    many folders as it takes: ``p1/a.png`` and ``p2/a.png`` become ``p1_a`` and ``p2_a``. Names that differ only in case
+    count as the same, because on some disks they are one file; two such files in one folder are numbered.
+
+    Args:
+        files: paths; one that appears twice has one name.
+
+    Returns:
+        the stem of each path. It does not depend on the order of ``files``.
+    """
+
+    def stem(file: Path, attempt: int) -> str | None:
+        folders = [part for part in file.parent.parts if part not in (file.anchor, "..")]
+        n_folders, with_suffix = divmod(attempt, 2)
+        if n_folders > len(folders):
+            return None
+        return "_".join((*folders[len(folders) - n_folders :], file.name if with_suffix else image_stem(file)))
+
+    return _tell_apart(files, stem, same=str.casefold)
+
+
+def _tell_apart(
+    files: Iterable[Path], name: Callable[[Path, int], str | None], *, same: Callable[[str], str] = str
+) -> dict[Path, str]:
+    """Give each file the first of its possible names that no other file has or could have at the same attempt.
+
+    Args:
+        files: paths.
+        name: a file's name by the number of the attempt; None when it has no more.
+        same: what is equal for names that count as the same.
+    """
+    names: dict[Path, str] = {}
+    used: set[str] = set()
+    waiting = sorted(set(files))
+    for attempt in count():
+        attempts = {file: text for file in waiting if (text := name(file, attempt)) is not None}
+        if not attempts:
+            break
+        frequency = Counter(same(text) for text in attempts.values())
+        unique = {f: text for f, text in attempts.items() if frequency[same(text)] == 1 and same(text) not in used}
+        names |= unique
+        used |= {same(text) for text in unique.values()}
+        waiting = [file for file in waiting if file not in unique]
+    for file in waiting:
+        first = name(file, 0)
+        numbered = (f"{first}_{number}" if number > 1 else f"{first}" for number in count(1))
+        names[file] = next(text for text in numbered if same(text) not in used)
+        used.add(same(names[file]))
+    return names
