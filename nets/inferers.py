@@ -1,4 +1,4 @@
-"""Inferers: a forward pass in bfloat16, and one on plain tensors."""
+"""Inferers: a forward pass in a precision of choice, and one on plain tensors."""
 
 from __future__ import annotations
 
@@ -8,30 +8,41 @@ import torch
 from monai.inferers import SimpleInferer
 from monai.utils import convert_to_tensor
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-class BFloat16Inferer(SimpleInferer):
-    """Image in, float32 logits out, computed under bfloat16 autocast on the image's own device.
 
-    MONAI's ``amp`` is for CUDA alone. bfloat16 needs no gradient scaler, and a CPU that has instructions for it trains
-    about twice as fast.
+class PrecisionInferer(SimpleInferer):
+    """Forward pass under autocast to a precision, on the device of the image; the logits are float32.
+
+    MONAI's ``amp`` computes in float16, on CUDA alone. bfloat16 needs no scaling of gradients, and a CPU that has
+    instructions for it trains about twice as fast. float16 does, so a training takes ``amp`` beside it.
 
     Args:
-        enabled: False makes this a plain ``SimpleInferer``.
+        precision: "float32" (no autocast), "bfloat16" or "float16".
+
+    Raises:
+        ValueError: another word; in a call, float16 on a CPU, where nothing scales gradients.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, precision: str = "float32") -> None:
         super().__init__()
-        self.enabled = enabled
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
+        self.precision = precision
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run ``network`` on ``inputs``."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.enabled):
-            result = super().__call__(inputs, network, *args, **kwargs)
-        return result.float() if self.enabled else result
+        device = inputs.device.type
+        if self.precision == "float32":
+            return super().__call__(inputs, network, *args, **kwargs)
+        if self.precision == "float16" and device == "cpu":
+            raise ValueError("precision is 'float16', which needs a GPU; on a CPU take 'bfloat16'.")
+        with torch.autocast(device, PRECISIONS[self.precision]):
+            return super().__call__(inputs, network, *args, **kwargs).float()
 
 
-class PlainTensorInferer(SimpleInferer):
-    """Image, with MONAI's meta data or without, in; logits without meta data out.
+class PlainTensorInferer(PrecisionInferer):
+    """The same on plain tensors: MONAI's meta data stay outside of the network.
 
     A ``MetaTensor`` is dispatched through Python at every layer, which takes a millisecond or two: much, where a small
     network classifies one image at a time.

@@ -86,13 +86,13 @@ def load_initial_weights(
 
 
 def load_stages(
-    network: nn.Module, *, coarse_ckpt: str | os.PathLike | None, initial_weights: str | os.PathLike | None
+    network: nn.Module, *, coarse_weights: str | os.PathLike | None, initial_weights: str | os.PathLike | None
 ) -> None:
     """Load the two networks of a two-stage one, ``low_net`` and ``high_net``, from a file each.
 
     Args:
         network: a ``TwoStageSegmenter``; changed in place.
-        coarse_ckpt: trained weights of stage 1; None leaves stage 1 as it is.
+        coarse_weights: trained weights of stage 1; None leaves stage 1 as it is.
         initial_weights: weights that stage 2 starts from, such as those of the same network trained at full resolution;
             None leaves it as it is. Where stage 2 has more input channels than the file (a conditioned one sees the
             stage-1 probability too), the weights of the additional ones start at zero.
@@ -101,7 +101,7 @@ def load_stages(
         FileNotFoundError: no such file.
         ValueError: it holds no plain state dict, or weights that do not fit.
     """
-    for name, path in (("low_net", coarse_ckpt), ("high_net", initial_weights)):
+    for name, path in (("low_net", coarse_weights), ("high_net", initial_weights)):
         if path is None:
             continue
         part = network.get_submodule(name)

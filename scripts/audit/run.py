@@ -38,7 +38,7 @@ from clinbundles.transforms.image_region import REGIONS, lung_fields
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "covid_xray_transfer"
 TRAIN, EVALUATE = (str(BUNDLE / "configs" / name) for name in ("train.json", "evaluate.json"))
-OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "evaluation_section", "training_section", "run", "report")
+OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_split", "run", "report")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def audit_shortcuts(
         overlays: Grad-CAM pictures of each class.
         seed: of the trainings, the tree and the choice of the pictures.
         knobs: top-level values of train.json and evaluate.json, as the model was trained: image_size,
-            network_name, max_epochs, bfloat16 and so on.
+            network_name, max_epochs, precision and so on.
     """
     chosen = choose_names(regions, list(REGIONS), "regions")
     if not isinstance(overlays, int) or overlays < 1:
@@ -209,7 +209,7 @@ def evaluate(
             output_dir=str(folder),
             ckpt_dir=str(weights),
             region=region,
-            evaluation_section=section,
+            split=section,
             # Neither the temperature nor the time of a file is asked for.
             run=["$@validate#evaluator.run()", "$@report()"],
             **{"report#validation_table": "$None"},

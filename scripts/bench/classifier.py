@@ -198,7 +198,7 @@ def make_files(kind: str, folder: Path, n: int) -> None:
         shutil.copy(folder / f"0.{suffix}", folder / f"{i}.{suffix}")
 
 
-def trainer_of(folder: Path, *, n_images: int, bfloat16: bool) -> tuple[Any, ConfigParser]:
+def trainer_of(folder: Path, *, n_images: int, precision: str) -> tuple[Any, ConfigParser]:
     """Return the trainer of train.json for one epoch on images in memory, and its parser."""
     make_files("JPEG 320 x 250", folder, n_images)
     items = [{"image": path.name, "label": i % 3} for i, path in enumerate(sorted(folder.iterdir()))]
@@ -209,7 +209,7 @@ def trainer_of(folder: Path, *, n_images: int, bfloat16: bool) -> tuple[Any, Con
         without=["ValidationHandler", "TrainingCheckpoint"],
         dataset_dir=str(folder),
         device="cpu",
-        bfloat16=bfloat16,
+        precision=precision,
         max_epochs=1,
     )
     for part in ("train", "validate"):
@@ -219,13 +219,13 @@ def trainer_of(folder: Path, *, n_images: int, bfloat16: bool) -> tuple[Any, Con
     return parser.get_parsed_content("train::trainer"), parser
 
 
-def plain_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *, bfloat16: bool) -> None:
+def plain_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader, *, precision: str) -> None:
     """Train for one epoch."""
     loss_function = nn.CrossEntropyLoss()
     network.train()
     for image, label in loader:
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             logits = network(image)
         loss_function(logits.float(), label).backward()
         optimizer.step()
@@ -237,14 +237,13 @@ def print_training(precisions: Sequence[str], folder: Path, n_images: int, round
     print("train.json without validation and checkpoints.\n")
     print("| precision | plain images/s | ours images/s | ours / plain |\n|---|---|---|---|")
     for precision in precisions:
-        bfloat16 = precision == "bfloat16"
-        trainer, parser = trainer_of(folder / precision, n_images=n_images, bfloat16=bfloat16)
+        trainer, parser = trainer_of(folder / precision, n_images=n_images, precision=precision)
         items = list(trainer.data_loader.dataset)
         data = TensorDataset(torch.stack([i["image"] for i in items]), torch.tensor([i["label"] for i in items]))
         loader = DataLoader(data, batch_size=parser["batch_size"], shuffle=True)
         network = copy.deepcopy(trainer.network)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-        epoch = partial(plain_epoch, network, optimizer, loader, bfloat16=bfloat16)
+        epoch = partial(plain_epoch, network, optimizer, loader, precision=precision)
         seconds = time_rounds({"plain": epoch, "ours": trainer.run}, rounds=rounds)
         plain, ours = (n_images / statistics.median(seconds[name]) for name in ("plain", "ours"))
         share = ratio(seconds["plain"], seconds["ours"])

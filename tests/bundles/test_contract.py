@@ -20,7 +20,29 @@ BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.jso
 SCHEMA = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
 NO_RUN = ("metadata.json", "reproduce.json")
 # Weights of another training, or of a download, which there may be none of.
-OTHER_WEIGHTS = ("coarse_ckpt", "initial_weights")
+OTHER_WEIGHTS = ("coarse_weights", "initial_weights")
+# What training and inference each have of their own.
+OF_THE_RUN = {
+    "_desc_",
+    "batch_size",
+    "dataset_dir",
+    "output_dir",
+    "ckpt_dir",
+    "network_def",
+    "initialize",
+    "run",
+    "finalize",
+}
+TRAINING_WORDS = {
+    "channels",
+    "image_size",
+    "initial_weights",
+    "precision",
+    "training_split",
+    "validation_split",
+    "seed",
+}
+TRAINING_WORDS |= {"batch_size", "max_epochs", "val_interval", "num_workers", "cache_rate", "resume", "ckpt_dir"}
 
 pytestmark = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
 
@@ -190,14 +212,37 @@ def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
     inference = load(bundle / "configs/inference.json")
     trained = merged_train_configs(bundle)
     for name, train in trained.items():
-        shared = {k for k in inference.keys() & train.keys() if not isinstance(inference[k], dict | list)}
-        shared -= {"_desc_", "dataset_dir", "ckpt_dir", "batch_size", "num_workers"}
-        if "extends" in train:
-            shared -= {"network_name"} & load(bundle / "configs" / name).keys()  # it is there to train another one
-        assert shared, name
-        for key in sorted(shared | {"imports"}):
+        shared = inference.keys() & train.keys() - OF_THE_RUN
+        if name != "train.json":  # it is there to train something else
+            shared -= load(bundle / "configs" / name).keys()
+        assert {"channels", "image_size", "precision", "network", "image_reader"} <= shared, name
+        for key in sorted(shared):
             assert train[key] == inference[key], f"{name}: {key}"
-    assert inference["network_def"] == trained["train.json"]["network_def"]
+    network = trained["train.json"]["network_def"]
+    assert inference["network_def"] == {k: v for k, v in network.items() if v != "@initial_weights"}
+
+
+def test_the_same_idea_has_the_same_name_in_every_bundle(bundle: Path) -> None:
+    train, evaluate, inference = (load(bundle / "configs" / f"{n}.json") for n in ("train", "evaluate", "inference"))
+    lacking = {
+        "train.json": TRAINING_WORDS - train.keys(),
+        "evaluate.json": {"split", "ckpt_path", "output_dir"} - evaluate.keys(),
+        "inference.json": {"channels", "precision", "ckpt_path", "output_dir"} - inference.keys(),
+    }
+    assert not any(lacking.values()), lacking
+    assert evaluate["split"] == "test"
+
+
+def test_precision_is_one_of_three_words(bundle: Path) -> None:
+    for name, part in (("train.json", "train#inferer"), ("inference.json", "inferer")):
+        for precision in ("float32", "bfloat16", "float16"):
+            parser = workflow(bundle, [name], precision=precision).parser
+            assert parser.get_parsed_content(part).precision == precision
+            if part.startswith("train"):
+                assert parser.get_parsed_content("train#trainer#amp") == (precision == "float16")
+        with pytest.raises(RuntimeError) as caught:
+            workflow(bundle, [name], precision="half").parser.get_parsed_content(part)
+        assert "precision is 'half', expected one of float32, bfloat16, float16" in str(caught.value.__cause__)
 
 
 def test_preprocessing_of_validation_and_inference_agree(bundle: Path) -> None:

@@ -167,12 +167,12 @@ def test_evaluation_scores_calibrates_and_times(trained: Path, tmp_path: Path) -
 
 
 def test_another_section_can_be_evaluated(trained: Path, tmp_path: Path) -> None:
-    knobs = {"evaluation_section": "same_source", "n_timed_files": 1}
+    knobs = {"split": "same_source", "n_timed_files": 1}
     content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
     if "same_source" not in content:
-        knobs["evaluation_section"] = "training"
+        knobs["split"] = "training"
     run("train", "evaluate", out=tmp_path, ckpt_dir=trained / "model_2", **knobs)
-    assert len(rows(tmp_path / "per_image.csv")) == len(content[knobs["evaluation_section"]])
+    assert len(rows(tmp_path / "per_image.csv")) == len(content[knobs["split"]])
 
 
 def test_a_folder_of_jpeg_and_dicom_becomes_a_table(model: Path, tmp_path: Path) -> None:

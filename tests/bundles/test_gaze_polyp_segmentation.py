@@ -20,7 +20,7 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
-SMALL = {"image_size": 64, "batch_size": 4, "unet_channels": [8, 8, 8, 8, 8, 8], "device": "cpu"}
+SMALL = {"image_size": 64, "batch_size": 4, "channels": [8, 8, 8, 8, 8, 8], "device": "cpu"}
 
 
 def workflow(name: str, **overrides: Any) -> ConfigWorkflow:

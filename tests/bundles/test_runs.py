@@ -34,7 +34,7 @@ def small(bundle: Path, *names: str) -> dict[str, Any]:
     sizes = plan["scales"]["smoke"] | (rows["samples"].get("knobs", {}) if "samples" in rows else {})
     sizes |= {"max_epochs": 1, "cache_rate": 0.0, "seed": 1}
     known = {key for name in names for file in chain(bundle, name) for key in load(bundle, Path(file).name)}
-    other_weights = {key: None for key in ("coarse_ckpt", "initial_weights") if key in known}
+    other_weights = {key: None for key in ("coarse_weights", "initial_weights") if key in known}
     # MONAI drops an override that is None.
     return {k: "$None" if v is None else v for k, v in (sizes | other_weights).items() if k in known}
 

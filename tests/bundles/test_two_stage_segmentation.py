@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train",
         out=folder,
         ckpt_dir=str(folder / "both"),
-        coarse_ckpt=str(folder / "coarse" / "model.pt"),
+        coarse_weights=str(folder / "coarse" / "model.pt"),
         **TWO,
     )
     return folder
@@ -90,7 +90,7 @@ def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
     changed["classify.bias"] += 100
     torch.save(changed, tmp_path / "changed.pt")
-    everywhere = first_image(coarse_ckpt=str(tmp_path / "changed.pt"), n_select=0)
+    everywhere = first_image(coarse_weights=str(tmp_path / "changed.pt"), n_select=0)
     assert everywhere.min() == 255
     assert (first_image(n_select=0) != everywhere).any()
 
@@ -121,7 +121,7 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
 )
 def test_the_levers_of_training_take_a_step(trained: Path, tmp_path: Path, knobs: dict[str, Any]) -> None:
     coarse = str(trained / "coarse" / "model.pt")
-    run("train", out=tmp_path, ckpt_dir=str(tmp_path), coarse_ckpt=coarse, **{**TWO, **knobs})
+    run("train", out=tmp_path, ckpt_dir=str(tmp_path), coarse_weights=coarse, **{**TWO, **knobs})
     widths = torch.load(tmp_path / "model.pt", weights_only=True)["high_net.encoder.0.0.weight"].shape
     assert widths[1] == (4 if "conditioned" in knobs else 3)
 
@@ -146,7 +146,12 @@ def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Pa
 
 
 def test_a_killed_refinement_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
-    knobs = {"ckpt_dir": str(tmp_path), "coarse_ckpt": str(trained / "coarse" / "model.pt"), "cosine_epochs": 2, **TWO}
+    knobs = {
+        "ckpt_dir": str(tmp_path),
+        "coarse_weights": str(trained / "coarse" / "model.pt"),
+        "cosine_epochs": 2,
+        **TWO,
+    }
     run("train", out=tmp_path, **knobs)
     run("train", out=tmp_path, **{**knobs, "max_epochs": 2, "resume": True})
     resumed = torch.load(tmp_path / "last.pt", weights_only=True)
@@ -170,7 +175,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(trained: Path, tmp_path: Path
         return str(error)
 
     coarse = str(trained / "coarse" / "model.pt")
-    words = last_words("train", coarse_ckpt=coarse, **{**TWO, "n_patches": 3})
+    words = last_words("train", coarse_weights=coarse, **{**TWO, "n_patches": 3})
     assert "multiple of 32" in words or "n_patches=3" in words
-    missing = last_words("train", coarse_ckpt=str(tmp_path / "none.pt"), **TWO)
+    missing = last_words("train", coarse_weights=str(tmp_path / "none.pt"), **TWO)
     assert "none.pt" in missing

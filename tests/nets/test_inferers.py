@@ -1,17 +1,18 @@
-"""bfloat16 where it is asked for, float32 outside; a network that sees no meta data."""
+"""The precision that is asked for inside, float32 outside; a network that sees no meta data."""
 
+import pytest
 import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from clinbundles.nets.inferers import BFloat16Inferer, PlainTensorInferer
+from clinbundles.nets.inferers import PlainTensorInferer, PrecisionInferer
 
 
 def test_the_network_computes_in_bfloat16_and_the_loss_gets_float32() -> None:
     seen = []
     network = nn.Conv2d(1, 1, 3)
     network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    result = BFloat16Inferer()(torch.rand(1, 1, 8, 8), network)
+    result = PrecisionInferer("bfloat16")(torch.rand(1, 1, 8, 8), network)
     assert seen == [torch.bfloat16]
     assert result.dtype == torch.float32
     result.sum().backward()
@@ -19,9 +20,31 @@ def test_the_network_computes_in_bfloat16_and_the_loss_gets_float32() -> None:
     assert network.weight.grad.dtype == torch.float32
 
 
-def test_switched_off_it_is_exact() -> None:
-    network, image = nn.Conv2d(1, 1, 3), torch.rand(1, 1, 8, 8)
-    torch.testing.assert_close(BFloat16Inferer(enabled=False)(image, network), network(image), atol=0, rtol=0)
+def test_float32_is_exact_and_leaves_the_meta_data() -> None:
+    network, image = nn.Conv2d(1, 1, 3), MetaTensor(torch.rand(1, 1, 8, 8), meta={"filename_or_obj": "a.png"})
+    logits = PrecisionInferer()(image, network)
+    assert torch.equal(logits, network(image))
+    assert logits.meta["filename_or_obj"] == "a.png"
+
+
+@pytest.mark.parametrize("inferer", [PrecisionInferer, PlainTensorInferer])
+def test_another_word_and_float16_without_a_gpu_are_refused(inferer: type[PrecisionInferer]) -> None:
+    with pytest.raises(ValueError, match="precision is True, expected one of float32, bfloat16, float16"):
+        inferer(True)
+    with pytest.raises(ValueError, match="precision is 'half'"):
+        inferer("half")
+    with pytest.raises(ValueError, match="needs a GPU; on a CPU take 'bfloat16'"):
+        inferer("float16")(torch.rand(1, 1, 8, 8), nn.Conv2d(1, 1, 3))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_float16_computes_in_float16_on_a_gpu() -> None:
+    seen = []
+    network = nn.Conv2d(1, 1, 3).cuda()
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    result = PrecisionInferer("float16")(torch.rand(1, 1, 8, 8).cuda(), network)
+    assert seen == [torch.float16]
+    assert result.dtype == torch.float32
 
 
 def test_the_network_gets_and_gives_plain_tensors_and_the_input_keeps_its_meta_data() -> None:

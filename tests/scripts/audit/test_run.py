@@ -70,7 +70,7 @@ class Runs:
         self.killed_at = ""
 
     def __call__(self, *, config_file: list, output_dir: str, ckpt_dir: str, region: str, **knobs) -> None:
-        stage = "train" if len(config_file) == 1 else f"evaluate {Path(ckpt_dir).name} {knobs['evaluation_section']}"
+        stage = "train" if len(config_file) == 1 else f"evaluate {Path(ckpt_dir).name} {knobs['split']}"
         name = f"{stage} {region}"
         self.calls.append({"name": name, **knobs})
         if name == self.killed_at:
@@ -78,8 +78,8 @@ class Runs:
         if stage == "train":
             torch.save({"progress": {"epoch": 1}}, Path(ckpt_dir) / "last.pt")
             return
-        content = json.loads(Path(knobs["datalist"]).read_text())[knobs["evaluation_section"]]
-        made = Path(knobs["dataset_dir"]) / knobs["evaluation_section"]
+        content = json.loads(Path(knobs["datalist"]).read_text())[knobs["split"]]
+        made = Path(knobs["dataset_dir"]) / knobs["split"]
         if not made.is_dir():
             made.mkdir()
             # Says covid19 to the COVID-19 collection, and normal to the rest.

@@ -27,6 +27,6 @@ def test_a_number_stands_for_all_tables_that_begin_with_it() -> None:
 
 
 def test_a_column_that_needs_an_unknown_one_is_refused() -> None:
-    plan = {**PLAN, "columns": {"method": {"fine": {"after": {"coarse_ckpt": "coarsest"}}}}}
+    plan = {**PLAN, "columns": {"method": {"fine": {"after": {"coarse_weights": "coarsest"}}}}}
     with pytest.raises(ValueError, match="'fine' needs 'coarsest', which is not one of the columns"):
         entries(plan, "columns", "tiny")

@@ -26,10 +26,10 @@ PLAN = {
             "stage 1": {
                 "like": "coarse",
                 "configs": {"evaluate": ["train.json", "evaluate.json"]},
-                "after": {"coarse_ckpt": "coarse"},
+                "after": {"coarse_weights": "coarse"},
                 "knobs": {"n_select": 0, "ckpt_path": None},
             },
-            "fine": {"after": {"coarse_ckpt": "coarse"}, "knobs": {"n_select": 2}},
+            "fine": {"after": {"coarse_weights": "coarse"}, "knobs": {"n_select": 2}},
             "finer": {"like": "fine", "knobs": {"n_select": 4}},
             "entropy": {"weights_of": "fine", "knobs": {"score": "entropy"}},
         }
@@ -40,7 +40,7 @@ PLAN = {
     "costs": {"3b": {"title": "MAC", "cost": "macs", "name": "macs"}},
     "plot": "lines",
 }
-KNOBS = ["max_epochs", "image_size", "n_select", "score", "coarse_ckpt", "seed", "dataset_dir", "datalist"]
+KNOBS = ["max_epochs", "image_size", "n_select", "score", "coarse_weights", "seed", "dataset_dir", "datalist"]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_what_a_cell_needs_runs_first_and_is_handed_over(
     ]
     coarse = str(tmp_path / "out" / "eyes_coarse_seed0" / "model.pt")
     stage_1, finer = runs.call("eyes_stage1_seed0", "evaluate"), runs.call("eyes_finer_seed0", "train")
-    assert stage_1["coarse_ckpt"] == finer["coarse_ckpt"] == coarse
+    assert stage_1["coarse_weights"] == finer["coarse_weights"] == coarse
     assert (stage_1["n_select"], stage_1["ckpt_path"], stage_1["ckpt_dir"]) == (0, "$None", "eyes_coarse_seed0")
     assert (finer["n_select"], finer["max_epochs"], finer["image_size"]) == (4, 2, 32)
     assert runs.call("eyes_coarse_seed0", "train")["max_epochs"] == 3
