@@ -1,4 +1,4 @@
-"""What is known of a run before its first batch: knobs, data, code and machine, without anything private."""
+"""What is tracked of a run: knobs, data, code and machine, without anything private, and the numbers of an engine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ import mlflow
 import monai
 import numpy as np
 import torch
+from ignite.engine import Engine
+from monai.utils import flatten_dict
 
 # Where a run is stored and how it is started; everything else at the top of a config is a knob.
 _PLUMBING = {"imports", "bundle_root", "output_dir", "ckpt_dir", "training_dir", "save_execute_config", "resume"}
@@ -141,3 +143,28 @@ def packages() -> str:
     """Give the installed packages, one `name==version` a line."""
     found = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
     return "\n".join(sorted(found, key=str.lower)) + "\n"
+
+
+def losses_of(output: Any) -> dict[str, float]:
+    """From a trainer's output (a dict, or MONAI's list of dicts) to `{"train_<key>": loss}` for keys with "loss"."""
+    first = output[0] if isinstance(output, list | tuple) and output else output
+    losses = {f"train_{k}": v for k, v in first.items() if "loss" in str(k)} if isinstance(first, Mapping) else {}
+    return scalars(losses)
+
+
+def learning_rates(engine: Engine) -> dict[str, float]:
+    """From a trainer to the learning rates of its optimizers: `lr_group_0`, in a GAN `g_lr_group_0`."""
+    optimizers = {k: v.param_groups for k, v in vars(engine).items() if isinstance(v, torch.optim.Optimizer)}
+    prefixed = [(k.removesuffix("optimizer"), i, g) for k, groups in optimizers.items() for i, g in enumerate(groups)]
+    return {f"{prefix}lr_group_{i}": float(group["lr"]) for prefix, i, group in prefixed}
+
+
+def scalars(values: Mapping[str, Any]) -> dict[str, float]:
+    """From nested metrics (numbers, tensors, arrays) to floats; a vector of up to 64 is numbered, the rest left out."""
+    result: dict[str, float] = {}
+    for key, value in flatten_dict(dict(values)).items():
+        if isinstance(value, int | float | np.number | np.ndarray | torch.Tensor):
+            flat = torch.as_tensor(value).detach().double().flatten().tolist()
+            names = [key] if len(flat) == 1 else [f"{key}_{i}" for i in range(len(flat))]
+            result |= dict(zip(names, flat, strict=True)) if len(flat) <= 64 else {}
+    return result

@@ -26,8 +26,18 @@ import mlflow
 from ignite.engine import Engine, Events
 
 from ..outputs.files import write_atomically
-from .engine_values import learning_rates, losses_of, scalars
-from .facts import describe_datalist, environment, git_state, knobs, packages, scrub, without_credentials
+from .facts import (
+    describe_datalist,
+    environment,
+    git_state,
+    knobs,
+    learning_rates,
+    losses_of,
+    packages,
+    scalars,
+    scrub,
+    without_credentials,
+)
 from .record import RunRecord
 from .store import UNREACHABLE, RunStore, default_tracking_uri, what_failed
 
