@@ -1,24 +1,38 @@
-"""Draw what gaze does to one training image: fixations, attention map, positive and reverse blur.
+"""Pictures that explain a method: what gaze does to an image, what two stages do, where masks are right and wrong.
 
-python scripts/show.py --datalist bundles/gaze_polyp_segmentation/samples/datalist.json --item 5 --output blur.png
+clinbundles show blur --datalist bundles/gaze_polyp_segmentation/samples/datalist.json --item 5 --output blur.png
+clinbundles show windows bundles/two_stage_segmentation/samples/images/Image_02L.jpg --output windows.png
+clinbundles show masks runs/evaluation/masks --datalist datalist.json --output masks.png
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
-import fire
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from monai.bundle import ConfigParser
+from monai.data import load_decathlon_datalist
+from PIL import Image
 
+from clinbundles.engines.outputs.files import distinct_stems
+from clinbundles.nets.weights import load_weights
 from clinbundles.transforms.blur import AttentionGaussianBlur
 from clinbundles.transforms.gaze.attention_map import GazeToAttentionMap, as_observers
-from clinbundles.transforms.readers.images import RGBImageReader
+from clinbundles.transforms.readers.images import BinaryMaskReader, RGBImageReader
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "two_stage_segmentation"
+# Colours that stay apart for the colour-blind (Okabe and Ito).
+OUTCOMES = {"hit": (0, 158, 115), "miss": (230, 159, 0), "false alarm": (86, 180, 233)}
 
 
 def show_blur(
@@ -63,5 +77,138 @@ def show_blur(
     print(output)
 
 
-if __name__ == "__main__":
-    fire.Fire(show_blur)
+def show_windows(
+    image: str,
+    *,
+    label: str | None = None,
+    ckpt_path: str | None = None,
+    output: str = "windows.png",
+    **knobs: Any,
+) -> None:
+    """Draw what the two stages do to ``image``: stage 1, the windows that stage 2 looks at again, and the result.
+
+    Args:
+        image: image file.
+        label: its mask file; with it the result is drawn as hits, misses and false alarms, with its Dice.
+        ckpt_path: weights; the bundle's own if not given.
+        output: picture to write.
+        knobs: top-level values of inference.json.
+    """
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs" / "inference.json"))
+    if unknown := [name for name in knobs if name not in parser]:
+        raise ValueError(f"--{unknown[0]} is no top-level value of inference.json.")
+    parser.update({"bundle_root": str(BUNDLE), **knobs})
+    network = parser.get_parsed_content("network").eval()
+    load_weights(network, ckpt_path or parser.get_parsed_content("ckpt_path"))
+    pixels = parser.get_parsed_content("preprocessing")({"image": image})["image"][None].as_tensor()
+    pixels = pixels.to(next(network.parameters()).device)
+    with torch.inference_mode():
+        stage_1 = network.stage_1(pixels)[0, 0].cpu().numpy()
+        result = (network(pixels)[0, 0] > 0).cpu().numpy()
+        corners, sides = network.chosen_corners(pixels)
+    shown = (pixels[0].cpu().movedim(0, -1).expand(-1, -1, 3).numpy() * 255).astype(np.uint8)
+
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5.6))
+    axes[0].imshow(shown)
+    axes[0].set_title(f"{Path(image).name}: {len(corners)} windows of {sides[1]} x {sides[0]} px refined")
+    axes[1].imshow(stage_1, cmap="gray", vmin=0, vmax=1)
+    axes[1].set_title("probability of stage 1")
+    for axis in axes[:2]:
+        for _, top, left in corners.tolist():
+            frame = plt.Rectangle((left, top), sides[1] - 1, sides[0] - 1, fill=False, color="orange", linewidth=2)
+            axis.add_patch(frame)
+    truth = None if label is None else resized(BinaryMaskReader().read(label), result.shape)
+    draw_outcomes(axes[2], shown, result, truth, name="both stages")
+    for axis in axes:
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(output, dpi=80)
+    plt.close(figure)
+    print(output)
+
+
+def show_masks(
+    masks: str,
+    *,
+    datalist: str,
+    dataset_dir: str | None = None,
+    split: str = "test",
+    limit: int = 6,
+    output: str = "masks.png",
+) -> None:
+    """Draw the masks that an evaluation wrote as hits, misses and false alarms, with the Dice of each image.
+
+    Args:
+        masks: folder of the masks.
+        datalist: JSON datalist that was evaluated.
+        dataset_dir: folder that its paths start from; the datalist's own if not given.
+        split: which of its images.
+        limit: how many of them, in their order.
+        output: picture to write.
+    """
+    root = Path(dataset_dir or Path(datalist).parent)
+    items = load_decathlon_datalist(datalist, True, split, root)
+    stems = distinct_stems([Path(item["image"]) for item in items])
+    shown = items[:limit]
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.6 * rows + 0.7), squeeze=False)
+    scores = []
+    for axis, item in zip(axes.flat, shown, strict=False):
+        path = Path(item["image"])
+        pixels = np.asarray(RGBImageReader().read(path))
+        truth, mask = (
+            resized(BinaryMaskReader().read(file), pixels.shape[:2])
+            for file in (item["label"], Path(masks) / f"{stems[path]}.png")
+        )
+        scores.append(draw_outcomes(axis, pixels, mask, truth, name=path.stem, legend=False))
+    for axis in axes.flat:
+        axis.axis("off")
+    colors = [Patch(color=np.array(color) / 255, label=name) for name, color in OUTCOMES.items()]
+    figure.legend(handles=colors, loc="lower center", ncol=3, frameon=False)
+    figure.suptitle(f"{len(shown)} of {len(items)} {split} images, mean Dice {np.mean(scores):.3f}")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.savefig(output, dpi=80)
+    plt.close(figure)
+    print(output)
+
+
+def draw_outcomes(
+    axis: Axes, image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None, *, name: str, legend: bool = True
+) -> float:
+    """Colour an image's hits, misses and false alarms, and put the Dice into the title.
+
+    Args:
+        axis: where to draw.
+        image: uint8 (H, W, 3).
+        mask: bool (H, W), the prediction.
+        truth: bool (H, W); None draws the prediction alone.
+        name: what the picture shows.
+        legend: name the colours.
+
+    Returns:
+        The Dice; 1 where both masks are empty, NaN without a truth.
+    """
+    grey = image.mean(-1, keepdims=True).repeat(3, -1) * 0.8
+    regions = (
+        {"hit": mask} if truth is None else {"hit": mask & truth, "miss": truth & ~mask, "false alarm": mask & ~truth}
+    )
+    for outcome, region in regions.items():
+        grey[region] = 0.25 * grey[region] + 0.75 * np.array(OUTCOMES[outcome])
+    axis.imshow(grey.astype(np.uint8))
+    if truth is None:
+        axis.set_title(f"{name}: the mask")
+        return math.nan
+    total = int(mask.sum() + truth.sum())
+    dice = 2 * int((mask & truth).sum()) / total if total else 1.0
+    axis.set_title(f"{name}: Dice {dice:.3f}")
+    if legend:
+        colors = [Patch(color=np.array(color) / 255, label=outcome) for outcome, color in OUTCOMES.items()]
+        axis.legend(handles=colors, loc="lower right", fontsize=8)
+    return dice
+
+
+def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Stretch a mask to (H, W) of ``shape`` by nearest neighbours, as bool."""
+    return np.asarray(Image.fromarray(mask).resize(shape[1::-1], Image.Resampling.NEAREST)) > 0
