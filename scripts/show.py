@@ -153,7 +153,9 @@ def show_masks(
     shown = items[:limit]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.6 * rows + 0.7), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4 * columns, 3.6 * rows + 0.8), squeeze=False, layout="constrained"
+    )
     scores = []
     for axis, item in zip(axes.flat, shown, strict=False):
         path = Path(item["image"])
@@ -166,9 +168,8 @@ def show_masks(
     for axis in axes.flat:
         axis.axis("off")
     colors = [Patch(color=np.array(color) / 255, label=name) for name, color in OUTCOMES.items()]
-    figure.legend(handles=colors, loc="lower center", ncol=3, frameon=False)
-    figure.suptitle(f"{len(shown)} of {len(items)} {split} images, mean Dice {np.mean(scores):.3f}")
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(handles=colors, loc="outside lower center", ncol=3, frameon=False)
+    figure.suptitle(f"{len(shown)} of {len(items)} {split} images, mean Dice at their own size {np.mean(scores):.3f}")
     figure.savefig(output, dpi=80)
     plt.close(figure)
     print(output)

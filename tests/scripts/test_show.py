@@ -94,5 +94,5 @@ def test_masks_are_drawn_beside_their_labels_with_the_mean_dice(
     drawn: list = []
     monkeypatch.setattr(module.plt, "close", drawn.append)
     module.show_masks(str(tmp_path), datalist=str(polyp_samples / "datalist.json"), output=str(tmp_path / "m.png"))
-    assert drawn[0].get_suptitle() == f"6 of {len(items)} test images, mean Dice 1.000"
+    assert drawn[0].get_suptitle() == f"6 of {len(items)} test images, mean Dice at their own size 1.000"
     assert (tmp_path / "m.png").stat().st_size > 5000
