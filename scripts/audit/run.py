@@ -33,7 +33,7 @@ from clinbundles.engines.tracking.facts import describe_datalist
 from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, mean_interval, score_baselines
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
-from clinbundles.scripts.reproduce.plan import choose_names
+from clinbundles.scripts.flags import choose_names
 from clinbundles.transforms.image_region import REGIONS, lung_fields
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "covid_xray_transfer"

@@ -9,19 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clinbundles.scripts.flags import as_parts, choose_names, parse_numbers
+
 from .tables import Cell, tables_of
-
-
-def parse_numbers(text: Any) -> list[str]:
-    """ "1-4" or "1,3" or (1, 3) or 2 in, ["1", "2", "3", "4"] and so on out."""
-    numbers: list[str] = []
-    for part in as_parts(text):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if not match:
-            raise ValueError(f"{text!r}: expected numbers such as 0,1 or 1-4.")
-        first, last = int(match[1]), int(match[2] or match[1])
-        numbers += [str(n) for n in range(first, last + 1)]
-    return numbers
 
 
 def choose_tables(plan: dict[str, Any], wanted: Any) -> list[str]:
@@ -132,19 +122,3 @@ def give_data(
             raise ValueError(f"row {name!r} has no data: give --dataset_dirs {name}=FOLDER, or choose among --rows.")
         given[name] = rows[name] | {"knobs": knobs}
     return given
-
-
-def as_parts(wanted: Any) -> list[str]:
-    """ "a, b" or (a, b) in, ["a", "b"] out."""
-    parts = wanted if isinstance(wanted, list | tuple) else str(wanted).split(",")
-    return [str(part).strip() for part in parts]
-
-
-def choose_names(wanted: Any, known: list[str], name: str) -> list[str]:
-    """Those of ``known`` that are wanted, in its order; None is all of them, ``name`` is for the error."""
-    if wanted is None:
-        return known
-    chosen = as_parts(wanted)
-    if unknown := [c for c in chosen if c not in known]:
-        raise ValueError(f"{name}: {unknown[0]!r} is not one of {', '.join(known)}.")
-    return [k for k in known if k in chosen]

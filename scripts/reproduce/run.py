@@ -41,14 +41,13 @@ from monai.bundle import run as run_bundle
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.facts import describe_datalist, environment, scrub
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
+from clinbundles.scripts.flags import choose_names, parse_numbers
 from clinbundles.scripts.reproduce.plan import (
     Job,
-    choose_names,
     choose_tables,
     entries,
     give_data,
     make_jobs,
-    parse_numbers,
 )
 from clinbundles.scripts.reproduce.plots import plot, plot_lines
 from clinbundles.scripts.reproduce.tables import as_markdown, as_results, figures_of, summarise, tables_of

@@ -1,6 +1,6 @@
 import pytest
 
-from clinbundles.scripts.reproduce.plan import choose_tables, entries, parse_numbers
+from clinbundles.scripts.reproduce.plan import choose_tables, entries
 
 PLAN = {
     "configs": {},
@@ -8,14 +8,6 @@ PLAN = {
     "tables": {"3a": {"title": "Dice", "metric": "dice"}, "30": {"title": "again", "metric": "dice"}},
     "costs": {"3b": {"title": "MAC", "cost": "macs", "name": "macs"}},
 }
-
-
-def test_number_lists_are_read_as_people_write_them() -> None:
-    assert parse_numbers("1-4") == ["1", "2", "3", "4"]
-    assert parse_numbers((0, 2)) == ["0", "2"]
-    assert parse_numbers(3) == ["3"]
-    with pytest.raises(ValueError, match="'first'"):
-        parse_numbers("first")
 
 
 def test_a_number_stands_for_all_tables_that_begin_with_it() -> None:

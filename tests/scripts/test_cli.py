@@ -1,0 +1,173 @@
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from clinbundles.scripts import cli
+from clinbundles.scripts.cli import VERBS, Verb, find_verb, help_of, main, sentence_of
+
+TOY = '''
+from clinbundles.scripts.flags import Option
+
+calls = []
+
+def cook(dish, output: str = "out", *, seed: int = 0, hot: bool = True, rest: object = None):
+    """Cook a dish.
+
+    Args:
+        dish: what.
+        seed: of the dice.
+    """
+    calls.append((dish, output, seed, hot, rest))
+
+def more(dish, **_):
+    if dish != "soup":
+        raise ValueError(f"there is no dish {dish!r}.")
+    return {"salt": Option("salt", int, 1, "grains")}
+
+def serve(dish: str, **options):
+    """Serve a dish."""
+    calls.append((dish, options))
+
+def fail(kind: str):
+    """Fail."""
+    if kind == "ours":
+        raise ValueError("soup.json: salt is -1,\\n    expected more.")
+    if kind == "key":
+        raise KeyError("soup.json: has no salt.")
+    if kind == "file":
+        open("/no/such/file")
+    if kind == "wrapped":
+        try:
+            raise ValueError("soup.json: is cold.")
+        except ValueError as error:
+            raise RuntimeError("applying transform Heat") from error
+    if kind == "fault":
+        {}["salt"] if False else int("salt") / 0
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+'''
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("clinbundles.scripts.toy")
+    monkeypatch.setitem(sys.modules, "clinbundles.scripts.toy", module)
+    exec(TOY, module.__dict__)
+    table = {
+        "cook": Verb("toy:cook", "cook", ("soup", "soup --seed 3")),
+        "serve": Verb("toy:serve", "serve", ("soup", "soup --salt 3"), more="toy:more"),
+        "show soup": Verb("toy:cook", "show", ("soup", "soup")),
+        "show pot": Verb("toy:cook", "show", ("pot", "pot")),
+        "fail": Verb("toy:fail", "fail", ("ours", "file")),
+    }
+    monkeypatch.setattr(cli, "VERBS", table)
+    return module
+
+
+def error_of(words: list[str], capsys: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    capsys.readouterr()
+    assert isinstance(raised.value.code, str)  # which Python prints to stderr, and ends with status 1
+    assert "\n" not in raised.value.code
+    return raised.value.code
+
+
+def test_values_reach_the_function_just_as_they_were_typed(toy: ModuleType) -> None:
+    main(["cook", "2024", "--output", "12.50", "--seed=3", "--hot", "false", "--rest", '[true,"a#b"]'])
+    main(["show", "pot", "it's", "--output", 'say "x" = 1, \\n'])
+    assert toy.calls == [(2024, "12.50", 3, False, [True, "a#b"]), ("it's", 'say "x" = 1, \\n', 0, True, None)]
+
+
+def test_what_is_wrong_with_the_words_is_said_before_anything_runs(
+    toy: ModuleType, capsys: pytest.CaptureFixture
+) -> None:
+    assert error_of(["cook", "soup", "--sed", "3"], capsys) == (
+        "clinbundles cook: there is no option --sed; did you mean --seed?"
+    )
+    assert "--hot is 'very', expected true or false" in error_of(["cook", "soup", "--hot", "very"], capsys)
+    assert "--seed is 'x', expected a whole number" in error_of(["cook", "soup", "--seed", "x"], capsys)
+    assert "there is no verb 'cok'; did you mean cook?" in error_of(["cok"], capsys)
+    assert "show is followed by soup or pot, not by 'pott'; did you mean pot?" in error_of(["show", "pott"], capsys)
+    assert "show is followed by soup or pot." in error_of(["show"], capsys)
+    assert toy.calls == []
+
+
+def test_values_can_bring_options_of_their_own(toy: ModuleType, capsys: pytest.CaptureFixture) -> None:
+    main(["serve", "soup", "--salt", "3"])
+    assert toy.calls == [("soup", {"salt": 3})]
+    assert "there is no option --slat; did you mean --salt?" in error_of(["serve", "soup", "--slat", "3"], capsys)
+    assert "there is no dish 'tea'." in error_of(["serve", "tea", "--salt", "3"], capsys)
+    assert "--salt (default 1)\n      grains" in help_of("serve", ["soup"])
+    assert toy.calls == [("soup", {"salt": 3})]
+
+
+def test_a_mistake_of_the_user_is_one_sentence(toy: ModuleType, capsys: pytest.CaptureFixture) -> None:
+    assert error_of(["fail", "ours"], capsys) == "clinbundles fail: soup.json: salt is -1, expected more."
+    assert error_of(["fail", "key"], capsys) == "clinbundles fail: soup.json: has no salt."
+    assert error_of(["fail", "file"], capsys) == "clinbundles fail: /no/such/file: No such file or directory."
+    assert error_of(["fail", "wrapped"], capsys) == "clinbundles fail: soup.json: is cold."
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(toy: ModuleType) -> None:
+    with pytest.raises(ValueError, match="'salt'"):
+        main(["fail", "fault"])
+    with pytest.raises(SystemExit, match="130"):
+        main(["fail", "interrupt"])
+
+
+def test_a_mistake_in_a_process_that_loads_data_is_found_in_its_traceback() -> None:
+    text = (
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1\nValueError: a.png: is no image.\n\nThe above exception was the direct cause of the '
+        "following exception:\n\nRuntimeError: applying transform Load"
+    )
+    assert sentence_of(RuntimeError(text)) == "a.png: is no image."
+    assert sentence_of(RuntimeError("out of memory")) is None
+
+
+def test_help_begins_with_two_examples(capsys: pytest.CaptureFixture) -> None:
+    assert len(VERBS) > 5
+    main(["--help"])
+    pages = [capsys.readouterr().out, *(help_of(name) for name in VERBS)]
+    for page in pages:
+        first, *lines = page.splitlines()
+        assert first == "Examples:"
+        assert all(line.startswith("  clinbundles ") for line in lines[:2])
+    assert all(f"  {name}" in pages[0] for name in VERBS)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_examples_of_a_verb_are_words_that_it_takes(name: str) -> None:
+    for example in VERBS[name].examples:
+        words = [*name.split(), *shlex.split(example)]
+        assert find_verb(words) == name
+        cli.values_of(VERBS[name], words[len(name.split()) :])
+
+
+def test_help_comes_in_under_a_second_and_an_unknown_verb_ends_with_status_1() -> None:
+    command = str(Path(sys.executable).parent / "clinbundles")
+    subprocess.run([command, "--help"], check=True, capture_output=True)  # compiles
+    start = time.perf_counter()
+    done = subprocess.run([command, "--help"], check=True, capture_output=True, text=True)
+    assert time.perf_counter() - start < 1
+    assert done.stdout.startswith("Examples:")
+    assert done.stderr == ""
+    done = subprocess.run([command, "trian"], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("clinbundles: there is no verb 'trian'")
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_heavy_is_imported_for_the_help() -> None:
+    code = "import sys; from clinbundles.scripts.cli import main; main(['--help']); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "fire" in modules
+    assert not modules & {"numpy", "torch", "monai", "pandas", "matplotlib", "mlflow"}
