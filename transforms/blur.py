@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -170,9 +171,10 @@ class AttentionGaussianBlurd(MapTransform):
         if attention is None:
             if self.allow_missing_attention:
                 return sample
+            file = getattr(sample.get(self.keys[0]), "meta", {}).get("filename_or_obj", "The sample")
             raise KeyError(
-                f"The sample has no attention map at {self.attention_key!r} (it has {list(sample)}); "
-                "set allow_missing_attention=True to pass such images unblurred."
+                f"{Path(file).name}: no attention map at {self.attention_key!r}, which is made from fixations (it has "
+                f"{', '.join(map(str, sample))}); set allow_missing_attention=True to pass such images unblurred."
             )
         for key in self.key_iterator(sample):
             sample[key] = self.blur(sample[key], attention)

@@ -245,14 +245,22 @@ def test_precision_is_one_of_three_words(bundle: Path) -> None:
         assert "precision is 'half', expected one of float32, bfloat16, float16" in str(caught.value.__cause__)
 
 
-def test_preprocessing_of_validation_and_inference_agree(bundle: Path) -> None:
-    def of_the_image(config: dict) -> list[dict]:
-        chain = [t for t in config["preprocessing"]["transforms"] if t.get("keys") != "label"]
-        return [t for t in chain if t["_target_"] not in ("SelectItemsd", "DeleteItemsd")]
+def test_validation_and_inference_do_the_same_to_an_image(bundle: Path) -> None:
+    def of_the_image(config: dict, preprocessing: dict) -> list[dict]:
+        names = re.findall(r"@(\w+_transforms)", preprocessing["transforms"])
+        assert "image_transforms" in names
+        return [step for name in names if name != "label_transforms" for step in config[name]]
 
     inference = load(bundle / "configs/inference.json")
+    expected = of_the_image(inference, inference["preprocessing"])
     for name, train in merged_train_configs(bundle).items():
-        assert of_the_image(train["validate"]) == of_the_image(inference), name
+        assert of_the_image(train, train["validate"]["preprocessing"]) == expected, name
+
+
+def test_no_transform_stands_twice_in_a_config(bundle: Path) -> None:
+    for name in runnable_configs(bundle):
+        steps = [c for c in components(load(bundle / "configs" / name)) if "keys" in c]
+        assert not [step for k, step in enumerate(steps) if step in steps[:k]], name
 
 
 def test_every_metric_asked_for_exists(bundle: Path) -> None:

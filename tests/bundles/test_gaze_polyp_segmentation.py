@@ -37,9 +37,9 @@ def workflow(name: str, **overrides: Any) -> ConfigWorkflow:
 def first_training_image(arm: str, **overrides: Any) -> torch.Tensor:
     """The first training item after blurring and before anything else that is random."""
     parser = workflow("train.json", arm=arm, **overrides).parser
-    transforms = parser.get_parsed_content("train#deterministic_transforms")
+    transforms = parser.get_parsed_content("image_transforms")
     item = dict(parser.get_parsed_content("train#dataset#data")[0])
-    blur = [t for t in parser.get_parsed_content("train#random_transforms") if "Blur" in type(t).__name__]
+    blur = [t for t in parser.get_parsed_content("random_transforms") if "Blur" in type(t).__name__]
     assert len(blur) == (arm != "original")
     for transform in [*transforms, *blur]:
         item = transform(item)
@@ -71,7 +71,7 @@ def test_an_arm_that_needs_gaze_stops_without_it_unless_told_otherwise(tmp_path:
     for item in datalist["training"]:
         del item["fixations"]
     (tmp_path / "list.json").write_text(json.dumps(datalist))
-    with pytest.raises(KeyError, match="fixations"):
+    with pytest.raises(KeyError, match=r"\.jpg: no attention map at 'attention', which is made from fixations"):
         first_training_image("positive", datalist=str(tmp_path / "list.json"))
     passed = first_training_image("positive", datalist=str(tmp_path / "list.json"), allow_missing_gaze=True)
     assert torch.equal(passed, first_training_image("original", datalist=str(tmp_path / "list.json")))
