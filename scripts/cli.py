@@ -1,7 +1,7 @@
 """The command ``clinbundles VERB``: the table of verbs, and the way from typed words to one of them.
 
-Nothing heavy is imported before the words are checked: the table names functions, whose modules import only what their
-signatures need. A mistake of the user ends in one sentence and exit status 1; a fault of the program in a traceback.
+The words are checked against the signature of the verb's function, which is read from its file: the module is imported
+only to run it. A mistake of the user ends in one sentence and exit status 1; a fault of the program in a traceback.
 """
 
 from __future__ import annotations
@@ -14,11 +14,21 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import fire
 
-from clinbundles.scripts.flags import REQUIRED, Option, nearest, options_of, read_values, split_words, takes_more
+from clinbundles.scripts.flags import (
+    REQUIRED,
+    Option,
+    nearest,
+    options_of,
+    outlines,
+    read_values,
+    split_words,
+    takes_more,
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show windows": Verb(
-        "show_windows:show_windows",
+        "show:show_windows",
         "draw what the two stages do to one image",
         (
             "bundles/two_stage_segmentation/samples/images/Image_02L.jpg",
@@ -168,9 +178,15 @@ def load(target: str) -> Callable[..., Any]:
     return getattr(import_module(f"clinbundles.scripts.{module}"), function)
 
 
+def outline(target: str) -> Callable[..., Any]:
+    """Read the signature and the docstring of a "module:function", without importing it."""
+    module, _, function = target.partition(":")
+    return outlines(Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py"))[function]
+
+
 def values_of(verb: Verb, words: Sequence[str]) -> dict[str, Any]:
     """Read the words after a verb as the arguments of its function, all checked."""
-    function = load(verb.target)
+    function = outline(verb.target)
     positional, named = split_words(words)
     options = options_of(function)
     if verb.more is None:
@@ -193,7 +209,7 @@ def help_of(name: str, words: Sequence[str] = ()) -> str:
         listed = [f"  {verb:{width}}  {row.purpose}" for verb, row in rows.items()]
         return "\n".join([*_examples(examples), PURPOSE, "", *listed])
     verb = VERBS[name]
-    function = load(verb.target)
+    function = outline(verb.target)
     options = options_of(function)
     if verb.more is not None:
         places = [option.name for option in options.values() if option.positional]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import json
@@ -11,12 +12,14 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from fire.parser import DefaultParseValue
 
 REQUIRED = inspect.Parameter.empty
 WORDS = {"true": True, "false": False, "none": None, "null": None}
+NAMES_IN_SIGNATURES = {"Any": Any, "Literal": Literal, "Mapping": Mapping, "Path": Path, "Sequence": Sequence}
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -36,13 +39,29 @@ class Option:
         return f"--{self.name}"
 
 
+def outlines(path: Path) -> dict[str, Callable[..., Any]]:
+    """Give the public functions of a file by name, with signature and docstring but no body: nothing is imported.
+
+    Defaults have to be literals, and annotations names of Python or of NAMES_IN_SIGNATURES.
+    """
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    for function in functions:
+        function.decorator_list, function.body = [], function.body[:1] if ast.get_docstring(function) else [ast.Pass()]
+    module.body = list(functions)
+    namespace: dict[str, Any] = dict(NAMES_IN_SIGNATURES)
+    code = compile(ast.fix_missing_locations(module), path, "exec", flags=annotations.compiler_flag)
+    exec(code, namespace)
+    return {function.name: namespace[function.name] for function in functions}
+
+
 def options_of(function: Callable[..., Any]) -> dict[str, Option]:
     """Describe the named arguments of a function by its signature and the Args of its docstring."""
-    kinds, meanings = typing.get_type_hints(function), _meanings(inspect.getdoc(function) or "")
+    meanings = _meanings(inspect.getdoc(function) or "")
     return {
         name: Option(
             name,
-            kinds.get(name, Any),
+            _kind(parameter.annotation, function),
             parameter.default,
             meanings.get(name, ""),
             parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
@@ -210,6 +229,12 @@ def choose_names(parts: Any, names: Sequence[str], option: str) -> list[str]:
     if unknown := [part for part in chosen if part not in names]:
         raise ValueError(f"{option}: {unknown[0]!r} is not one of {', '.join(names)}{nearest(unknown[0], names)}")
     return [name for name in names if name in chosen]
+
+
+def _kind(annotation: Any, function: Callable[..., Any]) -> Any:
+    if annotation is REQUIRED:
+        return Any
+    return eval(annotation, function.__globals__) if isinstance(annotation, str) else annotation
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

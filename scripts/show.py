@@ -167,8 +167,7 @@ def show_masks(
         scores.append(draw_outcomes(axis, pixels, mask, truth, name=path.stem, legend=False))
     for axis in axes.flat:
         axis.axis("off")
-    colors = [Patch(color=np.array(color) / 255, label=name) for name, color in OUTCOMES.items()]
-    figure.legend(handles=colors, loc="outside lower center", ncol=3, frameon=False)
+    figure.legend(handles=legend_of_outcomes(), loc="outside lower center", ncol=3, frameon=False)
     figure.suptitle(f"{len(shown)} of {len(items)} {split} images, mean Dice at their own size {np.mean(scores):.3f}")
     figure.savefig(output, dpi=80)
     plt.close(figure)
@@ -205,11 +204,15 @@ def draw_outcomes(
     dice = 2 * int((mask & truth).sum()) / total if total else 1.0
     axis.set_title(f"{name}: Dice {dice:.3f}")
     if legend:
-        colors = [Patch(color=np.array(color) / 255, label=outcome) for outcome, color in OUTCOMES.items()]
-        axis.legend(handles=colors, loc="lower right", fontsize=8)
+        axis.legend(handles=legend_of_outcomes(), loc="lower right", fontsize=8)
     return dice
+
+
+def legend_of_outcomes() -> list[Patch]:
+    """Name the colours."""
+    return [Patch(color=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in OUTCOMES.items()]
 
 
 def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Stretch a mask to (H, W) of ``shape`` by nearest neighbours, as bool."""
-    return np.asarray(Image.fromarray(mask).resize(shape[1::-1], Image.Resampling.NEAREST)) > 0
+    return np.asarray(Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0

@@ -54,10 +54,12 @@ def fail(kind: str):
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     module = ModuleType("clinbundles.scripts.toy")
     monkeypatch.setitem(sys.modules, "clinbundles.scripts.toy", module)
     exec(TOY, module.__dict__)
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
     table = {
         "cook": Verb("toy:cook", "cook", ("soup", "soup --seed 3")),
         "serve": Verb("toy:serve", "serve", ("soup", "soup --salt 3"), more="toy:more"),

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -9,6 +10,7 @@ from clinbundles.scripts.flags import (
     choose_names,
     nearest,
     options_of,
+    outlines,
     parse_ids,
     parse_numbers,
     read_value,
@@ -39,6 +41,24 @@ def test_a_function_says_its_options_by_signature_and_docstring() -> None:
     assert options["seed"].meaning == options["resume"].meaning == "the same for both."
     assert takes_more(verb)
     assert not takes_more(nearest)
+
+
+def test_the_functions_of_a_file_are_known_without_importing_it(tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text(
+        '''import no_such_library
+
+def draw(image: no_such_library.Image, *, size: int | None = 3) -> None:
+    """Draw it."""
+    no_such_library.draw(image)
+
+def _hidden(): pass
+'''
+    )
+    functions = outlines(tmp_path / "heavy.py")
+    assert list(functions) == ["draw"]
+    assert functions["draw"].__doc__ == "Draw it."
+    assert functions["draw"].__annotations__["size"] == "int | None"
+    assert list(options_of(outlines(Path(__file__))["verb"])) == list(options_of(verb))
 
 
 def test_words_are_positions_or_options_with_or_without_a_value() -> None:
