@@ -34,8 +34,6 @@ LONG_FILES = {
     "tests/engines/test_training_phases.py",
     "tests/engines/tracking/test_handler.py",
     "tests/scripts/prepare/test_command.py",
-    "tests/transforms/readers/test_chest_xray.py",
-    "tests/transforms/test_blur.py",
 }
 # They look how far a training is that may be resumed.
 READERS_OF_RESUME_STATES = {"scripts.audit.run", "scripts.reproduce.run"}
