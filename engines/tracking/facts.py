@@ -100,7 +100,29 @@ def describe_datalist(path: str | Path | None) -> tuple[dict[str, str], dict[str
     params = {"datalist_sha256": hashlib.sha256(raw).hexdigest()}
     params |= {name: str(content[key]) for key, name in names.items() if key in content}
     params |= {f"n_{key}": str(len(content[key])) for key in ("training", "validation", "test") if key in content}
+    params |= _split_and_gaze(content)
     return params, {"gaze_source": str(content["gaze"].get("source", "unknown"))} if content.get("gaze") else {}
+
+
+def _split_and_gaze(content: Mapping[str, Any]) -> dict[str, str]:
+    """Hash which image stands in which list, whatever its order and the folder of all, and the gaze on each image."""
+    lists = {
+        key: items
+        for key, items in content.items()
+        if isinstance(items, list) and items and all(isinstance(item, dict) and "image" in item for item in items)
+    }
+    folders = [PurePosixPath(str(item["image"])).parts[:-1] for items in lists.values() for item in items]
+    shared = 0
+    while folders and len({path[: shared + 1] for path in folders}) == 1 and len(min(folders, key=len)) > shared:
+        shared += 1
+
+    def name(item: Mapping[str, Any]) -> str:
+        return "/".join(PurePosixPath(str(item["image"])).parts[shared:])
+
+    split = {key: sorted(map(name, items)) for key, items in lists.items()}
+    gaze = {name(item): item["fixations"] for items in lists.values() for item in items if "fixations" in item}
+    hashed = {"split_sha256": split} | ({"gaze_sha256": gaze} if gaze else {})
+    return {key: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for key, part in hashed.items()}
 
 
 def git_state(*files: Path) -> dict[str, str]:

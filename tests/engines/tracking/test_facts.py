@@ -1,3 +1,4 @@
+import json
 import subprocess
 from types import SimpleNamespace
 
@@ -34,6 +35,24 @@ def test_a_datalist_that_is_not_json_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"bad\.json is not JSON"):
         describe_datalist(tmp_path / "bad.json")
     assert describe_datalist(None) == describe_datalist(tmp_path / "absent.json") == ({}, {})
+
+
+def test_a_split_has_one_hash_in_any_order_and_gaze_one_of_its_own(tmp_path):
+    def hashes(**lists):
+        (tmp_path / "list.json").write_text(json.dumps({"name": "x", "copies": [["a", "b"]], **lists}))
+        params, _ = describe_datalist(tmp_path / "list.json")
+        return params["split_sha256"], params.get("gaze_sha256")
+
+    a, b, c = ({"image": name} for name in "abc")
+    seen = {**a, "fixations": [[0.5, 0.5, 200]]}
+    plain = hashes(training=[a, b], test=[c])
+    assert plain == hashes(test=[c], training=[b, {**a, "label": "a.png"}])
+    assert plain == hashes(training=[{"image": "x/a"}, {"image": "x/b"}], test=[{"image": "x/c"}])
+    assert plain[1] is None
+    assert hashes(training=[a, c], test=[b])[0] != plain[0]
+    looked_at = hashes(training=[seen, b], test=[c])
+    assert looked_at[0] == plain[0]
+    assert looked_at[1] not in (None, hashes(training=[{**seen, "fixations": []}, b], test=[c])[1])
 
 
 def test_code_is_known_by_its_commit_and_by_whether_it_was_changed_since(tmp_path):
