@@ -3,9 +3,7 @@
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +197,7 @@ def test_the_network_maps_the_declared_input_to_the_declared_output(bundle: Path
 def test_shipped_weights_load_strictly_and_without_pickled_code(bundle: Path) -> None:
     weights = bundle / "models/model.pt"
     if not weights.is_file():
-        assert (bundle / "large_files.yml").is_file() or not load(bundle / "configs/metadata.json")["results"]
+        assert (bundle / "large_files.yml").is_file() or not load(bundle / "configs/metadata.json").get("results")
         pytest.skip(f"{bundle.name} ships no weights")
     assert weights.stat().st_size <= 60e6
     described = load(bundle / "configs/metadata.json").get("weights", {})
@@ -269,19 +267,20 @@ def test_every_metric_asked_for_exists(bundle: Path) -> None:
         validate = train["validate"]
         offered |= set(validate["key_metric"]) | set(validate.get("additional_metrics", {}))
     metadata = load(bundle / "configs/metadata.json")
-    asked = {m for result in metadata["results"] for m in result["metrics"]}
+    asked = {m for result in metadata.get("results", []) for m in result["metrics"]}
+    asked |= {metadata["headline"]["metric"]} if "headline" in metadata else set()
     if (bundle / "configs/reproduce.json").is_file():
         asked |= {t["metric"] for t in load(bundle / "configs/reproduce.json")["tables"].values()}
     assert asked <= offered
 
 
 def test_every_result_says_where_it_comes_from(bundle: Path) -> None:
-    for result in load(bundle / "configs/metadata.json")["results"]:
+    for result in load(bundle / "configs/metadata.json").get("results", []):
         assert {"command", "data", "split", "seeds", "hardware", "scale", "metrics"} <= result.keys(), result
 
 
 def test_the_readme_tables_equal_the_metadata(bundle: Path) -> None:
-    results = load(bundle / "configs/metadata.json")["results"]
+    results = load(bundle / "configs/metadata.json").get("results", [])
     pages = [ROOT / "README.md", bundle / "docs/README.md"]
     for page in pages:
         text = page.read_text()
@@ -296,43 +295,8 @@ def test_the_readme_tables_equal_the_metadata(bundle: Path) -> None:
         assert shown <= figures, f"{page}: {shown - figures} not in metadata.json"
 
 
-def test_every_command_in_the_readmes_can_be_run(bundle: Path) -> None:
-    for page in (ROOT / "README.md", bundle / "docs/README.md"):
-        commands = re.findall(
-            r"^(?:\$ )?((?:python|torchrun|make|cd) .+?)$", _joined_code(page.read_text()), re.MULTILINE
-        )
-        assert commands, page
-        for command in commands:
-            _check_command(command, bundle)
-
-
-def _joined_code(text: str) -> str:
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
-    return "\n".join(blocks).replace("\\\n", " ")
-
-
-def _check_command(command: str, bundle: Path) -> None:
-    words = shlex.split(command, comments=True)
-    if words[0] == "make":
-        for verb in words[1:]:
-            assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
-    for word in words:
-        if word.startswith("scripts/"):
-            assert (ROOT / word).is_file(), command
-    if "monai.bundle" not in words:
-        return
-    options = dict(pairwise(words))
-    names = re.findall(r"configs/([\w.]+\.json)", options["--config_file"])
-    assert names, command
-    parser = workflow(bundle, names).parser
-    for word in words[words.index("monai.bundle") :]:
-        if word.startswith("--") and word not in ("--config_file", "--tracking"):
-            known = word[2:] in parser or word[2:] in ("tracking_uri", "experiment_name", "run_name")
-            assert known, f"{command}: {word} is no knob of {names}"
-
-
 def test_results_are_numbers_with_a_spread(bundle: Path) -> None:
-    for result in load(bundle / "configs/metadata.json")["results"]:
+    for result in load(bundle / "configs/metadata.json").get("results", []):
         for name, figure in result["metrics"].items():
             assert 0 <= figure["mean"] <= 1, name
             assert len(result["seeds"]) == 1 or figure["std"] >= 0, name

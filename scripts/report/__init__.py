@@ -1,0 +1,1 @@
+"""The pages' tables, from each bundle's table of results."""

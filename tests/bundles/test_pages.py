@@ -1,0 +1,90 @@
+"""What the pages of all bundles must keep: commands that run, short tables, links that lead somewhere."""
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/docs/results.json"))
+# Options of a run that are no value of its config.
+ANY_RUN = ("tracking", "tracking_uri", "experiment_name", "run_name", "bundle_root")
+
+pytestmark = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+
+
+def pages(bundle: Path) -> list[Path]:
+    return [ROOT / "README.md", bundle / "docs" / "README.md"]
+
+
+def chain(config: Path) -> list[Path]:
+    """A config behind what it extends."""
+    below = [file for name in load(config).get("extends", []) for file in chain(config.with_name(name))]
+    return [*dict.fromkeys(below), config]
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def check_options(words: list[str], configs: list[Path], command: str) -> None:
+    """Every option of a run is a top-level value of its configs."""
+    values = {key for config in configs for key in load(config)}
+    for word in words:
+        if word.startswith("--") and word[2:] not in (*ANY_RUN, "config_file"):
+            assert word[2:].partition("=")[0] in values, f"{command}: {word} is no value of {configs[-1].name}"
+
+
+def check_command(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        for verb in words[1:]:
+            assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+    for word in words:
+        if word.startswith("scripts/"):
+            assert (ROOT / word).is_file(), command
+    if words[:2] == ["clinbundles", "run"]:
+        name = words[3] if len(words) > 3 and not words[3].startswith("--") else "train"
+        check_options(words, chain(ROOT / "bundles" / words[2] / "configs" / f"{name}.json"), command)
+    elif "monai.bundle" in words:
+        names = re.findall(r"configs/([\w.]+\.json)", dict(pairwise(words))["--config_file"])
+        assert names, command
+        folder = next(path.parent for path in ROOT.glob(f"bundles/*/configs/{names[0]}"))
+        check_options(words, [folder / name for name in names], command)
+
+
+def test_every_command_in_the_pages_can_be_run(bundle: Path) -> None:
+    for page in pages(bundle):
+        blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), re.DOTALL)
+        code = "\n".join(blocks).replace("\\\n", " ")
+        commands = re.findall(r"^(?:\$ )?((?:clinbundles|python|torchrun|make|cd) .+?)$", code, re.MULTILINE)
+        assert commands, page
+        for command in commands:
+            check_command(command)
+
+
+def test_a_page_has_a_picture_first_few_tables_and_one_value_a_cell(bundle: Path) -> None:
+    text = (bundle / "docs" / "README.md").read_text()
+    assert "![" in text.partition("\n## ")[0]
+    assert "```bash" in text.partition("\n## ")[0]
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert 1 <= len(tables) <= 3
+    results = (bundle / "docs" / "results.md").read_text()
+    for table in tables + re.findall(r"(?:^\|.*\n)+", results, re.MULTILINE):
+        for line in table.splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            assert len(cells) <= 6, line
+            assert not [cell for cell in cells if re.search(r"\d ± \d|\d / \d|\] \d|\d \[", cell)], line
+
+
+def test_every_link_and_picture_of_a_page_is_there(bundle: Path) -> None:
+    for page in [*pages(bundle), bundle / "docs" / "results.md"]:
+        links = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text())
+        assert links, page
+        for link in map("".join, links):
+            if not link.startswith(("http", "#")):
+                assert (page.parent / link.partition("#")[0]).exists(), f"{page}: {link}"
