@@ -25,7 +25,7 @@ def classification_network(
     dropout: float = 0.5,
     image_size: int = 224,
 ) -> nn.Module:
-    """Name in; network from images (B, 3, H, W) to logits (B, ``num_classes``) out, with random weights.
+    """Build the classifier of a name, from images (B, 3, H, W) to logits (B, ``num_classes``), with random weights.
 
     A network of torchvision or timm keeps the names of its layers, so that its published weights fit; its last linear
     layer is one of ``num_classes``.

@@ -12,7 +12,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class PrecisionInferer(SimpleInferer):
-    """Forward pass under autocast to a precision, on the device of the image; the logits are float32.
+    """Run a network under autocast to a precision, on the device of the image, and return float32 logits.
 
     MONAI's ``amp`` computes in float16, on CUDA alone. bfloat16 needs no scaling of gradients, and a CPU that has
     instructions for it trains about twice as fast. float16 does, so a training takes ``amp`` beside it.
@@ -42,7 +42,7 @@ class PrecisionInferer(SimpleInferer):
 
 
 class PlainTensorInferer(PrecisionInferer):
-    """The same on plain tensors: MONAI's meta data stay outside of the network.
+    """Run a network in a precision, as its base class does, on plain tensors without MONAI's meta data.
 
     A ``MetaTensor`` is dispatched through Python at every layer, which takes a millisecond or two: much, where a small
     network classifies one image at a time.

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
-    """Network and shape (B, C, *S) of its input in; multiply-accumulates of one forward out.
+    """Count the multiply-accumulates of one forward pass of a network on an input of shape (B, C, *S).
 
     Convolutions (transposed ones by the pixels they read, which is what they multiply), matrix products and attention
     are counted, as by torch's ``FlopCounterMode``; additions of biases, activations and resampling are not. Nothing is
@@ -28,11 +28,11 @@ def count_macs(network: nn.Module, input_shape: Sequence[int]) -> int:
 
 
 def count_macs_paper(network: nn.Module, input_shape: Sequence[int]) -> int:
-    """Network and shape (B, C, *S) of its input in; F F C_in H_out W_out C_out summed over its convolutions out.
+    """Count the multiply-accumulates of a network on an input of shape (B, C, *S) by the formula of the paper.
 
-    Transposed convolutions are taken by their output too, which is four times what those of stride 2 do in two
-    dimensions. The authors' code prints twice this number, one for the multiplication and one for the addition. Blocks
-    that are no Conv or ConvTranspose module count nothing.
+    F F C_in H_out W_out C_out, summed over the convolutions. Transposed ones are taken by their output too, which is
+    four times what those of stride 2 do in two dimensions. The authors' code prints twice this number, one for the
+    multiplication and one for the addition. Blocks that are no Conv or ConvTranspose module count nothing.
 
     Source: Teixeira e Silva et al., Two-stage Semantic Segmentation in Neural Networks, section 5.
     """

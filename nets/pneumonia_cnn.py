@@ -10,7 +10,7 @@ from torch import nn
 
 
 class PneumoniaCNN(nn.Module):
-    """Image (B, 3, S, S) to logits (B, ``num_classes``): blocks of convolution, ReLU, pooling, and two dense layers.
+    """Classify images (B, 3, S, S) by blocks of convolution, ReLU and pooling, and two dense layers.
 
     A **reconstruction**: the paper shows its network (Katsamenis et al., *Transfer learning for COVID-19 pneumonia
     detection and classification in chest X-ray images*, 2020, figure 3) and prints none of its sizes. Every block is
@@ -65,7 +65,7 @@ class PneumoniaCNN(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_channels, S, S) in, logits (B, num_classes) out."""
+        """Return the logits (B, num_classes) of images (B, in_channels, S, S)."""
         if image.shape[-2] != self.image_size or image.shape[-1] != self.image_size:
             raise ValueError(
                 f"image of {image.shape[-1]}x{image.shape[-2]} px, this network is made for {self.image_size} a side."

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Cbam(nn.Module):
-    """Features (B, C, H, W) to the same features weighted by channel, then by place.
+    """Weigh features (B, C, H, W) by channel, then by place.
 
     Both weights lie in (0, 1), so attention only ever turns features down.
 
@@ -31,18 +31,18 @@ class Cbam(nn.Module):
         self.spatial_convolution = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def channel_weights(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, H, W) to one weight per channel, (B, C, 1, 1), from the channel's mean and maximum."""
+        """Return one weight a channel, (B, C, 1, 1), from the channel's mean and maximum."""
         mean = features.mean(dim=(2, 3), keepdim=True)
         peak = features.amax(dim=(2, 3), keepdim=True)
         return torch.sigmoid(self.channel_perceptron(mean) + self.channel_perceptron(peak))
 
     def spatial_weights(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, H, W) to one weight per place, (B, 1, H, W), from the mean and maximum over channels."""
+        """Return one weight a place, (B, 1, H, W), from the mean and maximum over channels."""
         pooled = torch.cat([features.mean(dim=1, keepdim=True), features.amax(dim=1, keepdim=True)], dim=1)
         return torch.sigmoid(self.spatial_convolution(pooled))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, H, W) to weighted features of the same shape."""
+        """Return the weighted features, of the same shape."""
         features = features * self.channel_weights(features)
         return features * self.spatial_weights(features)
 
@@ -65,7 +65,7 @@ class _ResidualAttention(nn.Module):
 
 
 class ResAttUNet(nn.Module):
-    """Image (B, in_channels, H, W) to logits (B, out_channels, H, W); H and W divisible by 2 ** len(channels).
+    """Segment images (B, in_channels, H, W), with H and W divisible by 2 ** len(channels).
 
     Each stage down is two convolutions, 2 x 2 mean pooling and attention; residual attention blocks follow at the
     coarsest scale; each stage up doubles the size, convolves, attends, and is joined by the features of its scale.
@@ -109,7 +109,7 @@ class ResAttUNet(nn.Module):
         self.head = nn.Conv2d(channels[0], out_channels, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        """Return the logits (B, out_channels, H, W)."""
         features = image
         skips = []
         for stage in self.down:

@@ -43,7 +43,7 @@ _CLASSIFICATION_PARTS = ("fc.", "last_linear.", "classifier.", "_fc.", "linear."
 
 
 class SegmentationNetwork(nn.Module):
-    """Image (B, in_channels, H, W) to logits (B, out_channels, H, W) by the network of the given name.
+    """Segment images (B, in_channels, H, W) by the published network of a name.
 
     - UNet: MONAI's BasicUNet; sides divisible by 16.
     - FCN: torchvision's fcn_resnet50 without its auxiliary head; 8.
@@ -113,7 +113,7 @@ class SegmentationNetwork(nn.Module):
             self.divisor = self.network.encoder.output_stride
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        """Return the logits (B, out_channels, H, W)."""
         height, width = image.shape[-2], image.shape[-1]
         # While tracing, sides are tensors, and asking about them would be recorded.
         if not torch.jit.is_tracing() and (height % self.divisor != 0 or width % self.divisor != 0):
@@ -151,8 +151,8 @@ def _smp_network(
     network_name: str, in_channels: int, out_channels: int, encoder_name: str, encoder_weights: str | None
 ) -> Any:
     from_timm = encoder_name.startswith("tu-")
-    known = timm.is_model(encoder_name[3:]) if from_timm else encoder_name in smp.encoders.get_encoder_names()
-    if not known:
+    exists = timm.is_model(encoder_name[3:]) if from_timm else encoder_name in smp.encoders.get_encoder_names()
+    if not exists:
         raise ValueError(f"encoder_name is {encoder_name!r}, which segmentation_models_pytorch does not have")
     to_download: str | bool | None = None
     if encoder_weights is not None and not is_file_name(encoder_weights):

@@ -11,7 +11,7 @@ from torch import nn
 
 
 class StridedUNet(nn.Module):
-    """Image (B, in_channels, *S) in, logits (B, out_channels, *S) out; every side of S a multiple of 2 ** levels.
+    """Segment images (B, in_channels, *S), with every side of S a multiple of 2 ** levels.
 
     Each encoder level is one 3 x 3 convolution of stride 2 and ReLU. Each decoder level is one 3 x 3 transposed
     convolution of stride 2 and ReLU on the features below joined with those of the encoder at the same size; the
@@ -59,7 +59,7 @@ class StridedUNet(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, spatial_dims: int) -> None:
-        """He's initialisation: without normalisation, torch's own lets the signal fade from level to level."""
+        """Initialise as He et al.: without normalisation, torch's own lets the signal fade from level to level."""
         for name, values in self.named_parameters():
             if name.startswith("encoder") and name.endswith("weight"):
                 nn.init.kaiming_normal_(values, nonlinearity="relu")
@@ -70,7 +70,7 @@ class StridedUNet(nn.Module):
                 nn.init.zeros_(values)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
+        """Return the logits (B, out_channels, *S)."""
         for side in image.shape[2:]:
             if side % self.divisor != 0:
                 raise ValueError(f"image of shape {image.shape}: every side must be a multiple of {self.divisor}.")

@@ -19,7 +19,7 @@ STRIDE = 16
 
 
 class HybridEncoder(nn.Module):
-    """Image (B, C, H, W) to the transformer's map at 1/16 and the convolutional maps at 1/8, 1/4 and 1/2.
+    """Encode images (B, C, H, W) as the transformer's map at 1/16 and convolutional maps at 1/8, 1/4 and 1/2.
 
     Parts are named as in timm's vit_base_r50_s16 models, so that a state dict of those loads by name. A position
     embedding learned on another grid is interpolated when a state dict is loaded, and its class token is dropped;
@@ -70,7 +70,7 @@ class HybridEncoder(nn.Module):
         self.register_load_state_dict_pre_hook(_fit_position_embedding)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Image (B, C, H, W) to (B, hidden, H/16, W/16) and the three maps to join, coarsest first."""
+        """Return the transformer's map (B, hidden, H/16, W/16) and the three maps to join, coarsest first."""
         backbone: Any = self.patch_embed["backbone"]
         half = backbone.stem.norm(backbone.stem.conv(image))
         quarter = backbone.stages[0](backbone.stem.pool(half))
@@ -87,17 +87,17 @@ class HybridEncoder(nn.Module):
 
 def _fit_position_embedding(module: HybridEncoder, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Put the position embedding of state_dict on the module's grid (torch hands the hook a copy of the dict)."""
-    stored = state_dict.get(f"{prefix}pos_embed")
-    if stored is not None and stored.shape[1] != module.grid**2:
+    positions = state_dict.get(f"{prefix}pos_embed")
+    if positions is not None and positions.shape[1] != module.grid**2:
         # A square grid plus one class token is never a square itself, except 0 + 1.
-        class_tokens = 0 if math.isqrt(stored.shape[1]) ** 2 == stored.shape[1] else 1
+        class_tokens = 0 if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1] else 1
         state_dict[f"{prefix}pos_embed"] = resample_abs_pos_embed(
-            stored[:, class_tokens:], new_size=[module.grid, module.grid], num_prefix_tokens=0
+            positions[:, class_tokens:], new_size=[module.grid, module.grid], num_prefix_tokens=0
         )
 
 
 class TransUNet(nn.Module):
-    """Image (B, in_channels, H, W) to logits (B, out_channels, H, W); H and W divisible by 16.
+    """Segment images (B, in_channels, H, W), with H and W divisible by 16.
 
     The default is R50-ViT-B/16. Dropout also follows each attention block's projection.
 
@@ -150,15 +150,15 @@ class TransUNet(nn.Module):
         entry = 2 * decoder_channels[0]
         self.entry = _convolution(hidden, entry)
         self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
-        joined = (channels[1], channels[0], STEM_CHANNELS, 0)
+        skips = (channels[1], channels[0], STEM_CHANNELS, 0)
         self.decoder = nn.ModuleList(
             nn.Sequential(_convolution(before + skip, after), _convolution(after, after))
-            for before, skip, after in zip((entry, *decoder_channels[:-1]), joined, decoder_channels, strict=True)
+            for before, skip, after in zip((entry, *decoder_channels[:-1]), skips, decoder_channels, strict=True)
         )
         self.head = nn.Conv2d(decoder_channels[-1], out_channels, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
+        """Return the logits (B, out_channels, H, W)."""
         features, skips = self.encoder(image)
         features = self.entry(features)
         for index, stage in enumerate(self.decoder):

@@ -26,7 +26,7 @@ SELECTORS = ("top_k", "threshold", "budget")
 
 
 class TwoStageSegmenter(nn.Module):
-    """Image (B, C, *S) in, logits (B, O, *S) out; two or three spatial axes of any size.
+    """Segment images (B, C, *S), of two or three spatial axes and any size, in two stages.
 
     The image shrunk by ``scale`` goes through ``low_net``; its probabilities are stretched to full size and cut into
     ``n_patches`` windows along each axis. The windows in which they are least certain, of all images together, make one
@@ -83,14 +83,14 @@ class TwoStageSegmenter(nn.Module):
         patch_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value, known in (
+        for name, value, choices in (
             ("score", score, SCORES),
             ("score_on", score_on, ("probabilities", "logits")),
             ("selector", selector, SELECTORS),
             ("blend", blend, ("constant", "gaussian")),
         ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}.")
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
         for name, number in (("scale", scale), ("n_patches", n_patches), ("divisor", divisor)):
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} is {number!r}, expected a whole number of 1 or more.")
@@ -129,15 +129,15 @@ class TwoStageSegmenter(nn.Module):
         patch, stride, counts = self.windows(image)
         padded = self._pad(image, patch)
         result = self.stage_1(padded)
-        chosen = self.choose(padded, result, patch, stride, counts)
-        if chosen.numel() > 0:
-            result = self._refine(padded, result, window_places(chosen, counts), patch, stride)
+        numbers = self.choose(padded, result, patch, stride, counts)
+        if numbers.numel() > 0:
+            result = self._refine(padded, result, window_places(numbers, counts), patch, stride)
         for axis in range(2, image.dim()):
             result = result.narrow(axis, 0, image.shape[axis])
         return result if self.use_logits else _logits(result)
 
     def windows(self, image: torch.Tensor) -> tuple[list[int], list[int], list[int]]:
-        """Image (B, C, *S) in; side of a window, step from window to window, and their number, along each axis, out."""
+        """Return the side of a window, the step to the next and their number, by axis, for an image (B, C, *S)."""
         if image.dim() not in (4, 5) or image.numel() == 0 or not image.is_floating_point():
             raise ValueError(
                 f"image of shape {image.shape} and type {image.dtype}: expected a floating-point (B, C, H, W) or "
@@ -171,7 +171,7 @@ class TwoStageSegmenter(nn.Module):
         return F.pad(image, padding, mode="replicate") if max(padding) > 0 else image
 
     def stage_1(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (B, C, *S) in, stage-1 probabilities (logits with ``score_on="logits"``) (B, O, *S) out."""
+        """Return the stage-1 probabilities (logits with ``score_on="logits"``) (B, O, *S) of an image (B, C, *S)."""
         small_size = [max(1, side // self.scale) for side in image.shape[2:]]
         small = F.interpolate(image, size=small_size, mode="area")
         padding: list[int] = []
@@ -187,7 +187,7 @@ class TwoStageSegmenter(nn.Module):
     def choose(
         self, image: torch.Tensor, stage_1: torch.Tensor, patch: list[int], stride: list[int], counts: list[int]
     ) -> torch.Tensor:
-        """Stage-1 map (B, O, *S) in, numbers (K,) of the windows to refine, counted through the whole batch, out."""
+        """Return the numbers (K,) of the windows to refine, counted through the batch, by their stage-1 map."""
         if self.selector == "top_k" and self.n_select == 0:
             return torch.zeros([0], dtype=torch.long, device=image.device)
         uncertainty = window_uncertainty(stage_1, self.score, patch, stride)
@@ -196,31 +196,31 @@ class TwoStageSegmenter(nn.Module):
         n_windows = uncertainty.shape[1]
         if self.selector == "threshold":
             return torch.nonzero(uncertainty.flatten() >= self.threshold)[:, 0]
-        wanted = self.n_select
-        if wanted < 0:
-            wanted = 1
+        count = self.n_select
+        if count < 0:
+            count = 1
             for _ in patch[1:]:
-                wanted *= self.n_patches
+                count *= self.n_patches
         if self.selector == "budget":
-            wanted = min(self.affordable(image), n_windows)
-        if wanted > n_windows:
-            raise ValueError(f"n_select={wanted}: there are only {n_windows} windows.")
+            count = min(self.affordable(image), n_windows)
+        if count > n_windows:
+            raise ValueError(f"n_select={count}: there are only {n_windows} windows.")
         first = torch.arange(uncertainty.shape[0], device=uncertainty.device)[:, None] * n_windows
-        return (uncertainty.topk(wanted, dim=1)[1] + first).flatten()
+        return (uncertainty.topk(count, dim=1)[1] + first).flatten()
 
     @torch.jit.unused
-    def chosen_corners(self, image: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """Image (B, C, *S) in; image number and first pixel of each chosen window (K, 1 + axes), and its sides, out."""
+    def corners(self, image: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Return image number and first pixel of each window to refine, (K, 1 + axes), and the sides of a window."""
         image = _plain(image)
         patch, stride, counts = self.windows(image)
         padded = self._pad(image, patch)
-        chosen = self.choose(padded, self.stage_1(padded), patch, stride, counts)
-        places = torch.stack(window_places(chosen, counts), dim=1)
+        numbers = self.choose(padded, self.stage_1(padded), patch, stride, counts)
+        places = torch.stack(window_places(numbers, counts), dim=1)
         return places * torch.tensor([1, *stride], device=places.device), patch
 
     @torch.jit.unused
     def affordable(self, image: torch.Tensor) -> int:
-        """How many windows of one image can be refined within ``budget_macs``."""
+        """Return how many windows of one image can be refined within ``budget_macs``."""
         shape = tuple(image.shape[1:])
         if shape not in self._macs:
             one_window = two_stage_macs(self, shape, n_select=1)
@@ -238,30 +238,31 @@ class TwoStageSegmenter(nn.Module):
         patch: list[int],
         stride: list[int],
     ) -> torch.Tensor:
-        """Stage-1 map in, the same with stage 2 in the given windows out; ``stage_1`` is overwritten."""
+        """Return the stage-1 map with stage 2 in the windows at ``places``; ``stage_1`` is overwritten."""
         overlapping = stride != patch
         weights = window_weights(patch, self.blend, image.device)
         total = torch.zeros_like(stage_1) if overlapping else stage_1
-        covered = torch.zeros_like(stage_1[:, :1]) if overlapping else stage_1
+        weight_sum = torch.zeros_like(stage_1[:, :1]) if overlapping else stage_1
         size = self.patch_batch_size if self.patch_batch_size > 0 else places[0].numel()
         for start in range(0, places[0].numel(), size):
-            some = [place[start : start + size] for place in places]
-            seen = gather_windows(image, some, patch, stride)
+            batch = [place[start : start + size] for place in places]
+            windows = gather_windows(image, batch, patch, stride)
             if self.conditioned:
-                seen = torch.cat([seen, gather_windows(stage_1, some, patch, stride).to(seen.dtype)], dim=1)
-            logits = self.high_net(seen).float()
+                condition = gather_windows(stage_1, batch, patch, stride).to(windows.dtype)
+                windows = torch.cat([windows, condition], dim=1)
+            logits = self.high_net(windows).float()
             values = logits if self.use_logits else _probabilities(logits)
             if overlapping:
-                add_windows(total, values * weights, some, patch, stride)
-                every = weights.expand([values.shape[0], 1] + patch)  # noqa: RUF005 - TorchScript knows no stars
-                add_windows(covered, every, some, patch, stride)
+                add_windows(total, values * weights, batch, patch, stride)
+                each = weights.expand([values.shape[0], 1] + patch)  # noqa: RUF005 - TorchScript knows no stars
+                add_windows(weight_sum, each, batch, patch, stride)
             else:
-                paste_windows(total, values, some, patch)
-        return torch.where(covered > 0, total / covered.clamp(min=1e-6), stage_1) if overlapping else total
+                paste_windows(total, values, batch, patch)
+        return torch.where(weight_sum > 0, total / weight_sum.clamp(min=1e-6), stage_1) if overlapping else total
 
 
 class TwoStageInferer(Inferer):
-    """Two-stage inference for any config: the evaluator's network is stage 2, or both networks are given here.
+    """Infer in two stages in any config: the evaluator's network is stage 2, or both networks are arguments.
 
     Args:
         low_net: network of stage 1.
@@ -277,7 +278,7 @@ class TwoStageInferer(Inferer):
         TwoStageSegmenter(low_net, low_net, **options)  # refuse wrong options now, not at the first image
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Image (B, C, *S) in, logits (B, O, *S) out."""
+        """Return the logits (B, O, *S) of images (B, C, *S)."""
         if args or kwargs:
             raise ValueError(f"the networks take the image alone, got {[*args, *kwargs]} too.")
         high_net = network if self.high_net is None else self.high_net
@@ -294,12 +295,12 @@ class TwoStageMacs:
 
     @property
     def total(self) -> int:
-        """Both stages."""
+        """Multiply-accumulates of both stages."""
         return self.stage_1 + self.stage_2
 
     @property
     def ratio(self) -> float:
-        """Both stages as a share of the baseline; 1/64 + 1/N_p for the paper's networks and scale."""
+        """Share of the baseline that both stages cost; 1/64 + 1/N_p for the paper's networks and scale."""
         return self.total / self.baseline
 
 
@@ -311,7 +312,7 @@ def two_stage_macs(
     baseline: nn.Module | None = None,
     paper_formula: bool = False,
 ) -> TwoStageMacs:
-    """Two-stage segmenter and shape (C, *S) of one image in; what each stage costs, padding included, out.
+    """Count what each stage of a segmenter costs for one image of shape (C, *S), padding included.
 
     Args:
         segmenter: both networks with their scale, number of windows and selector.
@@ -335,30 +336,30 @@ def two_stage_macs(
         affordable = segmenter.affordable(torch.empty((1, channels, *padded), device="meta"))
         n_select = min(affordable, math.prod(counts))
     if n_select is None:
-        papers = segmenter.n_patches ** (len(patch) - 1)
-        n_select = segmenter.n_select if segmenter.n_select >= 0 else papers  # -1: TorchScript wants a number
+        of_paper = segmenter.n_patches ** (len(patch) - 1)
+        n_select = segmenter.n_select if segmenter.n_select >= 0 else of_paper  # -1: TorchScript wants a number
 
     small = (1, channels, *_multiples([max(1, side // segmenter.scale) for side in padded], segmenter.divisor))
-    seen = channels
+    inputs = channels
     if segmenter.conditioned:
-        seen += output_on_meta(segmenter.low_net, small).shape[1]
+        inputs += output_on_meta(segmenter.low_net, small).shape[1]
     whole = _multiples(sides, segmenter.divisor)
     return TwoStageMacs(
         stage_1=count(segmenter.low_net, small),
-        stage_2=n_select * count(segmenter.high_net, (1, seen, *patch)),
-        baseline=count(segmenter.high_net, (1, seen, *whole))
+        stage_2=n_select * count(segmenter.high_net, (1, inputs, *patch)),
+        baseline=count(segmenter.high_net, (1, inputs, *whole))
         if baseline is None
         else count(baseline, (1, channels, *whole)),
     )
 
 
 def _multiples(sides: Sequence[int], divisor: int) -> list[int]:
-    """Sides rounded up to multiples of ``divisor``."""
+    """Round sides up to multiples of ``divisor``."""
     return [-(-side // divisor) * divisor for side in sides]
 
 
 def _plain(image: torch.Tensor) -> torch.Tensor:
-    """Tensor without meta data: MetaTensor's bookkeeping costs time at every step and fails on gathered windows."""
+    """Drop meta data: MetaTensor's bookkeeping costs time at every step and fails on gathered windows."""
     return image.as_tensor() if isinstance(image, MetaTensor) else image
 
 
@@ -367,7 +368,7 @@ def _probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _logits(probabilities: torch.Tensor) -> torch.Tensor:
-    """Probabilities in, logits that give them back out; nearer to 0 and 1 than 1e-6 there is no difference."""
+    """Return logits that give the probabilities back; nearer to 0 and 1 than 1e-6 there is no difference."""
     if probabilities.shape[1] == 1:
         return torch.logit(probabilities, eps=1e-6)
     return probabilities.clamp(min=1e-6).log()

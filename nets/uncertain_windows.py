@@ -1,4 +1,4 @@
-"""Windows of an image: scored by how unsure a first segmentation is in them, chosen, cut out, and pasted back.
+"""Windows of an image, scored by how unsure a first segmentation is in them, cut out, and pasted back.
 
 Shapes: images (B, C, *S) with two or three spatial axes; windows lie on a regular grid of ``counts`` places, ``stride``
 pixels apart, numbered row by row. All functions run in TorchScript and none loops over windows.
@@ -15,7 +15,9 @@ SCORES = ("mean", "entropy", "margin", "distance", "boundary")
 
 
 def pixel_uncertainty(probabilities: torch.Tensor, score: str) -> torch.Tensor:
-    """Probabilities (B, O, *S) in (O = 1: foreground; O > 1: classes that sum to one), uncertainty (B, 1, *S) out.
+    """Return how uncertain each pixel of a map is, (B, 1, *S).
+
+    The map (B, O, *S) has the probability of the foreground (O = 1) or of classes that sum to one (O > 1).
 
     ``entropy``: of the pixel, 1 where all classes are equally likely. ``margin``: one minus the difference of the two
     likeliest classes. ``distance``: 0.5 - |p - 0.5| of the foreground, which is everything but class 0. ``boundary``:
@@ -42,13 +44,13 @@ def pixel_uncertainty(probabilities: torch.Tensor, score: str) -> torch.Tensor:
 
 
 def window_means(values: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
-    """Map (B, 1, *S) in, its mean over every window (B, windows) out."""
+    """Return the means (B, windows) of a map (B, 1, *S) over every window."""
     pooled = F.avg_pool2d(values, patch, stride) if values.dim() == 4 else F.avg_pool3d(values, patch, stride)
     return pooled.flatten(1)
 
 
 def window_uncertainty(stage_1: torch.Tensor, score: str, patch: list[int], stride: list[int]) -> torch.Tensor:
-    """Stage-1 map (B, O, *S) in, uncertainty of every window (B, windows) out: the larger, the more unsure.
+    """Return the uncertainty (B, windows) of every window of a stage-1 map (B, O, *S): larger is more unsure.
 
     ``mean`` is the paper's 0.5 - |mean - 0.5| of the foreground; a window of confident halves scores highest there too.
     The others are means of :func:`pixel_uncertainty`.
@@ -59,18 +61,18 @@ def window_uncertainty(stage_1: torch.Tensor, score: str, patch: list[int], stri
     return window_means(pixel_uncertainty(stage_1, score), patch, stride)
 
 
-def window_places(chosen: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
-    """Numbers (K,) of windows of a batch in; [image, place along each axis], each (K,), out."""
+def window_places(numbers: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
+    """Turn numbers (K,) of windows of a batch into [image, place along each axis], each (K,)."""
     places: list[torch.Tensor] = []
     for count in counts[::-1]:
-        places.append(chosen % count)
-        chosen = torch.div(chosen, count, rounding_mode="floor")
-    places.append(chosen)
+        places.append(numbers % count)
+        numbers = torch.div(numbers, count, rounding_mode="floor")
+    places.append(numbers)
     return places[::-1]
 
 
 def _grid_of_windows(image: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
-    """Image (B, C, *S) in, view (B, *counts, C, *patch) on its windows out."""
+    """Return a view (B, *counts, C, *patch) on the windows of an image (B, C, *S)."""
     axes = len(patch)
     for k in range(axes):
         image = image.unfold(2 + k, patch[k], stride[k])
@@ -80,7 +82,7 @@ def _grid_of_windows(image: torch.Tensor, patch: list[int], stride: list[int]) -
 def gather_windows(
     image: torch.Tensor, places: list[torch.Tensor], patch: list[int], stride: list[int]
 ) -> torch.Tensor:
-    """Image (B, C, *S) and the places of K windows in, windows (K, C, *patch) out."""
+    """Cut the windows (K, C, *patch) at K places out of an image (B, C, *S)."""
     grid = _grid_of_windows(image, patch, stride)
     if len(patch) == 2:
         return grid[places[0], places[1], places[2]]
@@ -116,7 +118,7 @@ def add_windows(
 
 
 def window_weights(patch: list[int], blend: str, device: torch.device) -> torch.Tensor:
-    """Weights (1, 1, *patch) of the pixels of overlapping windows: all 1, or a Gaussian of 1/8 of the side."""
+    """Return weights (1, 1, *patch) for the pixels of overlapping windows: all 1, or a Gaussian of 1/8 of the side."""
     weights = torch.ones([1] * (2 + len(patch)), device=device)
     for k in range(len(patch)):
         shape = [1] * (2 + len(patch))

@@ -157,7 +157,7 @@ def belongs_to(name: str, layers: Sequence[str]) -> bool:
 
 
 def _not_adapted(network: nn.Module, weights: Mapping[str, torch.Tensor], misfits: list[str]) -> list[str]:
-    """Those misfits that the network does not mend when it loads them, as TransUNet mends its position embedding."""
+    """Return the misfits that the network does not mend at loading, as TransUNet mends its position embedding."""
     trial = copy.deepcopy(network).to("meta")  # so that the network itself is not half loaded
     refused = ""
     try:
@@ -188,7 +188,7 @@ def _with_present_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _widened(value: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
-    """Weights (out, in, ...) with zeros for the input channels that those of the network have beyond them."""
+    """Widen weights (out, in, ...) by zeros for the input channels that those of the network have beyond them."""
     if present is None or value.ndim < 4 or value.shape[1] >= present.shape[1]:
         return value
     more = present.shape[1] - value.shape[1]

@@ -106,7 +106,7 @@ def show_windows(
     with torch.inference_mode():
         stage_1 = network.stage_1(pixels)[0, 0].cpu().numpy()
         result = (network(pixels)[0, 0] > 0).cpu().numpy()
-        corners, sides = network.chosen_corners(pixels)
+        corners, sides = network.corners(pixels)
     shown = (pixels[0].cpu().movedim(0, -1).expand(-1, -1, 3).numpy() * 255).astype(np.uint8)
 
     figure, axes = plt.subplots(1, 3, figsize=(15, 5.6))

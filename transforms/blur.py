@@ -112,15 +112,15 @@ class AttentionGaussianBlur(Transform):
         """Return the blurred image, of the image's shape and dtype."""
         pixels: torch.Tensor = convert_to_tensor(image, track_meta=get_track_meta())
         _check_pending(pixels, attention)
-        attended = convert_to_tensor(attention, track_meta=False)
+        weights = convert_to_tensor(attention, track_meta=False)
         expected = (*pixels.shape[:-3], 1, *pixels.shape[-2:])
-        if tuple(attended.shape) != expected:
+        if tuple(weights.shape) != expected:
             raise ValueError(
-                f"attention must have shape {expected} for image {tuple(pixels.shape)}, got {tuple(attended.shape)}."
+                f"attention must have shape {expected} for image {tuple(pixels.shape)}, got {tuple(weights.shape)}."
             )
-        attended = attended.to(pixels.device, torch.promote_types(attended.dtype, torch.float32))
-        light = _light(attended)
-        if attended.numel():
+        weights = weights.to(pixels.device, torch.promote_types(weights.dtype, torch.float32))
+        light = _light(weights)
+        if weights.numel():
             low, high = float(light.min()), float(light.max())
             if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails too
                 raise ValueError(f"attention must lie in [0, 1], got values from {low:g} to {high:g}.")

@@ -21,7 +21,7 @@ def _unit_luv(rgb: np.ndarray) -> np.ndarray:
 
 
 class ColorSpace(Transform):
-    """RGB image (3, H, W) in [0, 1] in, the same image in ``color_space`` out, (3, H, W), every channel in [0, 1].
+    """Convert an RGB image (3, H, W) in [0, 1] to another colour space, with every channel in [0, 1].
 
     LUV channels are scaled by their extremes over the sRGB cube, so that one normalisation serves all three spaces.
 
@@ -54,7 +54,7 @@ class ColorSpace(Transform):
 
 
 class ColorSpaced(MapTransform):
-    """Dict form of :class:`ColorSpace`."""
+    """Convert the RGB images of a sample; the dict form of :class:`ColorSpace`."""
 
     def __init__(self, keys: KeysCollection, color_space: str, *, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)

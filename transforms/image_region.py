@@ -16,7 +16,7 @@ _LUNG_FIELDS = ((0.31, 0.46, 0.23, 0.40), (0.69, 0.46, 0.23, 0.40))
 
 
 def lung_fields(height: int, width: int) -> torch.Tensor:
-    """Size of an image in pixels in; bool (height, width) out, true inside two ellipses over both lung fields."""
+    """Return a bool mask (height, width), true inside two ellipses over both lung fields."""
     y = ((torch.arange(height) + 0.5) / height)[:, None]
     x = (torch.arange(width) + 0.5) / width
     inside = torch.zeros(height, width, dtype=torch.bool)
@@ -26,11 +26,11 @@ def lung_fields(height: int, width: int) -> torch.Tensor:
 
 
 def region_mask(region: str, height: int, width: int, *, border_share: float) -> torch.Tensor:
-    """Size of an image in pixels in; bool (height, width) out, true where ``region`` keeps the image.
+    """Return a bool mask (height, width), true where ``region`` keeps the image.
 
     Args:
         region: one of REGIONS: everything, the frame along the edges, everything but the lung fields, only these.
-        height, width: of the image.
+        height, width: of the image, in pixels.
         border_share: width of the frame, as a share of the image's height and width.
     """
     if region == "whole":
@@ -45,7 +45,7 @@ def region_mask(region: str, height: int, width: int, *, border_share: float) ->
 
 
 class ImageRegiond(MapTransform):
-    """Image (C, H, W) under each of ``keys`` in; the same with everything outside ``region`` black out.
+    """Blacken everything outside a region of images (C, H, W).
 
     For shortcut audits: a classifier that does well on a region without lungs has learned something else than the
     lungs' disease.

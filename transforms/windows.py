@@ -13,7 +13,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 
 
 class RandWindowsd(Randomizable, MapTransform):
-    """Sample with images (C, *S) in; a list of samples with the same ``num_samples`` windows of each (C, *window) out.
+    """Cut the same random windows (C, *window) out of the images (C, *S) of a sample, one sample a window.
 
     The windows are plain tensors without meta data: for many small windows MONAI's ``RandSpatialCropSamplesd``, and the
     bookkeeping of each crop in it, takes longer than the training step itself.
@@ -57,8 +57,8 @@ class RandWindowsd(Randomizable, MapTransform):
         cumulative = np.cumsum(np.asarray(data[self.weight_key][0], dtype=np.float64))
         if not cumulative[-1] > 0:
             raise ValueError(f"{self.weight_key} sums to {cumulative[-1]}: a weight map has something above 0.")
-        drawn = self.R.random_sample(self.num_samples) * cumulative[-1]
-        centres = np.stack(np.unravel_index(np.searchsorted(cumulative, drawn, side="right"), tuple(sides)), axis=1)
+        draws = self.R.random_sample(self.num_samples) * cumulative[-1]
+        centres = np.stack(np.unravel_index(np.searchsorted(cumulative, draws, side="right"), tuple(sides)), axis=1)
         # A centre near the edge stands for the outermost window.
         self.corners = np.clip(centres - np.array(self.window_size) // 2, 0, room).tolist()
 
@@ -74,7 +74,7 @@ class RandWindowsd(Randomizable, MapTransform):
 
 
 class Stage1Probabilityd(MapTransform):
-    """Image (C, *S) in; it, its stage-1 foreground probability (1, *S) and the uncertainty of that (1, *S) out.
+    """Add the stage-1 foreground probability (1, *S) of an image (C, *S), and its uncertainty (1, *S), to a sample.
 
     Stage 2 is trained on windows. With this transform before the random ones, the windows can be drawn where stage 1 is
     unsure (``RandWeightedCropd`` with ``w_key="uncertainty"``), and stage 2 can see the probability beside the image.
@@ -82,7 +82,7 @@ class Stage1Probabilityd(MapTransform):
 
     Args:
         keys: key of the image.
-        stage_1: images (B, C, *S) in, probabilities (B, 1, *S) of the same size out, such as
+        stage_1: from images (B, C, *S) to probabilities (B, 1, *S) of the same size, such as
             ``TwoStageSegmenter.stage_1`` of a network with trained stage 1.
         device: where ``stage_1`` computes.
         probability_key: key of the probability.

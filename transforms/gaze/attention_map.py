@@ -1,4 +1,4 @@
-"""Fixations in, attention map out: the duration-weighted Gaussians that one or several viewers leave on an image."""
+"""Attention maps from fixations: the duration-weighted Gaussians that one or several viewers leave on an image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALLEST_SIGMA_PX = 0.25
 
 
 def as_observers(fixations: Any) -> list[np.ndarray]:
-    """Fixations as a list over observers, or one observer's (n, 3), in; a checked float64 (n, 3) per observer out.
+    """Check fixations, of one observer or a list over observers, and return a float64 (n, 3) per observer.
 
     Args:
         fixations: rows of x, y (fractions of image width and height, origin top-left) and duration in ms, as nested
@@ -60,7 +60,7 @@ def _checked_observer(group: Any, number: int) -> np.ndarray:
 
 
 class GazeToAttentionMap(Transform):
-    """Fixations of one or several observers in; a float32 attention map (1, H, W) in [0, 1] out.
+    """Turn the fixations of one or several observers into a float32 attention map (1, H, W) in [0, 1].
 
     map(r, c) = sum over fixations of duration * exp(-((r - y_px)^2 / (2 sigma_y^2) + (c - x_px)^2 / (2 sigma_x^2))),
     each observer divided by its total duration before the sum, then min-max scaled. A fraction x lies at the pixel
@@ -114,14 +114,14 @@ class GazeToAttentionMap(Transform):
                 raise ValueError(f"sigma_deg is {sigma_deg}: expected less than 180 degrees")
             sigma_px = 2 * viewing_distance_mm * math.tan(math.radians(sigma_deg) / 2) * px_per_mm
         elif viewing_distance_mm is not None or px_per_mm is not None:
-            raise ValueError("viewing_distance_mm and px_per_mm go with sigma_deg, which is not given")
+            raise ValueError("viewing_distance_mm and px_per_mm go with sigma_deg, which is None")
         self.sigma_px = GAZEMEDSEG_SIGMA_PX if sigma_px is None else float(sigma_px)
         self.reference_size = None if reference_size is None else _checked_size(reference_size, "reference_size")
 
     def __call__(  # type: ignore[override]
         self, fixations: Any, spatial_size: Sequence[int], reference_size: Sequence[int] | None = None
     ) -> torch.Tensor:
-        """Fixations and the (H, W) of the map in, map (1, H, W) out; a `reference_size` given here goes first."""
+        """Return the map (1, H, W) of a `spatial_size` (H, W); a `reference_size` here goes before the object's."""
         height, width = _checked_size(spatial_size, "spatial_size")
         sigma_y, sigma_x = self._sigma_yx(height, width, reference_size)
         total = torch.zeros(height, width, dtype=torch.float64)
@@ -152,13 +152,13 @@ class GazeToAttentionMap(Transform):
 
     @staticmethod
     def _inside(observers: list[np.ndarray]) -> list[np.ndarray]:
-        kept = [rows[((rows[:, :2] >= 0) & (rows[:, :2] <= 1)).all(axis=1)] for rows in observers]
+        inside = [rows[((rows[:, :2] >= 0) & (rows[:, :2] <= 1)).all(axis=1)] for rows in observers]
         count = sum(map(len, observers))
-        dropped = count - sum(map(len, kept))
-        if dropped:
-            level = logging.WARNING if dropped == count else logging.DEBUG
-            logger.log(level, "dropped %d of %d fixations outside the image (x or y not in 0..1)", dropped, count)
-        return kept
+        loss = count - sum(map(len, inside))
+        if loss:
+            level = logging.WARNING if loss == count else logging.DEBUG
+            logger.log(level, "dropped %d of %d fixations outside the image (x or y not in 0..1)", loss, count)
+        return inside
 
 
 def _checked_size(size: Sequence[int], name: str) -> tuple[int, int]:
@@ -169,13 +169,13 @@ def _checked_size(size: Sequence[int], name: str) -> tuple[int, int]:
 
 
 def _gaussian(centres_px: torch.Tensor, sigma_px: float, length: int) -> torch.Tensor:
-    """Centres (n,) in pixels in, their Gaussians of height 1 at the pixel centres of one axis out, (n, length)."""
+    """Return the Gaussians (n, length) of height 1 around centres (n,), at the pixel centres of one axis."""
     offsets = torch.arange(length, dtype=torch.float64)[None] - centres_px[:, None]
     return torch.exp(-0.5 * (offsets / sigma_px) ** 2)
 
 
 class GazeToAttentionMapd(MapTransform):
-    """Dictionary form of `GazeToAttentionMap`: adds the attention map (1, H, W) of an item's fixations.
+    """Add the attention map (1, H, W) of an item's fixations; the dict form of `GazeToAttentionMap`.
 
     H and W are those of the image under `ref_key`, channel first, (C, H, W): read images with height before width
     (MONAI's PILReader does so with reverse_indexing=False). Use it before any transform that moves pixels, since
@@ -225,7 +225,7 @@ class GazeToAttentionMapd(MapTransform):
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Item in; a shallow copy of it with the attention map added out."""
+        """Return a shallow copy of an item with the attention map added."""
         item = dict(data)
         for key, attention_key in self.key_iterator(item, self.attention_keys):
             if item[key] is None:

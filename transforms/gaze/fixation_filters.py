@@ -22,7 +22,7 @@ def ivt_fixations(
     merge_angle_deg: float = 0.5,
     min_duration_ms: float = 60.0,
 ) -> np.ndarray:
-    """Samples in, fixations (m, 3) out by velocity threshold: mean x and y in display pixels and duration in ms.
+    """Filter fixations (m, 3) out of samples by velocity: mean x and y in display pixels and duration in ms.
 
     A sample belongs to a fixation where the gaze moves slower than the threshold; neighbouring slow samples make one
     fixation. Fixations that are close in time and in angle are then joined, and short ones dropped, in this order. A
@@ -47,12 +47,12 @@ def ivt_fixations(
     slow = angular_velocity(steady, window_ms=window_ms, max_gap_ms=merge_gap_ms) < velocity_deg_per_s
     edges = np.flatnonzero(np.diff(np.concatenate([[False], slow, [False]]).astype(np.int8)))
     runs = [np.arange(first, stop) for first, stop in edges.reshape(-1, 2)]
-    merged = _merge(runs, samples, gap_ms=merge_gap_ms, angle=merge_angle_deg)
-    return _as_fixations(merged, samples, min_duration_ms=min_duration_ms)
+    groups = _merge(runs, samples, gap_ms=merge_gap_ms, angle=merge_angle_deg)
+    return _as_fixations(groups, samples, min_duration_ms=min_duration_ms)
 
 
 def angular_velocity(samples: GazeSamples, *, window_ms: float, max_gap_ms: float) -> np.ndarray:
-    """Samples in, angular velocity (n,) in degrees per second out; NaN where the window is not filled.
+    """Return the angular velocity (n,) in degrees per second, NaN where the window is not full.
 
     Args:
         samples: gaze of one observer on one display.
@@ -65,13 +65,13 @@ def angular_velocity(samples: GazeSamples, *, window_ms: float, max_gap_ms: floa
     if n <= 2 * half:
         return velocity
     lines, time = samples.gaze_mm(), samples.time_ms
-    usable = samples.valid
+    valid = samples.valid
     gaps = np.concatenate([[0], np.cumsum(np.diff(time) > max_gap_ms + _TINY)])
     first, last = slice(0, n - 2 * half), slice(2 * half, n)
     seconds = (time[last] - time[first]) / 1000
-    whole = usable[first] & usable[half : n - half] & usable[last] & (gaps[first] == gaps[last]) & (seconds > 0)
-    turned = angle_deg(lines[first][whole], lines[last][whole])
-    velocity[half : n - half][whole] = turned / seconds[whole]
+    whole = valid[first] & valid[half : n - half] & valid[last] & (gaps[first] == gaps[last]) & (seconds > 0)
+    angles = angle_deg(lines[first][whole], lines[last][whole])
+    velocity[half : n - half][whole] = angles / seconds[whole]
     return velocity
 
 
@@ -82,7 +82,7 @@ def idt_fixations(
     min_duration_ms: float = 100.0,
     max_gap_ms: float = 75.0,
 ) -> np.ndarray:
-    """Samples in, fixations (m, 3) out by dispersion threshold: mean x and y in display pixels and duration in ms.
+    """Filter fixations (m, 3) out of samples by dispersion: mean x and y in display pixels and duration in ms.
 
     A window of the minimum duration is moved over the samples until its dispersion (range of x plus range of y) is
     within the threshold, and is then widened until it no longer is. Missing samples inside a window are skipped.
@@ -97,8 +97,8 @@ def idt_fixations(
     """
     _check_positive(dispersion_deg=dispersion_deg, min_duration_ms=min_duration_ms)
     _check_not_negative(max_gap_ms=max_gap_ms)
-    kept = np.flatnonzero(samples.valid)
-    lines, time = samples.gaze_mm()[kept], samples.time_ms[kept]
+    valid = np.flatnonzero(samples.valid)
+    lines, time = samples.gaze_mm()[valid], samples.time_ms[valid]
     angles = np.degrees(np.arctan2(lines[:, :2], lines[:, 2:]))
     # A sample stands for one period, so the last one of a window begins a period before the window ends.
     reach = np.searchsorted(time, time + min_duration_ms - samples.period_ms - _TINY)
@@ -117,7 +117,7 @@ def idt_fixations(
             if (high - low).sum() > dispersion_deg:
                 break
             last += 1
-        windows.append(kept[first : last + 1])
+        windows.append(valid[first : last + 1])
         first = last + 1
     return _as_fixations(windows, samples, min_duration_ms=0.0)
 
@@ -136,17 +136,17 @@ def _moving_median(samples: GazeSamples, width: int) -> GazeSamples:
 
 def _merge(runs: list[np.ndarray], samples: GazeSamples, *, gap_ms: float, angle: float) -> list[np.ndarray]:
     lines, time = samples.gaze_mm(), samples.time_ms
-    merged: list[np.ndarray] = []
+    groups: list[np.ndarray] = []
     for run in runs:
-        if merged:
-            before = merged[-1]
+        if groups:
+            before = groups[-1]
             gap = time[run[0]] - time[before[-1]] - samples.period_ms
             # Means, not the two samples at the gap: one noisy sample must not keep a fixation apart.
             if gap < gap_ms - _TINY and angle_deg(lines[before].mean(axis=0), lines[run].mean(axis=0)) <= angle:
-                merged[-1] = np.concatenate([merged[-1], run])
+                groups[-1] = np.concatenate([before, run])
                 continue
-        merged.append(run)
-    return merged
+        groups.append(run)
+    return groups
 
 
 def _as_fixations(groups: list[np.ndarray], samples: GazeSamples, *, min_duration_ms: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Gaze recordings of any known file format in, fixations on each image out.
+"""Readers of gaze recordings: from any known file format to the fixations on each image.
 
 One file is one observer. Names of participants and recordings are read only to see that there is a single one; they
 are neither returned nor logged.
@@ -61,7 +61,7 @@ def read_fixations(
     position_unit: str = "px",
     time_unit: str = "",
 ) -> dict[str, np.ndarray]:
-    """Recording of one observer in, fixations out: image file name to float64 (n, 3), columns x, y, duration in ms.
+    """Read the fixations of one observer on each image of a recording.
 
     x and y are fractions of the image's width and height, origin at the top left. An image that was shown but not
     looked at has an array (0, 3). Fixations off the image are dropped; how many, and how many samples were not valid,
@@ -153,7 +153,7 @@ def with_fixations(
 
 
 def detect_format(table: GazeTable, columns: Mapping[str, str] | None = None) -> str:
-    """Table with a header in, name of its format out.
+    """Detect the format of a table by its header.
 
     Raises:
         ValueError: the header fits no known format.
@@ -173,10 +173,10 @@ def detect_format(table: GazeTable, columns: Mapping[str, str] | None = None) ->
     for name, signature in signatures.items():
         if signature <= stems:
             return name
-    lacking = [f"{name} (no {', '.join(sorted(signature - stems))})" for name, signature in signatures.items()]
+    missing = [f"{name} (no {', '.join(sorted(signature - stems))})" for name, signature in signatures.items()]
     raise ValueError(
         f"{table.path}: the header, {len(table.columns)} column(s) if split at {table.delimiter!r}, fits no known gaze "
-        f"format. Tried tobii_export (no Recording timestamp with a Gaze point), {', '.join(lacking)}."
+        f"format. Tried tobii_export (no Recording timestamp with a Gaze point), {', '.join(missing)}."
     )
 
 
@@ -187,7 +187,7 @@ def _read_gazemedseg(table: GazeTable) -> dict[str, np.ndarray]:
 
 
 def _fixations_by_image(table: GazeTable, names: np.ndarray, columns: Sequence[Column]) -> dict[str, np.ndarray]:
-    """Table with one fixation per row in, image name to (n, 3) from the three columns, in their units, out."""
+    """Sort a table with one fixation a row by image: (n, 3) from three columns, in their units, by image name."""
     rows = np.column_stack([table.numbers(column) for column in columns])
     for column, values in zip(columns, rows.T, strict=True):
         if np.isnan(values).any():
@@ -203,38 +203,38 @@ def _fixations_by_image(table: GazeTable, names: np.ndarray, columns: Sequence[C
 def _read_csv(
     table: GazeTable, setup: RecordingSetup, columns: Mapping[str, str], *, position_unit: str, time_unit: str
 ) -> list[Presentation] | dict[str, np.ndarray]:
-    """Table with columns named by the caller in; presentations, or fixations per image if it has durations, out."""
+    """Read a table with columns named by the caller: presentations, or fixations by image if it has durations."""
     unknown = set(columns) - set(_CSV_FIELDS)
     if unknown:
         raise ValueError(f"columns names the field {min(unknown)!r}, expected some of {', '.join(_CSV_FIELDS)}.")
     if position_unit not in ("px", "fraction"):
         raise ValueError(f"position_unit is {position_unit!r}, expected 'px' or 'fraction'.")
-    wanted = {field: _named(table, name) for field, name in columns.items()}
-    for field in ("x", "y", *(() if "duration" in wanted else ("time",))):
-        if field not in wanted:
+    fields = {field: _named(table, name) for field, name in columns.items()}
+    for field in ("x", "y", *(() if "duration" in fields else ("time",))):
+        if field not in fields:
             raise ValueError(f"columns does not name the field {field!r}.")
-    table.load(frozenset(column.stem for column in wanted.values()))
-    names = table.text(wanted["image"]) if "image" in wanted else None
+    table.load(frozenset(column.stem for column in fields.values()))
+    names = table.text(fields["image"]) if "image" in fields else None
     names = np.full(len(table.rows), setup.need("image_name")[0], object) if names is None else names
-    if "duration" in wanted:
-        fixations = _fixations_by_image(table, names, [wanted[field] for field in ("x", "y", "duration")])
+    if "duration" in fields:
+        fixations = _fixations_by_image(table, names, [fields[field] for field in ("x", "y", "duration")])
         if position_unit == "px":
             rect = setup.need("image_rect_px")
             for rows in fixations.values():
                 rows[:, :2] = display_to_image(rows[:, :2], rect)
         return fixations
-    time_ms = read_time_ms(table, wanted["time"], unit=time_unit)
-    valid = read_validity(table, wanted.get("validity"), codes=False)
-    xy = read_points(table, wanted["x"], wanted["y"], valid=valid)
+    time_ms = read_time_ms(table, fields["time"], unit=time_unit)
+    valid = read_validity(table, fields.get("validity"), codes=False)
+    xy = read_points(table, fields["x"], fields["y"], valid=valid)
     if position_unit == "px":
         xy = xy / setup.need("screen_size_px")
     presentations = []
     for rows in np.split(np.arange(len(names)), np.flatnonzero(names[1:] != names[:-1]) + 1):
         if names[rows[0]]:
-            shown = replace(setup, image_name=names[rows[0]])
-            unknown_distance = np.full(len(rows), np.nan)
-            presentations += shown.from_display_fractions(
-                time_ms=time_ms[rows], left=xy[rows], right=xy[rows], distance_mm=unknown_distance
+            image_setup = replace(setup, image_name=names[rows[0]])
+            no_distance = np.full(len(rows), np.nan)
+            presentations += image_setup.from_display_fractions(
+                time_ms=time_ms[rows], left=xy[rows], right=xy[rows], distance_mm=no_distance
             )
     return presentations
 
@@ -252,24 +252,24 @@ def _filter(
     unknown = set(settings) - (set(inspect.signature(find).parameters) - {"samples"})
     if unknown:
         raise ValueError(f"filter_settings has {min(unknown)!r}, which {find.__name__} does not take.")
-    count = sum(len(shown.samples) for shown in presentations)
-    valid = sum(int(shown.samples.valid.sum()) for shown in presentations)
+    count = sum(len(presentation.samples) for presentation in presentations)
+    valid = sum(int(presentation.samples.valid.sum()) for presentation in presentations)
     if not valid:
         raise ValueError(f"{path}: none of the {count} gaze samples on an image is valid.")
     if valid < count:
         logger.info("%d of %d gaze samples are not valid and were left out.", count - valid, count)
-    found: dict[str, list[np.ndarray]] = {}
-    for shown in presentations:
-        fixations = find(shown.samples, **settings)
-        fixations[:, :2] = display_to_image(fixations[:, :2], shown.image_rect_px)
-        found.setdefault(shown.image_name, []).append(fixations)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    by_image: dict[str, list[np.ndarray]] = {}
+    for presentation in presentations:
+        fixations = find(presentation.samples, **settings)
+        fixations[:, :2] = display_to_image(fixations[:, :2], presentation.image_rect_px)
+        by_image.setdefault(presentation.image_name, []).append(fixations)
+    return {name: np.concatenate(parts) for name, parts in by_image.items()}
 
 
 def _on_image(fixations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Drop the fixations off their image, or without a position, and log how many."""
-    kept = {name: rows[((rows[:, :2] >= 0) & (rows[:, :2] <= 1)).all(axis=1)] for name, rows in fixations.items()}
-    before, after = (sum(len(rows) for rows in each.values()) for each in (fixations, kept))
+    inside = {name: rows[((rows[:, :2] >= 0) & (rows[:, :2] <= 1)).all(axis=1)] for name, rows in fixations.items()}
+    before, after = (sum(len(rows) for rows in each.values()) for each in (fixations, inside))
     if after < before:
         logger.info("%d of %d fixations lie off the image and were dropped.", before - after, before)
-    return kept
+    return inside

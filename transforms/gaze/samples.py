@@ -109,24 +109,24 @@ def require_positive(field: str, value: object, *, count: int) -> None:
 
 
 def angle_deg(a_mm: np.ndarray, b_mm: np.ndarray) -> np.ndarray:
-    """Lines of sight (..., 3) and (..., 3) in, the angle between them (...) in degrees out."""
+    """Return the angle (...) in degrees between lines of sight (..., 3) and (..., 3)."""
     # atan2 stays exact for the small angles of which fixations are made; arccos does not.
     cross = np.linalg.norm(np.cross(a_mm, b_mm), axis=-1)
     return np.degrees(np.arctan2(cross, (a_mm * b_mm).sum(axis=-1)))
 
 
 def average_eyes(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Gaze points (n, 2) of the left and right eye, NaN where missing, in; their mean (n, 2) out.
+    """Average the gaze points (n, 2) of the left and right eye, NaN where missing.
 
     Where one eye is missing the other one stands alone; where both are, the result is NaN.
     """
-    left_ok, right_ok = (np.isfinite(eye).all(axis=1, keepdims=True) for eye in (left, right))
-    both = np.where(left_ok & right_ok, (left + right) / 2, np.where(left_ok, left, right))
-    return np.where(left_ok | right_ok, both, np.nan)
+    has_left, has_right = (np.isfinite(eye).all(axis=1, keepdims=True) for eye in (left, right))
+    mean = np.where(has_left & has_right, (left + right) / 2, np.where(has_left, left, right))
+    return np.where(has_left | has_right, mean, np.nan)
 
 
 def display_to_image(xy_px: np.ndarray, image_rect_px: tuple[float, float, float, float]) -> np.ndarray:
-    """Points (n, 2) in display pixels in, fractions (n, 2) of the shown image's width and height out.
+    """Turn points (n, 2) in display pixels into fractions (n, 2) of the image's width and height.
 
     Args:
         xy_px: points in display pixels, origin at the top left of the display.
@@ -147,7 +147,7 @@ class Presentation:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingSetup:
-    """What the caller knows of a recording, for files that do not say it; a value given here goes before the file's.
+    """What the caller knows of a recording, for files that do not say it; it goes before what the file says.
 
     Args:
         path: the recording, for messages.
@@ -187,20 +187,20 @@ class RecordingSetup:
         return (value,) if isinstance(value, str | float | int) else tuple(value)
 
     def display(self) -> Display:
-        """The display as the caller described it."""
+        """Return the display as the caller described it."""
         return Display(size_px=self.need("screen_size_px"), size_mm=self.need("screen_size_mm"))
 
     def distances_mm(self, measured: np.ndarray) -> np.ndarray:
-        """Measured distances (n,), NaN or not positive where missing, in; distances without gaps (n,) out.
+        """Fill the gaps of measured distances (n,), NaN or not positive where missing.
 
         The caller's viewing distance stands for all; else the median of the measured ones fills the gaps.
         """
         if self.viewing_distance_mm is not None:
             return np.full(len(measured), float(self.viewing_distance_mm))
-        known = np.isfinite(measured) & (measured > 0)
-        if not known.any():
+        valid = np.isfinite(measured) & (measured > 0)
+        if not valid.any():
             self.need("viewing_distance_mm")
-        return np.where(known, measured, np.median(measured[known]))
+        return np.where(valid, measured, np.median(measured[valid]))
 
     def samples(
         self, *, time_ms: np.ndarray, xy_px: np.ndarray, distance_mm: np.ndarray, display: Display
@@ -214,7 +214,7 @@ class RecordingSetup:
     def from_display_fractions(
         self, *, time_ms: np.ndarray, left: np.ndarray, right: np.ndarray, distance_mm: np.ndarray
     ) -> list[Presentation]:
-        """Gaze of both eyes (n, 2) in fractions of the display in, the one presentation of the file out.
+        """Make the one presentation of a file from the gaze of both eyes (n, 2) in fractions of the display.
 
         Points further than one display away from the display count as missing, as in the reader of I2MC
         (R. Hessels et al., "Noise-robust fixation detection in eye movement data", 2017).

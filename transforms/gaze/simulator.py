@@ -19,7 +19,7 @@ class GazeProfile:
     """What sets one kind of viewer and tracker apart; lengths are fractions of the image's width and height.
 
     The two profiles below were fitted on the 1000 masks of Kvasir-SEG until `fixation_statistics` came close to the
-    published figures: mean offset of an image's gaze from the polyp's centroid 0.041, its standard deviation in x and y
+    published values: mean offset of an image's gaze from the polyp's centroid 0.041, its standard deviation in x and y
     0.029 and 0.036, mean and median share of time inside 0.85 and 0.90, 8.8 s an image for the expert; 0.267, 0.211 and
     0.189, 0.32 and 0.17 for the webcam. Offsets are taken per image, from the duration-weighted mean of its fixations:
     single fixations that close to the centroid would lie inside the polyp nearly always, against the published share.
@@ -70,7 +70,7 @@ PROFILES = {
 
 
 def simulate_fixations(mask: np.ndarray, *, profile: str, rng: np.random.RandomState) -> np.ndarray:
-    """Mask (H, W) of an image in; one viewer's fixations out, (n, 3) rows of x, y, duration_ms in time order.
+    """Draw one viewer's fixations on an image from its mask, in time order.
 
     The viewer first looks around, then dwells on the polyps, on each in proportion to its area, with some looks
     elsewhere. Tracker offset (one per image) and noise (one per fixation) follow; what lands outside the image or is
@@ -82,7 +82,8 @@ def simulate_fixations(mask: np.ndarray, *, profile: str, rng: np.random.RandomS
         rng: source of all randomness; the same state gives the same fixations.
 
     Returns:
-        float64 array (n, 3), n >= 1; x and y are fractions of width and height from the top-left corner.
+        float64 array (n, 3) of x, y and duration_ms, n >= 1; x and y are fractions of width and height from the
+        top-left corner.
 
     Raises:
         ValueError: for an unknown profile or a mask that is not a non-empty (H, W) array.
@@ -99,18 +100,19 @@ def simulate_fixations(mask: np.ndarray, *, profile: str, rng: np.random.RandomS
     bias = np.asarray(viewer.bias_xy) + np.asarray(viewer.bias_sd_xy) * rng.randn(2)
     points = targets + bias + viewer.noise_sd * rng.randn(*targets.shape)
 
-    kept = ((points >= 0) & (points <= 1)).all(axis=1) & (rng.rand(len(points)) >= rng.uniform(*viewer.loss_range))
-    if not kept.any():
-        kept[0] = True
+    inside = ((points >= 0) & (points <= 1)).all(axis=1)
+    visible = inside & (rng.rand(len(points)) >= rng.uniform(*viewer.loss_range))
+    if not visible.any():
+        visible[0] = True
         points[0] = points[0].clip(0, 1)
-    return np.column_stack([points, durations])[kept]
+    return np.column_stack([points, durations])[visible]
 
 
 def fixation_statistics(fixations: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Fixations (n, 3) and a mask (H, W) in; where the gaze centres, its share inside the mask and its time out.
+    """Measure where the gaze centres, its share inside the mask and its time.
 
     Args:
-        fixations: rows of x, y (fractions of width and height, within 0..1) and duration_ms.
+        fixations: (n, 3) rows of x, y (fractions of width and height, within 0..1) and duration_ms.
         mask: (H, W), true inside a polyp; at least one pixel must be.
 
     Returns:

@@ -28,9 +28,9 @@ class Column:
 
     @classmethod
     def parse(cls, name: str) -> Column:
-        """Header text in, column out: ``"Gaze point X [MCS norm]"`` has stem ``gazepointx`` and unit ``mcsnorm``."""
-        found = re.fullmatch(r"(.*?)\s*[\[(]([^\])]*)[\])]", name.strip(), re.DOTALL)
-        stem, unit = found.groups() if found else (name, "")
+        """Parse a header's text: ``"Gaze point X [MCS norm]"`` has stem ``gazepointx`` and unit ``mcsnorm``."""
+        match = re.fullmatch(r"(.*?)\s*[\[(]([^\])]*)[\])]", name.strip(), re.DOTALL)
+        stem, unit = match.groups() if match else (name, "")
         plain = [re.sub(r"\s+", "", text).lower() for text in (stem, unit)]
         # Two characters look like the micro sign; exports hold either.
         return cls(name.strip(), plain[0], plain[1].replace("\u03bc", "u").replace("\u00b5", "u"))
@@ -93,9 +93,9 @@ class GazeTable:
         Raises:
             ValueError: there are no rows, a row has more fields than the header, or the text cannot be decoded.
         """
-        wanted = [at for at, column in enumerate(self.columns) if column.stem in stems and column.name]
+        places = [at for at, column in enumerate(self.columns) if column.stem in stems and column.name]
         width = len(self.columns)
-        kept = []
+        rows = []
         with _open_text(self.path, self.encoding) as stream:
             lines = itertools.islice(stream, self.preamble + 1, None)
             reader = csv.reader(itertools.takewhile(_is_row, lines) if self.commented else lines, **self._dialect())
@@ -108,17 +108,17 @@ class GazeTable:
                     )
                 if any(fields):
                     fields += [""] * (width - len(fields))
-                    kept.append([fields[at].strip().strip('"').strip() for at in wanted])
-        if not kept:
+                    rows.append([fields[at].strip().strip('"').strip() for at in places])
+        if not rows:
             raise ValueError(f"{self.path}: the file has a header but no rows.")
-        self.rows = pd.DataFrame(kept, columns=[self.columns[at].name for at in wanted], dtype=str)
+        self.rows = pd.DataFrame(rows, columns=[self.columns[at].name for at in places], dtype=str)
 
     def text(self, column: Column) -> np.ndarray:
-        """Column in, its text (n,) without surrounding blanks out."""
+        """Return the text (n,) of a column, without surrounding blanks."""
         return self.rows[column.name].to_numpy(object)
 
     def numbers(self, column: Column) -> np.ndarray:
-        """Column in, float64 (n,) out, NaN for empty fields; a decimal comma counts as a point.
+        """Return the numbers of a column, float64 (n,), NaN for empty fields; a decimal comma counts as a point.
 
         Raises:
             ValueError: a field is not a number, or the column has both decimal points and decimal commas.
@@ -151,7 +151,7 @@ class GazeTable:
 
 
 def open_table(path: str | Path) -> GazeTable:
-    """File in, table with its header but without rows out; the delimiter (tab, ``;`` or ``,``) is found by itself.
+    """Open a table with its header and without rows; the delimiter (tab, ``;`` or ``,``) is found by itself.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -174,15 +174,15 @@ def open_table(path: str | Path) -> GazeTable:
     table = GazeTable(path, encoding, delimiter, [], preamble, commented)
     names = next(csv.reader([line.rstrip("\r\n")], **table._dialect()))
     table.columns = [Column.parse(name.strip().strip('"')) for name in names]
-    named = [column.name for column in table.columns if column.name]
-    if len(set(named)) < len(named):
-        twice = next(name for name in named if named.count(name) > 1)
+    titles = [column.name for column in table.columns if column.name]
+    if len(set(titles)) < len(titles):
+        twice = next(title for title in titles if titles.count(title) > 1)
         raise ValueError(f"{path}: the header has the column {twice!r} more than once.")
     return table
 
 
 def read_time_ms(table: GazeTable, column: Column, *, unit: str = "") -> np.ndarray:
-    """Column of time stamps in, times (n,) in milliseconds out.
+    """Read times (n,) in milliseconds from a column of time stamps.
 
     Args:
         table: the file.
@@ -211,7 +211,7 @@ def read_time_ms(table: GazeTable, column: Column, *, unit: str = "") -> np.ndar
 
 
 def read_validity(table: GazeTable, column: Column | None, *, codes: bool) -> np.ndarray:
-    """Column of validity in, bool (n,) out; no column makes every sample valid, an empty field an invalid one.
+    """Read which samples are valid, bool (n,); without a column all are, and a sample with an empty field is not.
 
     Args:
         table: the file.
@@ -224,17 +224,17 @@ def read_validity(table: GazeTable, column: Column | None, *, codes: bool) -> np
     if column is None:
         return np.ones(len(table.rows), bool)
     text = np.array([value.lower().removesuffix(".0") for value in table.text(column)], dtype=str)
-    good: tuple[str, ...] = ("valid", "0", "1") if codes else ("valid", "1", "true")
-    bad: tuple[str, ...] = ("invalid", "2", "3", "4") if codes else ("invalid", "0", "false")
-    known = np.isin(text, (*good, *bad, "", "nan", "-1"))
-    if not known.all():
-        wrong, expected = str(text[~known][0]), ", ".join((*good, *bad))
+    yes: tuple[str, ...] = ("valid", "0", "1") if codes else ("valid", "1", "true")
+    no: tuple[str, ...] = ("invalid", "2", "3", "4") if codes else ("invalid", "0", "false")
+    legible = np.isin(text, (*yes, *no, "", "nan", "-1"))
+    if not legible.all():
+        wrong, expected = str(text[~legible][0]), ", ".join((*yes, *no))
         raise ValueError(f"{table.path}: column {column.name!r} has {wrong!r}, expected one of {expected}.")
-    return np.isin(text, good)
+    return np.isin(text, yes)
 
 
 def read_points(table: GazeTable, x: Column, y: Column, *, valid: np.ndarray) -> np.ndarray:
-    """Two columns in, points (n, 2) out, NaN where a field is empty or ``valid`` (n,) is False."""
+    """Read points (n, 2) from two columns, NaN where a field is empty or ``valid`` (n,) is False."""
     return np.where(valid[:, None], np.column_stack([table.numbers(x), table.numbers(y)]), np.nan)
 
 

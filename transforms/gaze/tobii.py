@@ -43,7 +43,7 @@ def is_tobii_export(stems: frozenset[str]) -> bool:
 
 
 def read_tobii_export(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Export of one recording in, its presentations (one per uninterrupted showing of an image) out.
+    """Read the presentations of an export of one recording, one per uninterrupted showing of an image.
 
     Gaze is taken from the columns in display pixels, else from millimetres (Pro Lab's from the top left, Studio's from
     the bottom left of the display), else from fractions or pixels of the shown media. Rows of other sensors, event rows
@@ -59,7 +59,7 @@ def read_tobii_export(table: GazeTable, setup: RecordingSetup) -> list[Presentat
     display = _display(table, setup)
     xy_px = _gaze_px(table, display, rects)
     eyes = [eye_distance(table, f"eyeposition{eye}z", f"eyepos{eye}z", f"distance{eye}") for eye in ("left", "right")]
-    distance_mm = setup.distances_mm(mean_of_known(*eyes))
+    distance_mm = setup.distances_mm(mean_distance(*eyes))
     changes = np.flatnonzero((names[1:] != names[:-1]) | _differ(rects[1:], rects[:-1])) + 1
     presentations = []
     for rows in np.split(np.arange(len(names)), changes):
@@ -81,7 +81,7 @@ def read_tobii_export(table: GazeTable, setup: RecordingSetup) -> list[Presentat
 
 
 def read_exported_fixations(table: GazeTable, setup: RecordingSetup) -> dict[str, np.ndarray]:
-    """Export of one recording in, Tobii's own fixations out: image name to (m, 3), x and y as fractions, and ms.
+    """Read Tobii's own fixations from an export, by image name: (m, 3) of x and y as fractions, and ms.
 
     A fixation counts for the image that was shown when it began. Off the image, Tobii gives no point: x and y are NaN.
 
@@ -93,17 +93,17 @@ def read_exported_fixations(table: GazeTable, setup: RecordingSetup) -> dict[str
     index = table.numbers(table.need("eyemovementtypeindex", "fixationindex"))
     column = table.need("gazeeventduration", "eyemovementeventduration", units=("ms", "us", ""))
     duration = table.numbers(column)
-    fixating = np.array([value.lower() == "fixation" for value in kind]) & np.isfinite(index)
-    _, first = np.unique(np.where(fixating, index, np.nan), return_index=True)
-    first = np.sort(first[fixating[first]])
+    in_fixation = np.array([value.lower() == "fixation" for value in kind]) & np.isfinite(index)
+    _, first = np.unique(np.where(in_fixation, index, np.nan), return_index=True)
+    first = np.sort(first[in_fixation[first]])
     if not (duration[first] > 0).all():
         raise ValueError(f"{table.path}: column {column.name!r} has a fixation without a positive duration.")
     # No fixation lasts ten seconds, and none is counted in single microseconds.
     if column.unit == "us" or (not column.unit and len(first) and np.median(duration[first]) > 10_000):
         duration = duration / 1000
     xy = _fixation_points(table, setup, names)
-    shown = {name: first[names[first] == name] for name in dict.fromkeys(names) if name}
-    return {name: np.column_stack([xy[rows], duration[rows]]) for name, rows in shown.items()}
+    by_image = {name: first[names[first] == name] for name in dict.fromkeys(names) if name}
+    return {name: np.column_stack([xy[rows], duration[rows]]) for name, rows in by_image.items()}
 
 
 def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
@@ -118,16 +118,16 @@ def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
             )
     sensor = table.find("sensor")
     if sensor is not None:
-        tracked = table.text(sensor) == "Eye Tracker"
-        if not tracked.any():
+        is_tracker = table.text(sensor) == "Eye Tracker"
+        if not is_tracker.any():
             raise ValueError(f"{table.path}: column 'Sensor' has no row 'Eye Tracker'.")
-        table.keep(tracked)
+        table.keep(is_tracker)
     validity = [column for eye in ("left", "right") if (column := table.find(f"validity{eye}")) is not None]
     if validity:
-        seen = np.any([table.text(column) != "" for column in validity], axis=0)
-        if not seen.any():
+        has_gaze = np.any([table.text(column) != "" for column in validity], axis=0)
+        if not has_gaze.any():
             raise ValueError(f"{table.path}: column {validity[0].name!r} is empty, there are no gaze samples.")
-        table.keep(seen)
+        table.keep(has_gaze)
     column = table.find(*_NAME)
     if column is None:
         return np.full(len(table.rows), setup.need("image_name")[0], object)
@@ -147,15 +147,15 @@ def _display(table: GazeTable, setup: RecordingSetup) -> Display:
     if size_px is None and all(sides):
         size_px = [float(np.nanmax(table.numbers(side))) for side in sides if side]
     elif size_px is None and text is not None:
-        found = re.fullmatch(r"(\d+)\s*x\s*(\d+)", table.text(text)[0])
-        if not found:
+        match = re.fullmatch(r"(\d+)\s*x\s*(\d+)", table.text(text)[0])
+        if not match:
             raise ValueError(f"{table.path}: column {text.name!r} has {table.text(text)[0]!r}, expected '1920 x 1080'.")
-        size_px = [float(side) for side in found.groups()]
+        size_px = [float(side) for side in match.groups()]
     size_px = setup.need("screen_size_px") if size_px is None else size_px
     if size_mm is None:
         lines = [_gaze_line(table, axis, _PIXELS, _MILLIMETRES) for axis in "xy"]
-        known = [abs(line[0]) * size for line, size in zip(lines, size_px, strict=True) if line]
-        size_mm = known if len(known) == 2 else setup.need("screen_size_mm")
+        sides_mm = [abs(line[0]) * size for line, size in zip(lines, size_px, strict=True) if line]
+        size_mm = sides_mm if len(sides_mm) == 2 else setup.need("screen_size_mm")
     return Display(size_px=(size_px[0], size_px[1]), size_mm=(size_mm[0], size_mm[1]))
 
 
@@ -176,7 +176,7 @@ def _gaze_line(
 
 
 def _image_rects(table: GazeTable, setup: RecordingSetup, names: np.ndarray) -> np.ndarray:
-    """Where the image was on the display, (n, 4) in pixels, NaN where there was none."""
+    """Return where the image was on the display, (n, 4) in pixels, NaN where there was none."""
     if setup.image_rect_px is not None:
         return np.tile(np.asarray(setup.image_rect_px, float), (len(names), 1))
     columns = [table.find(*stems, units=_PIXELS) for stems in _RECT]
@@ -195,11 +195,11 @@ def _image_rects(table: GazeTable, setup: RecordingSetup, names: np.ndarray) -> 
 
 
 def _gaze_px(table: GazeTable, display: Display, rects: np.ndarray) -> np.ndarray:
-    """Mean gaze of both eyes (n, 2) in display pixels, NaN where missing."""
+    """Return the mean gaze of both eyes (n, 2) in display pixels, NaN where missing."""
     valid = [read_validity(table, table.find(f"validity{eye}"), codes=True) for eye in ("left", "right")]
     if {"gazepointleftx", "gazepointrightx"} <= table.stems:
         points = [f"gazepoint{eye}" for eye in ("left", "right")]
-        left, right = (_point_px(table, p, ok, display, rects) for p, ok in zip(points, valid, strict=True))
+        left, right = (_point_px(table, p, v, display, rects) for p, v in zip(points, valid, strict=True))
         return average_eyes(left, right)
     return _point_px(table, "gazepoint", valid[0] | valid[1], display, rects)
 
@@ -217,13 +217,13 @@ def _point_px(table: GazeTable, point: str, valid: np.ndarray, display: Display,
 
 
 def _media_size(table: GazeTable, rects: np.ndarray) -> np.ndarray:
-    """Width and height (n, 2) of the image in its own pixels; as large as shown where the file does not tell."""
+    """Return width and height (n, 2) of the image in its own pixels, or as on the display if the file is silent."""
     sides = [table.find(f"originalmedia{side}", units=("", "px")) for side in ("width", "height")]
     return np.column_stack([table.numbers(side) for side in sides if side]) if all(sides) else rects[:, 2:]
 
 
 def _fixation_points(table: GazeTable, setup: RecordingSetup, names: np.ndarray) -> np.ndarray:
-    """Tobii's fixation points (n, 2) in fractions of the image, NaN where missing."""
+    """Return Tobii's fixation points (n, 2) in fractions of the image, NaN where missing."""
     x = table.need("fixationpointx", units=("mcsnorm", "mcspx", *_PIXELS))
     y = table.need("fixationpointy", units=(x.unit,))
     xy = read_points(table, x, y, valid=np.ones(len(names), bool))
@@ -236,10 +236,11 @@ def _fixation_points(table: GazeTable, setup: RecordingSetup, names: np.ndarray)
 
 
 def read_tobii_sdk(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Tobii Pro SDK or Titta table (gaze in fractions of the display, time in microseconds) in, one presentation out.
+    """Read the one presentation of a Tobii Pro SDK or Titta table.
 
-    Validity is ``..._gaze_point_validity`` or, in newer Titta files, ``..._gaze_point_valid``. The distance is how far
-    the eyes are in front of the tracker (z of the gaze origin), if the caller gives none.
+    Gaze is in fractions of the display, time in microseconds. Validity is ``..._gaze_point_validity`` or, in newer
+    Titta files, ``..._gaze_point_valid``. The distance is how far the eyes are in front of the tracker (z of the gaze
+    origin), if the caller gives none.
 
     Raises:
         ValueError: a column is missing or malformed, or the setup lacks what the file does not tell.
@@ -257,14 +258,15 @@ def read_tobii_sdk(table: GazeTable, setup: RecordingSetup) -> list[Presentation
         distances.append(eye_distance(table, f"{eye}_gaze_origin_in_user_coordinate_system_z"))
     time_ms = read_time_ms(table, table.need("device_time_stamp", "system_time_stamp"), unit="us")
     return setup.from_display_fractions(
-        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_of_known(*distances)
+        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
     )
 
 
 def read_tx300(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Table of the old SDK as recorded with a TX300 (gaze in fractions, validity 0 to 4) in, one presentation out.
+    """Read the one presentation of a table of the old SDK, as recorded with a TX300.
 
-    ``RelTimestamp`` is in milliseconds, ``Time`` in microseconds. Validity above 1 is missing, as is a gaze of -1, -1.
+    Gaze is in fractions of the display, ``RelTimestamp`` in milliseconds, ``Time`` in microseconds. Validity above 1 is
+    missing, as is a gaze of -1, -1.
 
     Raises:
         ValueError: a column is missing or malformed, or the setup lacks what the file does not tell.
@@ -280,14 +282,14 @@ def read_tx300(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
     time = table.need("reltimestamp", "time")
     time_ms = read_time_ms(table, time, unit="ms" if time.stem == "reltimestamp" else "us")
     return setup.from_display_fractions(
-        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_of_known(*distances)
+        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
     )
 
 
 def read_pytrack(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Table with PyTrack's column names (``Gaze2d_Left.x``, fractions of the display) in, one presentation out.
+    """Read the one presentation of a table with PyTrack's column names, such as ``Gaze2d_Left.x``.
 
-    Rows without validity are events and are left out.
+    Gaze is in fractions of the display. Rows without validity are events and are left out.
 
     Raises:
         ValueError: a column is missing or malformed, or the setup lacks what the file does not tell.
@@ -306,12 +308,12 @@ def read_pytrack(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
         distances.append(eye_distance(table, f"eyepos3d_{eye}.z"))
     time_ms = read_time_ms(table, table.need("eyetrackertimestamp", "recordingtimestamp"))
     return setup.from_display_fractions(
-        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_of_known(*distances)
+        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
     )
 
 
 def eye_distance(table: GazeTable, *stems: str) -> np.ndarray:
-    """Column of distances in millimetres in, (n,) out; NaN where there is no such column or no positive number."""
+    """Read distances (n,) in millimetres, NaN where there is no such column or no positive number."""
     column = table.find(*stems, units=("", "mm", "dacsmm", "adcsmm"))
     if column is None:
         return np.full(len(table.rows), np.nan)
@@ -319,8 +321,8 @@ def eye_distance(table: GazeTable, *stems: str) -> np.ndarray:
     return np.where(values > 0, values, np.nan)
 
 
-def mean_of_known(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two arrays (n,) with NaN for missing in, their mean (n,) over what is known out."""
+def mean_distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Average the distances (n,) of both eyes, or take that of one where the other is NaN."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # both missing: NaN is the answer
         return np.nanmean([left, right], axis=0)

@@ -1,4 +1,4 @@
-"""Reader for MONAI's ``LoadImaged``: one frontal chest X-ray of any common file kind, grey as on a display."""
+"""Reader of frontal chest X-rays of any common file kind, grey as on a display."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WHITE_IS_ZERO = (262, 0)  # PhotometricInterpretation of TIFF
 
 
 class ChestXRayReader(RowMajorReader):
-    """Frontal chest X-ray file in, uint8 array (H, W) out: grey as displayed, 0 black (air) to 255 white (bone).
+    """Read a frontal chest X-ray as uint8 (H, W), grey as on a display: 0 is black (air), 255 white (bone).
 
     JPEG, PNG, TIFF, BMP, GIF, PGM (each also gzip-compressed) of any pixel mode, NIfTI of one slice, and DICOM (CR, DX,
     secondary capture). Images of 8 bits are taken as they are. Deeper ones have no window in the file: their lowest
@@ -107,7 +107,7 @@ class ChestXRayReader(RowMajorReader):
 
 
 def mean_colour(image: Image.Image) -> float:
-    """RGB image in, mean over its pixels of the largest difference between two channels out: 0 (grey) to 255."""
+    """Average over the pixels of an RGB image the largest difference between two channels: 0 (grey) to 255."""
     red, green, blue = image.split()
     highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
     lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
@@ -115,7 +115,7 @@ def mean_colour(image: Image.Image) -> float:
 
 
 def stretch(path: Path, values: np.ndarray) -> np.ndarray:
-    """Numbers of any depth in, uint8 of the same shape out: the lowest becomes 0, the highest 255.
+    """Stretch numbers of any depth to uint8: the lowest becomes 0, the highest 255.
 
     Raises:
         ValueError: some are not finite.
@@ -133,7 +133,7 @@ def stretch(path: Path, values: np.ndarray) -> np.ndarray:
 
 
 def reason_against(dataset: pydicom.Dataset) -> str:
-    """Fields of a DICOM image in, why it is no frontal chest X-ray ready for display out, or nothing."""
+    """Say why a DICOM image is no frontal chest X-ray ready for display by its fields, or nothing."""
     modality, body_part, view = (_text(dataset, k) for k in ("Modality", "BodyPartExamined", "ViewPosition"))
     sop_class = getattr(dataset.get("SOPClassUID"), "name", "")  # the UID itself where it is unknown
     captured = "Secondary Capture" in sop_class
@@ -166,12 +166,12 @@ def _text(dataset: pydicom.Dataset, name: str, *, length: int = 16) -> str:
 
 
 def is_chest(body_part: str) -> bool:
-    """Body part in capitals in, True out for the chest; ribs and thoracic spine are other exposures and crops."""
+    """Tell whether a body part in capitals is the chest; ribs and thoracic spine are other exposures and crops."""
     return "SPINE" not in body_part and any(w in body_part for w in ("CHEST", "THORAX", "TORAX", "LUNG"))
 
 
 def is_frontal(view: str) -> bool:
-    """View in capitals in (``PA``, ``AP SUPINE``, ``POSTERO-ANTERIOR``), True out unless lateral, oblique, unknown."""
+    """Tell whether a view in capitals (``PA``, ``POSTERO-ANTERIOR``) is frontal, not lateral, oblique or unknown."""
     words = re.findall("[A-Z]+", view)
     spelled = any(name in "".join(words) for name in ("ANTEROPOSTERIOR", "POSTEROANTERIOR"))
     sideways = {"LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO"}

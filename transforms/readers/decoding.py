@@ -56,7 +56,7 @@ def open_image(path: Path, *, decode_size: int | None = None, single_frame: Sequ
 
 
 def read_nifti(path: Path) -> np.ndarray:
-    """NIfTI file of one slice, grey or RGB, in; array (H, W) or (H, W, 3) out.
+    """Read a NIfTI file of one slice, grey (H, W) or RGB (H, W, 3).
 
     Grey is (W, H) and any number of axes of length 1 behind it; RGB has at least one of these and then 3 channels, or
     the RGB data type. The axes are swapped and not turned by the affine, as MONAI's reader for NIfTI leaves them.
@@ -80,7 +80,7 @@ def read_nifti(path: Path) -> np.ndarray:
 
 
 def read_dicom(path: Path) -> pydicom.Dataset:
-    """DICOM file with pixels in, its data set out.
+    """Read a DICOM file that holds one image.
 
     Raises:
         ValueError: the file cannot be parsed, has no pixel data, or more than one frame.
@@ -103,7 +103,7 @@ def is_grey(dataset: pydicom.Dataset) -> bool:
 
 
 def rgb_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Colour DICOM (secondary capture, endoscopy) in, uint8 array (H, W, 3) in RGB out.
+    """Decode a colour DICOM (secondary capture, endoscopy) as uint8 (H, W, 3) in RGB.
 
     Raises:
         ValueError: it is not an 8-bit colour image, or cannot be decoded.
@@ -119,7 +119,7 @@ def rgb_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def grey_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Grey DICOM in, array (H, W) of its values out, in the units of its rescale slope and intercept (such as HU)."""
+    """Decode the values (H, W) of a grey DICOM, in the units of its rescale slope and intercept (such as HU)."""
     values = _decode_pixels(path, dataset)
     slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
     return values if (slope, intercept) == (1, 0) else values * slope + intercept

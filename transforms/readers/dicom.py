@@ -59,7 +59,7 @@ def is_bare_dicom(path: Path) -> bool:
 
 
 def read_fields(path: Path) -> pydicom.Dataset:
-    """DICOM file in, the fields of ``_TAGS`` out, each parsed.
+    """Read and parse those fields of a DICOM file that describe its image.
 
     The errors are raised without their cause: pydicom's own text may quote the value of a field.
     """
@@ -127,15 +127,15 @@ def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def displayed(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Stored values (H, W) of a grey DICOM in, uint8 (H, W) for display out.
+    """Turn the stored values (H, W) of a grey DICOM into uint8 (H, W) for display.
 
     The pipeline runs once for each stored value that can occur, not for each pixel.
     """
     padding = _is_padding(values, dataset)
-    shown = values if padding is None else values[~padding]
-    if not shown.size:
+    content = values if padding is None else values[~padding]
+    if not content.size:
         return np.zeros(values.shape, dtype=np.uint8)
-    low, high = int(shown.min()), int(shown.max())
+    low, high = int(content.min()), int(content.max())
     grey = _grey_scale(np.arange(low, high + 1), dataset)
     inverse = {dataset.PhotometricInterpretation, dataset.get("PresentationLUTShape")}
     if not inverse.isdisjoint({"MONOCHROME1", "INVERSE"}):
@@ -146,7 +146,7 @@ def displayed(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
 
 
 def _is_padding(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
-    """Stored values in, bool of their shape out where they are padding (PS3.3 C.7.5.1.1.2), or None without any."""
+    """Return where stored values are padding (PS3.3 C.7.5.1.1.2), bool of their shape, or None without any."""
     first = dataset.get("PixelPaddingValue")
     if first is None:
         return None
@@ -156,7 +156,7 @@ def _is_padding(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | No
 
 
 def _grey_scale(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Stored values of a grey DICOM in, uint8 of their shape out, before any inversion."""
+    """Turn stored values of a grey DICOM into uint8 of their shape, before any inversion."""
     if tables := dataset.get("ModalityLUTSequence"):
         values, _ = _look_up(stored, tables[0], dataset)
     else:
@@ -183,7 +183,7 @@ def _window(dataset: pydicom.Dataset) -> pydicom.Dataset:
 
 
 def _look_up(values: np.ndarray, item: pydicom.Dataset, dataset: pydicom.Dataset) -> tuple[np.ndarray, int]:
-    """Numbers and a LUT in, its float64 entries for them and its bits out (PS3.3 C.11.1.1 and C.11.2.1.1).
+    """Look numbers up in a LUT: its float64 entries for them, and its bits (PS3.3 C.11.1.1 and C.11.2.1.1).
 
     Not pydicom's ``apply_voi``: it keeps the index in the type of the entries, and so wraps around in a table of 8 bits
     with more than 256 entries.

@@ -13,14 +13,14 @@ IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *(f"{suffix}.gz" for suffix in RASTER_SUFFIX
 
 
 def image_suffix(path: str | PathLike[str]) -> str:
-    """File name in; its suffix in small letters out, both of them where the last is ``.gz``, as in ``a.ppm.gz``."""
+    """Return the suffix of a file name in small letters, both of them where the last is ``.gz`` (``a.ppm.gz``)."""
     name = PurePath(path)
     before = PurePath(name.stem).suffix if name.suffix.lower() == ".gz" else ""
     return (before + name.suffix).lower()
 
 
 def image_stem(path: str | PathLike[str]) -> str:
-    """File name in; its name without folder and suffix out, the name that its outputs get: ``im0001.ppm.gz`` is im0001.
+    """Return a file's name without folder and suffix, which its outputs get: im0001 for ``im0001.ppm.gz``.
 
     Everything else is as with :attr:`pathlib.PurePath.stem`.
     """
@@ -35,7 +35,7 @@ def is_image(path: Path) -> bool:
 
 
 def find_images(folder: str) -> list[dict[str, Any]]:
-    """Folder in; one item ``{"image": path}`` an image out, in the order of the paths, from the folders below too.
+    """List the images of a folder and those below as items ``{"image": path}``, in the order of their paths.
 
     An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
 

@@ -1,4 +1,4 @@
-"""Readers for MONAI's ``LoadImaged``: colour images of any common file kind, and binary masks, row-major."""
+"""Readers for MONAI's ``LoadImaged``: colour images of any common file kind, and binary masks, rows first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .masks import read_mask
 
 
 class RowMajorReader(ImageReader):
-    """What all readers here share: one file in, (H, W[, C]) array and its meta data out."""
+    """Base of the readers for MONAI's ``LoadImaged``: from one file to an array (H, W[, C]) and its meta data."""
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
         """Accept every file: the content decides, and an unreadable one is reported by name."""
@@ -63,7 +63,7 @@ class RowMajorReader(ImageReader):
 
 
 class RGBImageReader(RowMajorReader):
-    """Image file in, uint8 array (H, W, 3) in RGB order out; H is the image's height.
+    """Read an image as uint8 (H, W, 3) in RGB order; H is its height.
 
     JPEG, PNG, TIFF, BMP, GIF, PPM (each also gzip-compressed), colour DICOM and two-dimensional NIfTI. Grey and palette
     images become RGB, an alpha channel is dropped, CMYK is converted. MONAI's own PIL reader returns (W, H) and its
@@ -104,7 +104,7 @@ class RGBImageReader(RowMajorReader):
         return _as_rgb(255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey)
 
     def _to_8_bits(self, values: np.ndarray, path: Path, kind: str) -> np.ndarray:
-        """Values of any depth in, uint8 of the same shape out, by ``intensity_range``."""
+        """Scale values of any depth to uint8 by ``intensity_range``."""
         if self.intensity_range is None:
             extent = f" (values {values.min():g} to {values.max():g})" if values.size else ""
             raise ValueError(

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class StrictLoadImaged(LoadImaged):
-    """File name under each of ``keys`` in, MetaTensor out, read by ``reader`` or not at all.
+    """Load files by one reader, or not at all.
 
     MONAI's ``LoadImaged`` tries every reader it knows when the given one fails: a file that was refused for a reason (a
     grey DICOM, a 16-bit PNG) is then read all the same, and the reason is lost in a page of tracebacks.
@@ -39,7 +39,7 @@ class StrictLoadImaged(LoadImaged):
 
 
 def reading_error(error: Exception) -> ValueError | OSError | None:
-    """Error of a transform in; what a reader raised out, or None where it is another kind of error.
+    """Unwrap what a reader raised from the error of a transform; None for another kind of error.
 
     MONAI wraps the error of a transform in a ``RuntimeError`` for every ``Compose`` around it.
     """
@@ -50,7 +50,7 @@ def reading_error(error: Exception) -> ValueError | OSError | None:
 
 
 class TolerantDataset(Dataset):
-    """Items with an ``image`` file in; transformed items with ``failure`` out, which is empty for a good one.
+    """Data set of transformed items with a ``failure``, which is empty where the ``image`` could be read.
 
     Where reading fails with a ``ValueError`` or ``OSError``, the item has the entries it came with, zeros for its image
     (a float32 MetaTensor with the file's name) and the reader's sentence for its failure, so that a batch goes on. Good

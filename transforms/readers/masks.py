@@ -32,7 +32,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def _read_values(path: Path) -> np.ndarray:
-    """Grey values of a mask file, uint8 (H, W)."""
+    """Return the grey values of a mask file, uint8 (H, W)."""
     if is_nifti(path):
         values = read_nifti(path)
         if values.ndim != 2 or not np.isin(values, np.arange(256)).all():
