@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from clinbundles.engines.outputs.files import write_atomically
-from clinbundles.scripts.prepare.datalist import SECTIONS, datalist_as_json
+from clinbundles.scripts.prepare.datalist import SPLITS, datalist_as_json
 from clinbundles.transforms.gaze.simulator import PROFILES, simulate_fixations
 from clinbundles.transforms.readers.masks import read_mask
 
@@ -71,21 +71,21 @@ def simulate_gaze(
             raise ValueError(f"--{name} needs a path")
     source = Path(str(datalist))
     content = _read_datalist(source)
-    sections = [name for name in SECTIONS if content.get(name)] if oracle else ["training"]
-    _refuse_recorded(content, sections, replace=replace)
+    splits = [name for name in SPLITS if content.get(name)] if oracle else ["training"]
+    _refuse_recorded(content, splits, replace=replace)
     folder = source.parent if dataset_dir is None else Path(str(dataset_dir))
 
     _drop_simulated(content)
     rows: list[list[list[Any]]] = [[] for _ in range(observers)]
-    items = [(section, item) for section in sections for item in content[section]]
-    for section, item in tqdm(items, desc="simulating gaze", unit="image"):
+    items = [(split, item) for split in splits for item in content[split]]
+    for split, item in tqdm(items, desc="simulating gaze", unit="image"):
         mask = _read_mask(item, folder)
-        kind = "simulated" if section == "training" else "simulated-oracle"
+        kind = "simulated" if split == "training" else "simulated-oracle"
         item["gaze_source"] = f"{kind}:{profile}:seed={seed}"
         item["fixations"] = [_fixations(mask, item["image"], profile, seed, number) for number in range(observers)]
         for number, fixations in enumerate(item["fixations"]):
             rows[number] += _table_rows(item, fixations, mask.shape)
-    content["gaze"] = {"source": "simulated", "profile": profile, "seed": seed, "sections": sections}
+    content["gaze"] = {"source": "simulated", "profile": profile, "seed": seed, "sections": splits}
     if oracle:
         content["oracle"] = True
 
@@ -94,7 +94,7 @@ def simulate_gaze(
             _write_table(path, rows[number])
     target = source if output is None else Path(str(output))
     write_atomically(target, datalist_as_json(content))
-    print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(sections)}: {target}")
+    print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(splits)}: {target}")
 
 
 def _check_flags(*, profile: Any, observers: Any, seed: Any, oracle: Any, replace: Any) -> None:
@@ -118,10 +118,10 @@ def _read_datalist(path: Path) -> dict[str, Any]:
         raise ValueError(f"datalist {path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not content.get("training"):
         raise ValueError(f"datalist {path} has no items under 'training'")
-    for section in SECTIONS:
-        for number, item in enumerate(content.get(section, [])):
+    for split in SPLITS:
+        for number, item in enumerate(content.get(split, [])):
             if not isinstance(item, dict) or "image" not in item:
-                raise ValueError(f"datalist {path}: item {number} of {section!r} has no 'image'")
+                raise ValueError(f"datalist {path}: item {number} of {split!r} has no 'image'")
     return content
 
 
@@ -129,10 +129,8 @@ def _is_simulated(item: dict[str, Any]) -> bool:
     return str(item.get("gaze_source", "")).startswith("simulated")
 
 
-def _refuse_recorded(content: dict[str, Any], sections: list[str], *, replace: bool) -> None:
-    recorded = [
-        item for name in sections for item in content[name] if item.get("fixations") and not _is_simulated(item)
-    ]
+def _refuse_recorded(content: dict[str, Any], splits: list[str], *, replace: bool) -> None:
+    recorded = [item for name in splits for item in content[name] if item.get("fixations") and not _is_simulated(item)]
     if recorded and not replace:
         raise ValueError(
             f"{len(recorded)} items carry recorded gaze, the first is {recorded[0]['image']} "
@@ -143,8 +141,8 @@ def _refuse_recorded(content: dict[str, Any], sections: list[str], *, replace: b
 def _drop_simulated(content: dict[str, Any]) -> None:
     """Forget the simulated gaze of an earlier run, so that an oracle does not outlive its flag."""
     content.pop("oracle", None)
-    for section in SECTIONS:
-        for item in filter(_is_simulated, content.get(section, [])):
+    for split in SPLITS:
+        for item in filter(_is_simulated, content.get(split, [])):
             item.pop("fixations", None)
             item.pop("gaze_source")
 

@@ -48,9 +48,9 @@ def kermany(root: Path) -> list[LabelledImage]:
     folder = find_folder(root, "chest_xray", holds="train/NORMAL")
     return [
         _kermany_image(path)
-        for section in ("train", "test")
+        for part in ("train", "test")
         for kind in ("NORMAL", "PNEUMONIA")
-        for path in sorted((folder / section / kind).glob("*"))
+        for path in sorted((folder / part / kind).glob("*"))
         if is_image(path)
     ]
 

@@ -20,7 +20,15 @@ import fire
 
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.prepare.chest_xrays import cohen, kermany
-from clinbundles.scripts.prepare.classes import Checked, LabelledImage, as_items, check, leaks, split, undersample
+from clinbundles.scripts.prepare.classes import (
+    Checked,
+    LabelledImage,
+    as_items,
+    check,
+    leaks,
+    split_classes,
+    undersample,
+)
 from clinbundles.scripts.prepare.datalist import datalist_as_json
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 from clinbundles.transforms.readers.folder import is_image
@@ -40,9 +48,9 @@ def covid_xray(
 ) -> None:
     """Write one datalist with both data sets of the COVID-19 transfer study.
 
-    Sections training, validation and test are Dataset_1 (normal, bacterial, covid19), 70/10/20 of each class. Sections
+    Splits training, validation and test are Dataset_1 (normal, bacterial, covid19), 70/10/20 of each class. Splits
     pretraining and pretraining_validation are Dataset_0 (normal, bacterial, viral; 87.5/12.5), without the patients of
-    Dataset_1's validation and test. Section same_source has the X-rays of the COVID-19 collection that show no
+    Dataset_1's validation and test. Split same_source has the X-rays of the COVID-19 collection that show no
     COVID-19 and no patient of the others: whoever tells the collections apart instead of the diseases fails on them.
 
     Args:
@@ -67,20 +75,20 @@ def covid_xray(
     candidates = [item for item in from_kermany if item.class_name in CLASSES]
     candidates += [item for item in from_cohen if item.class_name == "covid19"]
     dataset_1 = undersample(candidates, parse_balance(balance, candidates), seed=seed)
-    sections = split(dataset_1, seed=seed, by_group=not paper_protocol)
-    held_out = {item.group for name in ("validation", "test") for item in sections[name]}
+    splits = split_classes(dataset_1, seed=seed, by_group=not paper_protocol)
+    held_out = {item.group for name in ("validation", "test") for item in splits[name]}
     dataset_0 = [item for item in from_kermany if paper_protocol or item.group not in held_out]
-    pretraining = split(dataset_0, seed=seed, by_group=not paper_protocol, test=False)
+    pretraining = split_classes(dataset_0, seed=seed, by_group=not paper_protocol, test=False)
     others = {item.group for item in [*candidates, *dataset_0]}
     same_source = [item for item in from_cohen if item.group not in others]
-    lists = {name: list(as_items(items, root=root, class_names=CLASSES)) for name, items in sections.items()}
+    lists = {name: list(as_items(items, root=root, class_names=CLASSES)) for name, items in splits.items()}
     for name, items in pretraining.items():
-        section = "pretraining" if name == "training" else f"pretraining_{name}"
-        lists[section] = list(as_items(items, root=root, class_names=PRETRAINING_CLASSES))
+        split = "pretraining" if name == "training" else f"pretraining_{name}"
+        lists[split] = list(as_items(items, root=root, class_names=PRETRAINING_CLASSES))
     lists["same_source"] = list(as_items(same_source, root=root, class_names=CLASSES))
     found = {
-        "training_to_test": leaks(sections["training"], sections["test"]),
-        "pretraining_to_test": leaks(pretraining["training"], sections["test"]),
+        "training_to_test": leaks(splits["training"], splits["test"]),
+        "pretraining_to_test": leaks(pretraining["training"], splits["test"]),
     }
     facts = {
         "name": "COVID-19 transfer, paper protocol" if paper_protocol else "COVID-19 transfer",
@@ -137,7 +145,7 @@ def folder(
     chosen = undersample(checked.images, parse_balance(balance, checked.images, class_names), seed=seed)
     lists = {
         name: list(as_items(items, root=root, class_names=class_names))
-        for name, items in split(chosen, seed=seed).items()
+        for name, items in split_classes(chosen, seed=seed).items()
     }
     facts = {"name": root.resolve().name, "labels": dict(enumerate(class_names)), "split": "by patient"}
     write(target, facts, checked, lists, root=root, seed=seed)
@@ -212,7 +220,7 @@ def write(
         [first.relative_to(root).as_posix(), second.relative_to(root).as_posix()] for first, second in checked.copies
     ]
     notes = {"seed": seed, "data_sha256": checked.sha256, "copies": copies, "skipped": checked.skipped}
-    # MONAI takes the first item of a section to know its kind: an empty one must not be there.
+    # MONAI takes the first item of a split to know its kind: an empty one must not be there.
     filled = {name: items for name, items in lists.items() if items}
     write_atomically(target, datalist_as_json({**facts, **notes, **filled}))
     for entry in checked.skipped:

@@ -1,4 +1,4 @@
-"""Labelled images of a data set: checked, balanced, and split class by class so that no patient crosses sections."""
+"""Labelled images of a data set: checked, balanced, and split class by class so that no patient crosses splits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from monai.data import ImageReader
 from tqdm import tqdm
 
-from .datalist import SECTIONS, difference_hash, join_groups, near_duplicates, split_groups
+from .datalist import SPLITS, difference_hash, join_groups, near_duplicates, split_groups
 
 # Bits of 256 that may differ between two copies of one X-ray. Of the 2000 images of both collections used here, copies
 # differ in 0 to 3 and X-rays of different patients in 14 and more.
@@ -22,7 +22,7 @@ COPY_BITS = 8
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image of a class. Images of one group, the patient where known, stay in one section.
+    """One image of a class. Images of one group, the patient where known, stay in one split.
 
     Args:
         image: image file.
@@ -95,23 +95,23 @@ def undersample(images: Sequence[LabelledImage], counts: Mapping[str, int], *, s
     return [item for item in images if item.image in chosen]
 
 
-def split(
+def split_classes(
     images: Sequence[LabelledImage], *, seed: int, by_group: bool = True, test: bool = True
 ) -> dict[str, list[LabelledImage]]:
     """Images in; "training", "validation" and "test" out: of each class, the test gets a fifth, rounded down.
 
     Validation gets an eighth of the rest, rounded down; so 544, 500 and 456 images give 108, 100 and 91 for test and
     54, 50 and 45 for validation. Groups are split as a whole, apart for each set of classes that occur together in a
-    group; where a section needs more groups than there are, they go to training.
+    group; where a split needs more groups than there are, they go to training.
 
     Args:
         images: the images.
         seed: of the random order.
         by_group: keep groups together; False splits image by image.
-        test: False gives no test section.
+        test: False gives no test split.
 
     Raises:
-        ValueError: a class that a section would have to do without.
+        ValueError: a class that a split would have to do without.
     """
     classes_of: dict[str, set[str]] = defaultdict(set)
     names = {item.image: item.group if by_group else str(item.image) for item in images}
@@ -121,7 +121,7 @@ def split(
     for item in images:
         group = names[item.image]
         strata[tuple(sorted(classes_of[group]))][group] += 1
-    section_of: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for sizes in strata.values():
         total = sum(sizes.values())
         for_test = total // 5 if test else 0
@@ -129,18 +129,18 @@ def split(
         shares = (total - for_test - for_validation, for_validation, for_test)
         if len(sizes) < sum(share > 0 for share in shares):
             shares = (total, 0, 0)
-        section_of |= split_groups(sizes, ratios=shares, seed=seed)
-    sections: dict[str, list[LabelledImage]] = {name: [] for name in SECTIONS if test or name != "test"}
+        split_of |= split_groups(sizes, ratios=shares, seed=seed)
+    splits: dict[str, list[LabelledImage]] = {name: [] for name in SPLITS if test or name != "test"}
     for item in images:
-        sections[section_of[names[item.image]]].append(item)
-    for section, members in sections.items():
+        splits[split_of[names[item.image]]].append(item)
+    for split, members in splits.items():
         for class_name in sorted({item.class_name for item in images} - {item.class_name for item in members}):
-            raise ValueError(f"class {class_name} has too few images or patients: {section} gets none of it.")
-    return sections
+            raise ValueError(f"class {class_name} has too few images or patients: {split} gets none of it.")
+    return splits
 
 
 def leaks(training: Iterable[LabelledImage], test: Sequence[LabelledImage]) -> dict[str, int]:
-    """What a training saw of a test section: images of it, and images of its patients."""
+    """What a training saw of a test split: images of it, and images of its patients."""
     training = list(training)
     files, groups = {item.image for item in training}, {item.group for item in training}
     return {

@@ -30,7 +30,7 @@ from clinbundles.scripts.prepare import cells as cell_layouts
 from clinbundles.scripts.prepare import retina as retina_layouts
 from clinbundles.scripts.prepare import streets as driving_layouts
 from clinbundles.scripts.prepare.datalist import (
-    SECTIONS,
+    SPLITS,
     datalist_as_json,
     join_groups,
     near_duplicates,
@@ -56,7 +56,7 @@ FLAGS = """Args:
         default is 6,2,2 for polyps and plain folders, 60,10,30 for the others.
     seed: of the random split.
     skip_bad: list the files that cannot be used, here and in the datalist, and go on without them.
-    split: random, or official for a data set with train.txt and val.txt (then there may be no test section).
+    split: random, or official for a data set with train.txt and val.txt (then there may be no test split).
     gaze: recorded gaze: a file, or a glob of files, one for each observer.
     gaze_format: format of the recordings; auto takes it from their header.
     intensity_range: values that become black and white in images deeper than 8 bits, such as 0,4095.
@@ -64,7 +64,7 @@ FLAGS = """Args:
     foreground: ids that are foreground where the masks are label maps, such as 1,2 or 26-31.
     label: what the masks mark.
     modality: how the images were taken.
-    join_duplicates: whether near-duplicates are kept in one section (False for images that are all alike).
+    join_duplicates: whether near-duplicates are kept in one split (False for images that are all alike).
 """
 # The file of one observer, and the fixations (n, 3) of each image by file name.
 Observer = tuple[Path, dict[str, np.ndarray]]
@@ -282,17 +282,17 @@ def prepare(
     duplicates = near_duplicates(hashes) if data.join_duplicates else []
     groups = join_groups([record.group for record, _ in good], duplicates)
     if official:
-        sections = [official[image_stem(record.path)] for record, _ in good]
-        _warn_of_crossing_groups(groups, sections)
+        splits = [official[image_stem(record.path)] for record, _ in good]
+        _warn_of_crossing_groups(groups, splits)
     else:
         by_group = split_groups(Counter(groups), ratios=shares, seed=seed)
-        sections = [by_group[group] for group in groups]
+        splits = [by_group[group] for group in groups]
     items = [
         make_item(record, contents, root=root, group=group, observers=observers)
         for (record, contents), group in zip(good, groups, strict=True)
     ]
-    by_section = {name: [i for i, where in zip(items, sections, strict=True) if where == name] for name in SECTIONS}
-    _report(by_section, label=data.label, foreground=[c.foreground for _, c in good], observers=observers)
+    by_split = {name: [i for i, where in zip(items, splits, strict=True) if where == name] for name in SPLITS}
+    _report(by_split, label=data.label, foreground=[c.foreground for _, c in good], observers=observers)
     return {
         "name": data.name,
         "description": data.description,
@@ -304,14 +304,14 @@ def prepare(
         "seed": None if official else seed,
         "ratios": None if official else list(shares),
         **({} if intensity_range is None else {"intensity_range": list(intensity_range)}),
-        **{f"num{name.capitalize()}": len(chosen) for name, chosen in by_section.items()},
+        **{f"num{name.capitalize()}": len(chosen) for name, chosen in by_split.items()},
         # Of all pairs in the order of their paths: it names the data, whatever the split.
         "data_sha256": hashlib.sha256("".join(item["source_sha256"] for item in items).encode()).hexdigest(),
         "near_duplicates": [[items[first]["image"], items[second]["image"]] for first, second in duplicates],
         "skipped": skipped,
         **({"gaze": {"source": "recorded", "files": {p.name: _sha256(p) for p, _ in observers}}} if observers else {}),
-        # MONAI takes the first item of a section to know its kind: an empty one must not be there.
-        **{name: chosen for name, chosen in by_section.items() if chosen},
+        # MONAI takes the first item of a split to know its kind: an empty one must not be there.
+        **{name: chosen for name, chosen in by_split.items() if chosen},
     }
 
 
@@ -357,7 +357,7 @@ def parse_ratios(ratios: Any) -> list[float]:
     """Three positive numbers, the second perhaps 0, as fire gives them for ``6,2,2``."""
     numbers = list(ratios) if isinstance(ratios, tuple | list) else [ratios]
     fits = [isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers]
-    if len(numbers) != len(SECTIONS) or not all(fits) or 0 in (numbers[0], numbers[2]):
+    if len(numbers) != len(SPLITS) or not all(fits) or 0 in (numbers[0], numbers[2]):
         raise ValueError(
             f"--ratios is {ratios!r}: expected three positive numbers such as 6,2,2 (that of validation may be 0)"
         )
@@ -422,25 +422,25 @@ def inspect_all(
     return good, skipped
 
 
-def _warn_of_crossing_groups(groups: Sequence[str], sections: Sequence[str]) -> None:
-    crossing = Counter(group for group, _ in set(zip(groups, sections, strict=True)))
+def _warn_of_crossing_groups(groups: Sequence[str], splits: Sequence[str]) -> None:
+    crossing = Counter(group for group, _ in set(zip(groups, splits, strict=True)))
     names = sorted(group for group, count in crossing.items() if count > 1)
     if names:
-        print(f"warning: {len(names)} groups are in more than one section of the official split, first {names[0]}")
+        print(f"warning: {len(names)} groups are in more than one list of the official split, first {names[0]}")
 
 
 def _report(
-    by_section: Mapping[str, list[dict[str, Any]]],
+    by_split: Mapping[str, list[dict[str, Any]]],
     *,
     label: str,
     foreground: Sequence[float],
     observers: Sequence[Observer],
 ) -> None:
-    counts = ", ".join(f"{len(items)} {name}" for name, items in by_section.items())
+    counts = ", ".join(f"{len(items)} {name}" for name, items in by_split.items())
     mean = f"; {label}: {np.mean(foreground):.1%} of an image" if foreground else ""
     print(f"{counts}; {sum(share == 0 for share in foreground)} masks without any {label}{mean}")
     if observers:
-        seen = ["fixations" in item for items in by_section.values() for item in items]
+        seen = ["fixations" in item for items in by_split.values() for item in items]
         print(f"recorded gaze of {len(observers)} observers; {seen.count(False)} of {len(seen)} images have none")
 
 

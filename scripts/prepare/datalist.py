@@ -12,7 +12,7 @@ from PIL import Image
 
 from clinbundles.transforms.readers.folder import IMAGE_SUFFIXES, image_stem, image_suffix
 
-SECTIONS = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")
 # Bits of 256 that may differ between near-duplicates. Kvasir-SEG has four such pairs, at 1, 3, 4 and 13 bits; the next
 # closest of its half a million pairs are at 36. The closest frames of different PolypGen sequences are at 50.
 NEAR_DUPLICATE_BITS = 24
@@ -50,10 +50,10 @@ def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list
 
 
 def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int) -> dict[str, str]:
-    """Size of each group in, section of each group out; the same whatever the order of ``sizes``.
+    """Size of each group in, split of each group out; the same whatever the order of ``sizes``.
 
-    Large groups are placed first, equal ones in random order, each into the section that lacks most. So a section holds
-    at most one group's worth of items too many, and groups of one item give the ratios to the item. Each section gets
+    Large groups are placed first, equal ones in random order, each into the split that lacks most. So a split holds
+    at most one group's worth of items too many, and groups of one item give the ratios to the item. Each split gets
     at least one group, unless its share is 0: then it gets none.
 
     Args:
@@ -62,9 +62,9 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
         seed: of the random order.
 
     Raises:
-        ValueError: there are fewer groups than sections.
+        ValueError: there are fewer groups than splits.
     """
-    wanted = [name for name, ratio in zip(SECTIONS, ratios, strict=True) if ratio > 0]
+    wanted = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
     if len(sizes) < len(wanted):
         raise ValueError(
             f"{sum(sizes.values())} images in {len(sizes)} groups are too few to split: {' and '.join(wanted)} each "
@@ -72,14 +72,14 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
         )
     names = sorted(sizes)
     order = [names[k] for k in np.random.RandomState(seed).permutation(len(names))]
-    lacking = dict(zip(SECTIONS, _whole_shares(sum(sizes.values()), ratios), strict=True))
-    sections: dict[str, str] = {}
+    lacking = dict(zip(SPLITS, _whole_shares(sum(sizes.values()), ratios), strict=True))
+    splits: dict[str, str] = {}
     for placed, group in enumerate(sorted(order, key=lambda name: -sizes[name])):
-        empty = [name for name in wanted if name not in sections.values()]
-        open_sections = empty if len(order) - placed <= len(empty) else wanted
-        sections[group] = max(open_sections, key=lambda name: lacking[name])
-        lacking[sections[group]] -= sizes[group]
-    return sections
+        empty = [name for name in wanted if name not in splits.values()]
+        open_splits = empty if len(order) - placed <= len(empty) else wanted
+        splits[group] = max(open_splits, key=lambda name: lacking[name])
+        lacking[splits[group]] -= sizes[group]
+    return splits
 
 
 def _whole_shares(total: int, ratios: Sequence[float]) -> list[int]:
@@ -93,7 +93,7 @@ def _whole_shares(total: int, ratios: Sequence[float]) -> list[int]:
 
 
 def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Folder with train.txt, val.txt and perhaps test.txt, one image name a line, in; section of each name out.
+    """Folder with train.txt, val.txt and perhaps test.txt, one image name a line, in; split of each name out.
 
     Args:
         folder: folder of the lists.
@@ -105,19 +105,19 @@ def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
     lists = {"training": folder / "train.txt", "validation": folder / "val.txt", "test": folder / "test.txt"}
     if not (lists["training"].is_file() and lists["validation"].is_file()):
         raise ValueError(f"{folder}: no official split here (train.txt and val.txt).")
-    sections: dict[str, str] = {}
-    for section, path in lists.items():
+    splits: dict[str, str] = {}
+    for split, path in lists.items():
         for line in path.read_text(encoding="utf-8").split() if path.is_file() else []:
             name = image_stem(Path(line)) if image_suffix(Path(line)) in IMAGE_SUFFIXES else line
-            if name in sections:
-                raise ValueError(f"{path}: {name} is listed twice, here and in {lists[sections[name]].name}.")
-            sections[name] = section
-    unlisted, unknown = sorted(set(names) - sections.keys()), sorted(sections.keys() - set(names))
+            if name in splits:
+                raise ValueError(f"{path}: {name} is listed twice, here and in {lists[splits[name]].name}.")
+            splits[name] = split
+    unlisted, unknown = sorted(set(names) - splits.keys()), sorted(splits.keys() - set(names))
     if unlisted:
         raise ValueError(f"{folder}: {len(unlisted)} images are in no list, the first is {unlisted[0]}.")
     if unknown:
         raise ValueError(f"{folder}: {len(unknown)} listed images are not there, the first is {unknown[0]}.")
-    return sections
+    return splits
 
 
 def datalist_as_json(content: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ class DataSet:
         label: what the masks mark.
         modality: how the images were taken.
         ratios: shares of training, validation and test where none are asked for.
-        join_duplicates: whether near-duplicates are looked for, and kept in one section. The hash behind it sees the
+        join_duplicates: whether near-duplicates are looked for, and kept in one split. The hash behind it sees the
             coarse layout of an image, which tells video frames apart, but not one fundus or one culture from another.
     """
 

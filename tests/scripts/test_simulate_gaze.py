@@ -109,9 +109,9 @@ def test_an_oracle_is_marked_everywhere_and_does_not_outlive_its_flag(simulate_g
     assert marked["oracle"] is True
     assert marked["gaze"]["sections"] == ["training", "validation", "test"]
     assert marked["training"][0]["gaze_source"] == "simulated:webcam:seed=0"
-    for section in ("validation", "test"):
-        assert marked[section][0]["gaze_source"] == "simulated-oracle:webcam:seed=0"
-        assert marked[section][0]["fixations"][0]
+    for split in ("validation", "test"):
+        assert marked[split][0]["gaze_source"] == "simulated-oracle:webcam:seed=0"
+        assert marked[split][0]["fixations"][0]
     simulate_gaze(str(datalist))
     after = read(datalist)
     assert "oracle" not in after

@@ -15,7 +15,7 @@ from PIL import Image
 
 from clinbundles.scripts.prepare.classes import Checked
 
-SECTIONS = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")
 COLUMNS = ("patientid", "finding", "view", "modality", "filename", "url")
 REPOSITORY = Path(__file__).parents[3]
 
@@ -83,20 +83,20 @@ def run(command: Callable[..., None], root: Path, output: Path, **flags: Any) ->
     return json.loads(output.read_text())
 
 
-def groups(content: dict[str, Any], *sections: str) -> set[str]:
-    return {item["group"] for section in sections for item in content[section]}
+def groups(content: dict[str, Any], *splits: str) -> set[str]:
+    return {item["group"] for split in splits for item in content[split]}
 
 
-def labels(content: dict[str, Any], section: str) -> dict[int, int]:
-    return dict(Counter(item["label"] for item in content[section]))
+def labels(content: dict[str, Any], split: str) -> dict[int, int]:
+    return dict(Counter(item["label"] for item in content[split]))
 
 
 def test_both_data_sets_are_balanced_split_by_patient_and_free_of_leaks(
     prepare: ModuleType, collections: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     content = run(prepare.covid_xray, collections, tmp_path / "list.json")
-    assert sum(len(content[section]) for section in SECTIONS) == 3 * 20  # 20 bacterial, the fewest
-    total = Counter(item["label"] for section in SECTIONS for item in content[section])
+    assert sum(len(content[split]) for split in SPLITS) == 3 * 20  # 20 bacterial, the fewest
+    total = Counter(item["label"] for split in SPLITS for item in content[split])
     assert total == {0: 20, 1: 20, 2: 20}
     assert not groups(content, "training") & groups(content, "validation", "test")
     assert not groups(content, "validation") & groups(content, "test")
@@ -126,7 +126,7 @@ def test_other_x_rays_of_the_covid_collection_are_kept_apart_without_its_covid_p
         ("healthy.png", 0),
     ]
     assert {item["source"] for item in content["same_source"]} == {"a.org"}
-    by_class = {(item["label"], item["source"]) for section in SECTIONS for item in content[section]}
+    by_class = {(item["label"], item["source"]) for split in SPLITS for item in content[split]}
     assert {source for label, source in by_class if label < 2} == {"Kermany et al."}
     assert {source for label, source in by_class if label == 2} == {"a.org", "b.org"}
 
@@ -135,9 +135,7 @@ def test_the_papers_protocol_splits_image_by_image_and_counts_what_leaks(
     prepare: ModuleType, collections: Path, tmp_path: Path
 ) -> None:
     content = run(prepare.covid_xray, collections, tmp_path / "list.json", paper_protocol=True)
-    assert [labels(content, section) for section in SECTIONS] == [
-        dict.fromkeys(range(3), count) for count in (14, 2, 4)
-    ]
+    assert [labels(content, split) for split in SPLITS] == [dict.fromkeys(range(3), count) for count in (14, 2, 4)]
     of_kermany = {item["image"] for item in content["test"] if item["label"] < 2}
     seen = of_kermany & {item["image"] for item in content["pretraining"]}
     assert content["leaks"]["pretraining_to_test"]["seen_images"] == len(seen) > 0
@@ -149,13 +147,13 @@ def test_the_papers_protocol_splits_image_by_image_and_counts_what_leaks(
     assert content["split"] == "image by image"
 
 
-def test_monai_reads_every_section_and_every_file_is_there(
+def test_monai_reads_every_split_and_every_file_is_there(
     prepare: ModuleType, collections: Path, tmp_path: Path
 ) -> None:
     content = run(prepare.covid_xray, collections, tmp_path / "list.json")
-    for section in (*SECTIONS, "pretraining", "pretraining_validation", "same_source"):
-        items = load_decathlon_datalist(tmp_path / "list.json", False, section, collections)
-        assert len(items) == len(content[section]) > 0
+    for split in (*SPLITS, "pretraining", "pretraining_validation", "same_source"):
+        items = load_decathlon_datalist(tmp_path / "list.json", False, split, collections)
+        assert len(items) == len(content[split]) > 0
         assert all(Path(item["image"]).is_file() for item in items)
         assert {item["label"] for item in items} <= {0, 1, 2}
 
@@ -175,7 +173,7 @@ def test_balance_takes_numbers_all_or_as_many_as_the_rarest(
 ) -> None:
     def total(balance: Any) -> Counter:
         content = run(prepare.covid_xray, collections, tmp_path / "list.json", balance=balance)
-        return Counter(item["label"] for section in SECTIONS for item in content[section])
+        return Counter(item["label"] for split in SPLITS for item in content[split])
 
     assert total((15, 12, 11)) == {0: 15, 1: 12, 2: 11}
     assert total("none") == {0: 25, 1: 20, 2: 24}
@@ -206,7 +204,7 @@ def test_a_copy_in_the_other_collection_takes_its_patient_along(prepare: ModuleT
     content = run(prepare.covid_xray, root, tmp_path / "list.json", balance="none")
     names = [[Path(name).name for name in pair] for pair in content["copies"]]
     assert sorted(map(sorted, names)) == [["17.png", "4.png"], ["IM-0001-0001.jpeg", "healthy.png"]]
-    where = {Path(item["image"]).name: (s, item["group"]) for s in SECTIONS for item in content[s]}
+    where = {Path(item["image"]).name: (s, item["group"]) for s in SPLITS for item in content[s]}
     assert where["4.png"] == where["17.png"]
     assert [Path(item["image"]).name for item in content["same_source"]] == ["bacterial.png"]
 
@@ -248,15 +246,15 @@ def test_a_folder_a_class_becomes_a_datalist(
 ) -> None:
     content = run(prepare.folder, classes, tmp_path / "list.json")
     assert content["labels"] == {"0": "healthy", "1": "ill"}
-    assert [labels(content, section) for section in SECTIONS] == [{0: 7, 1: 7}, {0: 1, 1: 1}, {0: 2, 1: 2}]
+    assert [labels(content, split) for split in SPLITS] == [{0: 7, 1: 7}, {0: 1, 1: 1}, {0: 2, 1: 2}]
     assert all(item["image"].startswith(("healthy/", "ill/")[item["label"]]) for item in content["training"])
-    assert len(groups(content, *SECTIONS)) == 20  # every image is a patient of its own, whatever it is called
+    assert len(groups(content, *SPLITS)) == 20  # every image is a patient of its own, whatever it is called
     assert "train with --class_names \"['healthy', 'ill']\"" in capsys.readouterr().out
 
 
 def test_a_pattern_finds_the_patients_of_a_folder(prepare: ModuleType, classes: Path, tmp_path: Path) -> None:
     content = run(prepare.folder, classes, tmp_path / "list.json", patient_pattern=r"(\d+)_")
-    assert groups(content, *SECTIONS) == set("01234")
+    assert groups(content, *SPLITS) == set("01234")
     assert not groups(content, "training") & groups(content, "validation", "test")
 
 
@@ -295,7 +293,7 @@ def test_a_colour_photograph_needs_force(prepare: ModuleType, classes: Path, tmp
     with pytest.raises(ValueError, match=r"x\.png: a colour image"):
         prepare.folder(str(classes), str(tmp_path / "list.json"))
     content = run(prepare.folder, classes, tmp_path / "list.json", force=True)
-    assert sum(len(content[section]) for section in SECTIONS) == 21
+    assert sum(len(content[split]) for split in SPLITS) == 21
 
 
 def test_too_few_patients_of_a_class_are_named(prepare: ModuleType, tmp_path: Path) -> None:
@@ -312,7 +310,7 @@ def test_the_command_line_takes_flags_and_puts_an_error_in_one_sentence(
     prepare.main(["covid_xray", *data, "--balance", "20,15,14", "--paper_protocol", "--seed", "5"])
     content = json.loads((tmp_path / "list.json").read_text())
     assert content["seed"] == 5
-    assert [labels(content, section)[0] for section in SECTIONS] == [14, 2, 4]
+    assert [labels(content, split)[0] for split in SPLITS] == [14, 2, 4]
     with pytest.raises(SystemExit, match=r"^prepare_classes: --balance is 3: expected smallest, none or numbers"):
         prepare.main(["covid_xray", *data, "--balance", "3"])
     with pytest.raises(SystemExit, match=r"^prepare_classes: .*absent: no such folder$"):
@@ -351,7 +349,7 @@ def real(shared_data: Path, prepare: ModuleType, tmp_path_factory: pytest.TempPa
 
 def test_the_425_covid_19_x_rays_are_all_used_and_as_many_of_the_others(real: dict[bool, dict]) -> None:
     for content in real.values():
-        total = Counter(item["label"] for section in SECTIONS for item in content[section])
+        total = Counter(item["label"] for split in SPLITS for item in content[split])
         assert total == {0: 425, 1: 425, 2: 425}
         assert labels(content, "test") == dict.fromkeys(range(3), 85)
         assert labels(content, "validation") == dict.fromkeys(range(3), 42)

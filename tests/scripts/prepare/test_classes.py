@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clinbundles.scripts.prepare.classes import LabelledImage, as_items, check, leaks, split, undersample
+from clinbundles.scripts.prepare.classes import LabelledImage, as_items, check, leaks, split_classes, undersample
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 
 CLASSES = ("normal", "bacterial", "covid19")
@@ -22,15 +22,15 @@ def images_of(counts: dict[str, int], *, per_patient: int = 1) -> list[LabelledI
     ]
 
 
-def sizes(sections: dict[str, list[LabelledImage]]) -> dict[str, list[int]]:
-    counts = {name: Counter(item.class_name for item in items) for name, items in sections.items()}
+def sizes(splits: dict[str, list[LabelledImage]]) -> dict[str, list[int]]:
+    counts = {name: Counter(item.class_name for item in items) for name, items in splits.items()}
     return {name: [count[c] for c in CLASSES] for name, count in counts.items()}
 
 
-def crossing(sections: dict[str, list[LabelledImage]]) -> set[str]:
-    """Groups in more than one section."""
+def crossing(splits: dict[str, list[LabelledImage]]) -> set[str]:
+    """Groups in more than one split."""
     where = defaultdict(set)
-    for name, items in sections.items():
+    for name, items in splits.items():
         for item in items:
             where[item.group].add(name)
     return {group for group, names in where.items() if len(names) > 1}
@@ -47,12 +47,12 @@ def write_x_ray(path: Path, seed: int, *, side: int = 64) -> Path:
 @pytest.mark.parametrize("by_group", [True, False])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_papers_1500_images_split_as_in_the_paper(by_group: bool, seed: int) -> None:
-    sections = split(images_of(PAPER), seed=seed, by_group=by_group)
-    assert sizes(sections) == {"training": [382, 350, 320], "validation": [54, 50, 45], "test": [108, 100, 91]}
+    splits = split_classes(images_of(PAPER), seed=seed, by_group=by_group)
+    assert sizes(splits) == {"training": [382, 350, 320], "validation": [54, 50, 45], "test": [108, 100, 91]}
 
 
 def test_without_test_an_eighth_goes_to_validation() -> None:
-    assert sizes(split(images_of(PAPER), seed=0, test=False)) == {
+    assert sizes(split_classes(images_of(PAPER), seed=0, test=False)) == {
         "training": [476, 438, 399],
         "validation": [68, 62, 57],
     }
@@ -63,20 +63,20 @@ def test_without_test_an_eighth_goes_to_validation() -> None:
     st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["ab", "a", "b"])), min_size=40, max_size=80),
     st.integers(0, 2**32 - 1),
 )
-def test_no_patient_crosses_sections_and_no_image_is_lost_or_doubled(groups: list[tuple[int, str]], seed: int) -> None:
+def test_no_patient_crosses_splits_and_no_image_is_lost_or_doubled(groups: list[tuple[int, str]], seed: int) -> None:
     images = [
         LabelledImage(Path(f"{g}-{k}.png"), classes[k % len(classes)], f"g{g}", "here")
         for g, (size, classes) in enumerate(groups)
         for k in range(size)
     ] + images_of({"a": 40, "b": 40})
-    sections = split(images, seed=seed)
-    assert not crossing(sections)
-    assert sorted(item.image for items in sections.values() for item in items) == sorted(i.image for i in images)
-    assert all({item.class_name for item in items} == {"a", "b"} for items in sections.values())
+    splits = split_classes(images, seed=seed)
+    assert not crossing(splits)
+    assert sorted(item.image for items in splits.values() for item in items) == sorted(i.image for i in images)
+    assert all({item.class_name for item in items} == {"a", "b"} for items in splits.values())
 
 
 def test_patients_of_many_images_come_close_to_the_shares() -> None:
-    found = sizes(split(images_of(PAPER, per_patient=3), seed=0))
+    found = sizes(split_classes(images_of(PAPER, per_patient=3), seed=0))
     for name, expected in {"training": [382, 350, 320], "validation": [54, 50, 45], "test": [108, 100, 91]}.items():
         assert found[name] == pytest.approx(expected, abs=3)
 
@@ -87,23 +87,23 @@ def test_patients_with_images_of_two_classes_are_split_among_themselves() -> Non
         for k in range(50)
         for name in ("normal", "bacterial")
     ]
-    sections = split([*both, *images_of(PAPER)], seed=0)
-    assert not crossing(sections)
-    shares = {name: sum(item.group.startswith("p") for item in items) for name, items in sections.items()}
+    splits = split_classes([*both, *images_of(PAPER)], seed=0)
+    assert not crossing(splits)
+    shares = {name: sum(item.group.startswith("p") for item in items) for name, items in splits.items()}
     assert shares == {"training": 70, "validation": 10, "test": 20}
 
 
 def test_image_by_image_a_patient_crosses_and_is_counted() -> None:
     images = images_of(PAPER, per_patient=4)
-    sections = split(images, seed=0, by_group=False)
-    assert crossing(sections)
-    found = leaks(sections["training"], sections["test"])
+    splits = split_classes(images, seed=0, by_group=False)
+    assert crossing(splits)
+    found = leaks(splits["training"], splits["test"])
     assert found["test_images"] == 299
     assert found["seen_images"] == 0
     assert found["images_of_seen_patients"] > 200
-    everything = leaks(images, sections["test"])
+    everything = leaks(images, splits["test"])
     assert everything["seen_images"] == everything["images_of_seen_patients"] == 299
-    by_patient = split(images, seed=0)
+    by_patient = split_classes(images, seed=0)
     assert leaks(by_patient["training"], by_patient["test"])["images_of_seen_patients"] == 0
 
 
@@ -111,7 +111,7 @@ def test_the_order_of_the_images_does_not_matter_and_the_seed_decides() -> None:
     images = images_of(PAPER, per_patient=2)
 
     def test_images(images: list[LabelledImage], seed: int) -> set[Path]:
-        return {item.image for item in split(images, seed=seed)["test"]}
+        return {item.image for item in split_classes(images, seed=seed)["test"]}
 
     assert test_images(images, 0) == test_images(images[::-1], 0)
     assert test_images(images, 0) != test_images(images, 1)
@@ -124,18 +124,18 @@ def test_the_order_of_the_images_does_not_matter_and_the_seed_decides() -> None:
         ({"normal": 8, "bacterial": 40}, "class normal has too few images or patients: validation gets none of it"),
     ],
 )
-def test_a_class_that_a_section_would_lack_is_named(counts: dict[str, int], message: str) -> None:
+def test_a_class_that_a_split_would_lack_is_named(counts: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        split(images_of(counts), seed=0)
+        split_classes(images_of(counts), seed=0)
 
 
 def test_a_class_of_two_patients_is_too_few() -> None:
     with pytest.raises(ValueError, match="class normal has too few images or patients: validation gets none"):
-        split([*images_of({"normal": 40}, per_patient=20), *images_of({"bacterial": 40})], seed=0)
+        split_classes([*images_of({"normal": 40}, per_patient=20), *images_of({"bacterial": 40})], seed=0)
 
 
 def test_ten_images_of_a_class_are_enough() -> None:
-    assert sizes(split(images_of(dict.fromkeys(CLASSES, 10)), seed=0)) == {
+    assert sizes(split_classes(images_of(dict.fromkeys(CLASSES, 10)), seed=0)) == {
         "training": [7] * 3,
         "validation": [1] * 3,
         "test": [2] * 3,

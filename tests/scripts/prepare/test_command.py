@@ -15,7 +15,7 @@ from PIL import Image
 from clinbundles.transforms.gaze.attention_map import as_observers
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare" / "command.py"
-SECTIONS = ("training", "validation", "test")
+SPLITS = ("training", "validation", "test")
 
 
 def load_script():
@@ -30,7 +30,7 @@ prepare = load_script()
 
 
 def items_of(content):
-    return [item for section in SECTIONS for item in content.get(section, [])]
+    return [item for split in SPLITS for item in content.get(split, [])]
 
 
 def write_pairs(root, count=10, mask_suffix=".png"):
@@ -68,12 +68,12 @@ def write_gaze(path, rows):
     return path
 
 
-def test_monai_reads_the_sections_and_every_file_is_there(plain):
+def test_monai_reads_the_splits_and_every_file_is_there(plain):
     content = run(plain)
-    assert [content[f"num{s.capitalize()}"] for s in SECTIONS] == [6, 2, 2]
-    for section in SECTIONS:
-        items = load_decathlon_datalist(plain.parent / "datalist.json", True, section, plain)
-        assert len(items) == content[f"num{section.capitalize()}"]
+    assert [content[f"num{s.capitalize()}"] for s in SPLITS] == [6, 2, 2]
+    for split in SPLITS:
+        items = load_decathlon_datalist(plain.parent / "datalist.json", True, split, plain)
+        assert len(items) == content[f"num{split.capitalize()}"]
         assert all(Path(item[key]).is_file() for item in items for key in ("image", "label"))
     assert content["labels"] == {"0": "background", "1": "polyp"}
 
@@ -103,13 +103,13 @@ def test_jpeg_masks_split_like_png_masks(tmp_path, plain):
     assert names[0] == names[1]
 
 
-def test_near_duplicates_stay_in_one_section(plain):
+def test_near_duplicates_stay_in_one_split(plain):
     for k in range(4):
         with Image.open(plain / "images" / "i0.jpg") as image:
             image.save(plain / "images" / f"copy{k}.jpg", quality=60)
         shutil.copy(plain / "masks" / "i0.png", plain / "masks" / f"copy{k}.png")
     content = run(plain)
-    found = [s for s in SECTIONS for i in content[s] if "copy" in i["image"] or i["image"].endswith("/i0.jpg")]
+    found = [s for s in SPLITS for i in content[s] if "copy" in i["image"] or i["image"].endswith("/i0.jpg")]
     assert len(found) == 5
     assert len(set(found)) == 1
     assert len(content["near_duplicates"]) == 10
@@ -117,7 +117,7 @@ def test_near_duplicates_stay_in_one_section(plain):
 
 def test_counts_may_be_given_in_place_of_ratios(plain):
     content = run(plain, ratios=(4, 3, 3))
-    assert [len(content[s]) for s in SECTIONS] == [4, 3, 3]
+    assert [len(content[s]) for s in SPLITS] == [4, 3, 3]
 
 
 def break_missing_mask(root):
@@ -233,11 +233,11 @@ def test_an_output_in_a_missing_folder_is_refused_before_any_work(plain):
         prepare.folder(str(plain), str(plain / "no" / "list.json"))
 
 
-def test_an_official_split_has_no_test_section(plain):
+def test_an_official_split_has_no_test_split(plain):
     (plain / "train.txt").write_text("".join(f"i{k}\n" for k in range(8)))
     (plain / "val.txt").write_text("i8\ni9\n")
     content = run(plain, split="official")
-    assert [content[f"num{s.capitalize()}"] for s in SECTIONS] == [8, 2, 0]
+    assert [content[f"num{s.capitalize()}"] for s in SPLITS] == [8, 2, 0]
     assert "test" not in content
     assert content["seed"] is None
 
@@ -248,7 +248,7 @@ def test_an_official_split_with_near_duplicates_across_it_is_taken_with_a_warnin
     (plain / "train.txt").write_text("".join(f"i{k}\n" for k in range(8)))
     (plain / "val.txt").write_text("i8\ni9\n")
     run(plain, split="official")
-    assert "warning: 1 groups are in more than one section of the official split, first i0" in capsys.readouterr().out
+    assert "warning: 1 groups are in more than one list of the official split, first i0" in capsys.readouterr().out
 
 
 def test_gaze_of_two_observers_is_attached_and_images_without_are_counted(plain, capsys):
@@ -312,15 +312,15 @@ def test_the_shipped_datalist_is_what_the_command_writes(polyp_samples, tmp_path
     assert shipped == again
 
 
-def test_the_samples_have_polyps_of_every_centre_in_every_section(polyp_samples):
+def test_the_samples_have_polyps_of_every_centre_in_every_split(polyp_samples):
     content = json.loads((polyp_samples / "datalist.json").read_text())
-    assert [len(content[s]) for s in SECTIONS] == [20, 6, 6]
-    groups = [{item["group"] for item in content[s]} for s in SECTIONS]
+    assert [len(content[s]) for s in SPLITS] == [20, 6, 6]
+    groups = [{item["group"] for item in content[s]} for s in SPLITS]
     assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
-    for section in SECTIONS:
-        shares = [np.asarray(Image.open(polyp_samples / i["label"])).mean() for i in content[section]]
+    for split in SPLITS:
+        shares = [np.asarray(Image.open(polyp_samples / i["label"])).mean() for i in content[split]]
         assert np.count_nonzero(shares) >= 5
-        assert {i["image"].split("/")[1] for i in content[section]} == {"data_C1", "data_C2", "data_C4"}
+        assert {i["image"].split("/")[1] for i in content[split]} == {"data_C1", "data_C2", "data_C4"}
 
 
 def test_the_samples_are_small_attributed_and_carry_no_metadata(polyp_samples):
@@ -340,9 +340,9 @@ def test_kvasir_splits_600_200_200_and_has_four_near_duplicate_pairs(shared_data
         pytest.skip(f"no Kvasir-SEG: {folder} is missing")
     prepare.kvasir_seg(str(folder / "Kvasir-SEG"), str(tmp_path / "k.json"))
     content = json.loads((tmp_path / "k.json").read_text())
-    assert [len(content[s]) for s in SECTIONS] == [600, 200, 200]
+    assert [len(content[s]) for s in SPLITS] == [600, 200, 200]
     assert len(content["near_duplicates"]) == 4
-    where = {item["image"]: section for section in SECTIONS for item in content[section]}
+    where = {item["image"]: split for split in SPLITS for item in content[split]}
     assert len(where) == 1000
     assert all(where[first] == where[second] for first, second in content["near_duplicates"])
 
@@ -353,7 +353,7 @@ def test_kvasir_has_an_official_split_that_no_near_duplicate_crosses(shared_data
         pytest.skip(f"no Kvasir-SEG: {folder} is missing")
     prepare.kvasir_seg(str(folder), str(tmp_path / "k.json"), split="official")
     content = json.loads((tmp_path / "k.json").read_text())
-    assert [content[f"num{s.capitalize()}"] for s in SECTIONS] == [880, 120, 0]
+    assert [content[f"num{s.capitalize()}"] for s in SPLITS] == [880, 120, 0]
     assert content["training"][0]["image"].startswith("Kvasir-SEG/images/")
     assert "warning" not in capsys.readouterr().out
 
@@ -364,10 +364,10 @@ def test_the_frames_of_a_polypgen_sequence_stay_together(shared_data, tmp_path):
         pytest.skip(f"no PolypGen frames: {folder} is missing")
     prepare.polypgen(str(folder), str(tmp_path / "p.json"))
     content = json.loads((tmp_path / "p.json").read_text())
-    assert [len(content[s]) for s in SECTIONS] == [36, 12, 12]
+    assert [len(content[s]) for s in SPLITS] == [36, 12, 12]
     assert content["near_duplicates"] == []
     for group in ("C1_176OLCV1", "C4_14", "C4_22", "C4_23"):
-        assert len({s for s in SECTIONS for i in content[s] if i["group"] == group}) == 1
+        assert len({s for s in SPLITS for i in content[s] if i["group"] == group}) == 1
 
 
 def test_the_command_line_takes_flags_and_puts_an_error_in_one_sentence(plain):
@@ -468,7 +468,7 @@ def test_images_that_are_all_alike_can_be_kept_from_being_joined(plain):
         shutil.copy(plain / "images" / "i0.jpg", plain / "images" / f"i{k}.jpg")
     with pytest.raises(ValueError, match="10 images in 1 groups are too few"):
         run(plain)
-    assert [len(run(plain, join_duplicates=False)[s]) for s in SECTIONS] == [6, 2, 2]
+    assert [len(run(plain, join_duplicates=False)[s]) for s in SPLITS] == [6, 2, 2]
 
 
 def test_the_eyes_of_a_child_stay_together_in_chase(shared_data, tmp_path, capsys):
@@ -477,8 +477,8 @@ def test_the_eyes_of_a_child_stay_together_in_chase(shared_data, tmp_path, capsy
         pytest.skip(f"no CHASE_DB1: {folder} is missing")
     prepare.chase_db1(str(folder), str(tmp_path / "c.json"))
     content = json.loads((tmp_path / "c.json").read_text())
-    assert [len(content[s]) for s in SECTIONS] == [18, 2, 8]
-    where = {(item["group"], section) for section in SECTIONS for item in content[section]}
+    assert [len(content[s]) for s in SPLITS] == [18, 2, 8]
+    where = {(item["group"], split) for split in SPLITS for item in content[split]}
     assert len(where) == 14
     assert not (tmp_path / "c_masks").exists()
     assert "vessel: 6.9% of an image" in capsys.readouterr().out  # 7.3 % in RETINA by the paper's Table 1

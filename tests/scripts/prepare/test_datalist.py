@@ -10,7 +10,7 @@ from PIL import Image
 
 from clinbundles.scripts.prepare.datalist import (
     NEAR_DUPLICATE_BITS,
-    SECTIONS,
+    SPLITS,
     datalist_as_json,
     difference_hash,
     join_groups,
@@ -28,25 +28,25 @@ def named(sizes):
     return {f"g{k}": size for k, size in enumerate(sizes)}
 
 
-def section_sizes(sizes, sections):
-    return {name: sum(sizes[g] for g, where in sections.items() if where == name) for name in SECTIONS}
+def split_sizes(sizes, splits):
+    return {name: sum(sizes[g] for g, where in splits.items() if where == name) for name in SPLITS}
 
 
 @settings(deadline=None)
 @given(GROUP_SIZES, RATIOS, SEEDS)
-def test_every_group_lands_in_one_section_and_every_section_gets_one(sizes, ratios, seed):
+def test_every_group_lands_in_one_split_and_every_split_gets_one(sizes, ratios, seed):
     sizes = named(sizes)
-    sections = split_groups(sizes, ratios=ratios, seed=seed)
-    assert sections.keys() == sizes.keys()
-    assert set(sections.values()) == set(SECTIONS)
+    splits = split_groups(sizes, ratios=ratios, seed=seed)
+    assert splits.keys() == sizes.keys()
+    assert set(splits.values()) == set(SPLITS)
 
 
 @settings(deadline=None)
 @given(GROUP_SIZES, RATIOS, SEEDS)
-def test_no_section_is_over_its_share_by_more_than_one_group(sizes, ratios, seed):
+def test_no_split_is_over_its_share_by_more_than_one_group(sizes, ratios, seed):
     sizes = named(sizes)
-    found = section_sizes(sizes, split_groups(sizes, ratios=ratios, seed=seed))
-    for name, ratio in zip(SECTIONS, ratios, strict=True):
+    found = split_sizes(sizes, split_groups(sizes, ratios=ratios, seed=seed))
+    for name, ratio in zip(SPLITS, ratios, strict=True):
         assert found[name] < sum(sizes.values()) * ratio / sum(ratios) + max(sizes.values()) + 1
 
 
@@ -63,22 +63,22 @@ def test_the_order_of_the_groups_does_not_matter_and_the_seed_decides(sizes, rat
 @given(st.integers(5, 300), SEEDS)
 def test_single_images_split_to_the_image(count, seed):
     sizes = {f"image{k}": 1 for k in range(5 * count)}
-    found = section_sizes(sizes, split_groups(sizes, ratios=(0.6, 0.2, 0.2), seed=seed))
+    found = split_sizes(sizes, split_groups(sizes, ratios=(0.6, 0.2, 0.2), seed=seed))
     assert found == {"training": 3 * count, "validation": count, "test": count}
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=60), SEEDS)
 def test_a_share_of_nothing_gets_no_group_and_the_others_do_not_notice(sizes, seed):
-    sections = split_groups(named(sizes), ratios=(70, 0, 30), seed=seed)
-    assert set(sections.values()) == {"training", "test"}
-    found = section_sizes(named(sizes), sections)
+    splits = split_groups(named(sizes), ratios=(70, 0, 30), seed=seed)
+    assert set(splits.values()) == {"training", "test"}
+    found = split_sizes(named(sizes), splits)
     assert abs(found["test"] - 0.3 * sum(sizes)) < max(sizes) + 1
 
 
 def test_pairs_among_single_images_do_not_disturb_the_published_sizes():
     sizes = {f"image{k}": 1 for k in range(992)} | {f"pair{k}": 2 for k in range(4)}
-    found = section_sizes(sizes, split_groups(sizes, ratios=(6, 2, 2), seed=0))
+    found = split_sizes(sizes, split_groups(sizes, ratios=(6, 2, 2), seed=0))
     assert list(found.values()) == [600, 200, 200]
 
 
@@ -162,7 +162,7 @@ def test_official_lists_that_do_not_fit_the_images_are_refused(tmp_path, lists, 
         read_official_split(tmp_path, ["a", "b"])
 
 
-def test_a_datalist_has_one_item_a_line_whatever_its_sections_are_called():
+def test_a_datalist_has_one_item_a_line_whatever_its_splits_are_called():
     items = [{"image": "a.png", "label": 0}, {"image": "b.png", "label": 1}]
     content = {"name": "x", "labels": {"0": "no"}, "copies": [["a.png", "b.png"]], "training": items}
     content |= {"pretraining": items[:1], "skipped": [{"file": "c.png", "reason": "no"}], "test": []}
