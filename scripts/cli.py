@@ -50,6 +50,24 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
+    "prepare": Verb(
+        "prepare.command:prepare",
+        "write the datalist of a data set, with splits that no patient or sequence crosses",
+        (
+            "kvasir_seg --dataset_dir /data/Kvasir-SEG --output /data/kvasir.json",
+            "folder --dataset_dir /data/mine --output /data/mine.json --label lesion --modality dermoscopy "
+            "--ratios 0,0,1",
+        ),
+        more="prepare.command:describe_flags",
+    ),
+    "add-gaze": Verb(
+        "prepare.gaze:add_gaze",
+        "add recorded gaze to a datalist",
+        (
+            '/data/kvasir.json "/data/gaze/*.csv"',
+            "/data/kvasir.json /data/gaze.tsv --gaze_format tobii_export --output /data/kvasir_gaze.json",
+        ),
+    ),
     "simulate-gaze": Verb(
         "simulate_gaze:simulate_gaze",
         "add simulated gaze to a datalist",

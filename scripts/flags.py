@@ -10,7 +10,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,8 +55,8 @@ def outlines(path: Path) -> dict[str, Callable[..., Any]]:
     return {function.name: namespace[function.name] for function in functions}
 
 
-def options_of(function: Callable[..., Any]) -> dict[str, Option]:
-    """Describe the named arguments of a function by its signature and the Args of its docstring."""
+def options_of(function: Callable[..., Any], *, without: Collection[str] = ()) -> dict[str, Option]:
+    """Describe the named arguments of a function, less some, by its signature and the Args of its docstring."""
     meanings = _meanings(inspect.getdoc(function) or "")
     return {
         name: Option(
@@ -67,7 +67,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
             parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
         )
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and name not in without
     }
 
 

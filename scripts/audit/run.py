@@ -87,7 +87,7 @@ def audit_shortcuts(
 
     Args:
         dataset_dir: folder that the paths of the datalist start from.
-        datalist: JSON datalist of scripts/prepare/class_command.py, sections training, validation and test; its section
+        datalist: JSON datalist of clinbundles prepare, splits training, validation and test; its split
             same_source, if it has one, holds images of the COVID-19 collection without COVID-19.
         ckpt_dir: folder of the model.pt to audit.
         output_dir: folder for all results.

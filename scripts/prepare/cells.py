@@ -65,7 +65,7 @@ def livecell(root: Path) -> DataSet:
 
 
 def bowl2018_records(folder: Path) -> Iterator[Record]:
-    """Folder of ID/images/ID.png and ID/masks/*.png (one nucleus each) in, one record an image out.
+    """Pair the images ID/images/ID.png with the folders ID/masks/ of one PNG mask a nucleus.
 
     Raises:
         FileNotFoundError: no such image.
@@ -80,7 +80,7 @@ def bowl2018_records(folder: Path) -> Iterator[Record]:
 
 
 def union_of_masks(folder: Path) -> np.ndarray:
-    """Folder of PNG masks of one size, one instance each, in; bool (H, W) of their union out.
+    """Join a folder of PNG masks of one size, one instance each, to one mask, bool (H, W).
 
     Raises:
         ValueError: there is no mask, or they differ in size.
@@ -99,7 +99,7 @@ def union_of_masks(folder: Path) -> np.ndarray:
 
 
 def sartorius_records(folder: Path) -> Iterator[Record]:
-    """Folder of train.csv (one cell a row, as run lengths) and train/*.png in, one record an image out.
+    """Pair the images train/*.png with their rows in train.csv, one cell a row as run lengths.
 
     The fields of one well, and its later frames, are one group: ``sample_id`` tells the well and the vessel, as in
     ``shsy5y[diff]_E10-4_Vessel-361_Ph_3``. Where there is none, the image is the group.
@@ -112,17 +112,17 @@ def sartorius_records(folder: Path) -> Iterator[Record]:
     if not table_file.is_file() or not image_folder.is_dir():
         raise FileNotFoundError(f"{folder}: no folder with train.csv and train/ of Sartorius here.")
     table = pd.read_csv(table_file, dtype=str, keep_default_na=False)
-    lacking = [name for name in ("id", "annotation", "width", "height") if name not in table.columns]
-    if lacking:
-        raise ValueError(f"{table_file}: no column {lacking[0]!r}, only {', '.join(table.columns)}.")
+    missing = [name for name in ("id", "annotation", "width", "height") if name not in table.columns]
+    if missing:
+        raise ValueError(f"{table_file}: no column {missing[0]!r}, only {', '.join(table.columns)}.")
     for column in ("width", "height"):
         wrong = [value for value in table[column] if not (value.isdecimal() and int(value) > 0)]
         if wrong:
             raise ValueError(f"{table_file}: column {column!r} holds {wrong[0]!r}, expected a number of pixels.")
-    seen = set()
+    listed = set()
     for name, rows in table.groupby("id", sort=True):
         image = image_folder / f"{name}.png"
-        seen.add(image)
+        listed.add(image)
         well = re.match(r"(.+_[A-Z]\d+)-\d+_(Vessel-\d+)", rows["sample_id"].iloc[0]) if "sample_id" in rows else None
         yield Record(
             image,
@@ -131,12 +131,12 @@ def sartorius_records(folder: Path) -> Iterator[Record]:
             convert=partial(union_of_runs, rows, path=table_file),
             fault=None if image.is_file() else f"{table_file}: id {name!r} has no image {image}.",
         )
-    for image in sorted(set(image_folder.glob("*.png")) - seen):
+    for image in sorted(set(image_folder.glob("*.png")) - listed):
         yield Record(image, None, image.stem)
 
 
 def union_of_runs(rows: pd.DataFrame, *, path: Path) -> np.ndarray:
-    """Rows of a table at ``path``, one cell of one image each, in; bool (height, width) of their union out.
+    """Join the rows of one image in the table at ``path``, one cell each, to a mask, bool (height, width).
 
     Raises:
         ValueError: the run lengths of a row are wrong, or the rows give the image two sizes.
@@ -154,7 +154,7 @@ def union_of_runs(rows: pd.DataFrame, *, path: Path) -> np.ndarray:
 
 
 def livecell_records(folder: Path) -> Iterator[Record]:
-    """Folder of images/**/*.tif and annotations/**/livecell_coco_*.json in, one record an image of the lists out.
+    """Pair the images images/**/*.tif with their polygons in annotations/**/livecell_coco_*.json.
 
     The images of one well (the crops of its fields, over days) are one group: ``A172_Phase_C7_1_00d20h00m_4`` is of
     ``A172_C7``. Images that no list names are left out, and a line tells how many.
@@ -167,13 +167,13 @@ def livecell_records(folder: Path) -> Iterator[Record]:
     if not lists:
         raise FileNotFoundError(f"{folder}: no folder annotations with a livecell_coco_*.json here.")
     files = {path.name: path for path in sorted((folder / "images").rglob("*.tif"))}
-    seen: dict[str, Path] = {}
+    list_of: dict[str, Path] = {}
     for path in lists:
         for entry, cells in read_coco(path):
             name = str(entry["file_name"])
-            if name in seen:
-                raise ValueError(f"{path}: {name} is also in {seen[name].name}.")
-            seen[name] = path
+            if name in list_of:
+                raise ValueError(f"{path}: {name} is also in {list_of[name].name}.")
+            list_of[name] = path
             well = re.match(r"(.+?)_Phase_([A-Z]\d+)_", name)
             yield Record(
                 files.get(name, folder / "images" / name),
@@ -182,5 +182,5 @@ def livecell_records(folder: Path) -> Iterator[Record]:
                 convert=partial(union_of_polygons, cells, size=(int(entry["width"]), int(entry["height"])), path=path),
                 fault=None if name in files else f"{path}: {name} is not below {folder / 'images'}.",
             )
-    if unlisted := files.keys() - seen.keys():
+    if unlisted := files.keys() - list_of.keys():
         print(f"LIVECell: {len(unlisted)} images are left out: no list names them, the first is {min(unlisted)}")

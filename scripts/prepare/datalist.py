@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,20 @@ NEAR_DUPLICATE_BITS = 24
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """Image uint8 (H, W[, 3]) in; 256 bits out: is each of 16 x 16 grey cells darker than its right neighbour?"""
+    """Hash the coarse layout of an image: is each of 16 x 16 grey cells darker than its right neighbour?
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+
+    Returns:
+        256 bits.
+    """
     grey = np.asarray(Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX))
     return (grey[:, 1:] > grey[:, :-1]).ravel()
 
 
-def near_duplicates(hashes: Sequence[np.ndarray], *, bits: int = NEAR_DUPLICATE_BITS) -> list[tuple[int, int]]:
-    """Hashes (256,) of n images in; index pairs that differ in at most ``bits`` bits out."""
+def near_duplicates(hashes: Sequence[np.ndarray], *, bits: int) -> list[tuple[int, int]]:
+    """Pair the images whose hashes differ in at most ``bits`` of 256 bits, by their places in ``hashes``."""
     signs = np.where(np.asarray(hashes).reshape(len(hashes), 256), np.float32(1), np.float32(-1))
     pairs = []
     for first, row in enumerate(signs[:-1]):
@@ -35,7 +43,15 @@ def near_duplicates(hashes: Sequence[np.ndarray], *, bits: int = NEAR_DUPLICATE_
 
 
 def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
-    """Groups of n items and pairs of items that belong together in, joined groups out, named by the first in order."""
+    """Join the groups of items that belong together.
+
+    Args:
+        groups: group of each item.
+        pairs: places of two items that belong together.
+
+    Returns:
+        The group of each item; joined groups go by the name of the first of them in order.
+    """
     parent = {group: group for group in groups}
 
     def root(group: str) -> str:
@@ -44,13 +60,13 @@ def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list
         return group
 
     for first, second in pairs:
-        kept, joined = sorted((root(groups[first]), root(groups[second])))
-        parent[joined] = kept
+        name, joined = sorted((root(groups[first]), root(groups[second])))
+        parent[joined] = name
     return [root(group) for group in groups]
 
 
 def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int) -> dict[str, str]:
-    """Size of each group in, split of each group out; the same whatever the order of ``sizes``.
+    """Give each group one of the splits, the same whatever the order of ``sizes``.
 
     Large groups are placed first, equal ones in random order, each into the split that lacks most. So a split holds
     at most one group's worth of items too many, and groups of one item give the ratios to the item. Each split gets
@@ -64,19 +80,19 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
     Raises:
         ValueError: there are fewer groups than splits.
     """
-    wanted = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
-    if len(sizes) < len(wanted):
+    shared = [name for name, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0]
+    if len(sizes) < len(shared):
         raise ValueError(
-            f"{sum(sizes.values())} images in {len(sizes)} groups are too few to split: {' and '.join(wanted)} each "
-            "need a group (images of one patient or sequence, and near-duplicates, are one)."
+            f"{sum(sizes.values())} images in {len(sizes)} groups are too few to split: {', '.join(shared)} need a "
+            "group each (images of one patient or sequence, and near-duplicates, are one)."
         )
     names = sorted(sizes)
     order = [names[k] for k in np.random.RandomState(seed).permutation(len(names))]
     lacking = dict(zip(SPLITS, _whole_shares(sum(sizes.values()), ratios), strict=True))
     splits: dict[str, str] = {}
     for placed, group in enumerate(sorted(order, key=lambda name: -sizes[name])):
-        empty = [name for name in wanted if name not in splits.values()]
-        open_splits = empty if len(order) - placed <= len(empty) else wanted
+        empty = [name for name in shared if name not in splits.values()]
+        open_splits = empty if len(order) - placed <= len(empty) else shared
         splits[group] = max(open_splits, key=lambda name: lacking[name])
         lacking[splits[group]] -= sizes[group]
     return splits
@@ -93,7 +109,7 @@ def _whole_shares(total: int, ratios: Sequence[float]) -> list[int]:
 
 
 def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Folder with train.txt, val.txt and perhaps test.txt, one image name a line, in; split of each name out.
+    """Read the split of each image from train.txt, val.txt and perhaps test.txt, one image name a line.
 
     Args:
         folder: folder of the lists.
@@ -112,16 +128,58 @@ def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
             if name in splits:
                 raise ValueError(f"{path}: {name} is listed twice, here and in {lists[splits[name]].name}.")
             splits[name] = split
-    unlisted, unknown = sorted(set(names) - splits.keys()), sorted(splits.keys() - set(names))
+    unlisted, strangers = sorted(set(names) - splits.keys()), sorted(splits.keys() - set(names))
     if unlisted:
         raise ValueError(f"{folder}: {len(unlisted)} images are in no list, the first is {unlisted[0]}.")
-    if unknown:
-        raise ValueError(f"{folder}: {len(unknown)} listed images are not there, the first is {unknown[0]}.")
+    if strangers:
+        raise ValueError(f"{folder}: {len(strangers)} listed images are not there, the first is {strangers[0]}.")
     return splits
 
 
+def parse_ratios(ratios: Any) -> list[float]:
+    """Check the shares of training, validation and test, as ``6,2,2`` gives them; a split of share 0 stays empty."""
+    numbers = list(ratios) if isinstance(ratios, tuple | list) else [ratios]
+    fits = [isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n >= 0 for n in numbers]
+    if len(numbers) != len(SPLITS) or not all(fits) or not any(numbers):
+        raise ValueError(f"--ratios is {ratios!r}: expected three numbers, not all of them 0, such as 6,2,2 or 0,0,1")
+    return numbers
+
+
+def check_sum(ratios: Sequence[float], *, images: int) -> None:
+    """Refuse ratios that were surely meant otherwise, such as 6,2,3."""
+    if not any(math.isclose(sum(ratios), total) for total in (1, 10, 100, images)):
+        raise ValueError(
+            f"--ratios {ratios} sum to {sum(ratios):g}: expected 1, 10, 100 or the number of images, {images}"
+        )
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what seeds no random order."""
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ValueError(f"--seed is {seed!r}: expected a whole number from 0 to 2**32 - 1")
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Refuse a value where a flag takes none, or True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"--{name} is {value!r}: expected no value, or True or False")
+
+
+def check_output(output: str | Path) -> Path:
+    """Refuse an output file that cannot be written, before any work."""
+    target = Path(str(output))
+    if isinstance(output, bool) or target.is_dir() or not target.parent.is_dir():
+        raise ValueError(f"--output {target}: expected a file in a folder that exists")
+    return target
+
+
+def items_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Items of all splits of a datalist."""
+    return [item for split in SPLITS for item in content.get(split, [])]
+
+
 def datalist_as_json(content: Mapping[str, Any]) -> str:
-    """Datalist in, JSON with one item a line out: fixations would otherwise take five lines each."""
+    """Write a datalist as JSON with one item a line: fixations would otherwise take five lines each."""
     entries = []
     for key, value in content.items():
         text = json.dumps(value)

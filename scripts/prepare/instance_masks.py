@@ -12,7 +12,7 @@ from skimage.draw import polygon
 
 
 def decode_runs(text: str, *, height: int, width: int, column_major: bool = False) -> np.ndarray:
-    """Run lengths in, bool (height, width) out.
+    """Decode run lengths to a mask, bool (height, width).
 
     Args:
         text: ``start length start length ...``; the first pixel is 1; nothing at all is an empty mask.
@@ -38,7 +38,7 @@ def decode_runs(text: str, *, height: int, width: int, column_major: bool = Fals
 
 
 def read_coco(path: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """List of COCO in; each of its images with its annotations out.
+    """Read a list of COCO: each of its images with its annotations.
 
     Raises:
         ValueError: the file is no JSON, lacks an entry, or an annotation is of no image.
@@ -62,10 +62,10 @@ def read_coco(path: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
 
 
 def union_of_polygons(cells: Sequence[Mapping[str, Any]], *, size: tuple[int, int], path: Path) -> np.ndarray:
-    """Cells of one image, each of polygon parts x, y, x, y, ... in px, in; bool (height, width) of their union out.
+    """Join the cells of one image to a mask, bool (height, width).
 
     Args:
-        cells: each with its id and its parts.
+        cells: each with its id and its parts, polygons x, y, x, y, ... in px.
         size: width and height of the image.
         path: the list they are from, to name it.
 

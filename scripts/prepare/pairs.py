@@ -1,4 +1,4 @@
-"""Images with masks: the pairs of a data set in its official layout, and what each of them holds."""
+"""Images with masks: the pairs of a data set in its official layout, what each holds, and masks from label maps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from clinbundles.engines.outputs.files import replacing
+from clinbundles.transforms.readers.decoding import is_nifti, open_image, read_nifti
 from clinbundles.transforms.readers.folder import RASTER_SUFFIXES, image_stem, is_image
-from clinbundles.transforms.readers.images import RGBImageReader
 from clinbundles.transforms.readers.masks import read_mask
 
 from .datalist import difference_hash
-from .label_maps import foreground_of
+from .gaze import Recording
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,20 @@ class Record:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a layout tells: the folder that the data set lies in (with its official lists), what it is, its records.
+    """Images with masks: what the data set is, and its records.
 
     Args:
         folder: folder of the data set, with its official lists.
         name: of the data set.
         description: what it holds, with its source.
         licence: of the data.
-        records: its pairs.
+        records: its pairs of image and mask.
         label: what the masks mark.
         modality: how the images were taken.
         ratios: shares of training, validation and test where none are asked for.
         join_duplicates: whether near-duplicates are looked for, and kept in one split. The hash behind it sees the
             coarse layout of an image, which tells video frames apart, but not one fundus or one culture from another.
+        recordings: gaze on its images, one recording for each observer.
     """
 
     folder: Path
@@ -80,21 +81,28 @@ class DataSet:
     modality: str
     ratios: tuple[float, float, float] = (60, 10, 30)
     join_duplicates: bool = True
+    recordings: tuple[Recording, ...] = ()
 
 
 def own_folder(root: Path, name: str, *, holds: str) -> Path:
-    """The folder called ``name`` where ``root`` is the one above it, else ``root`` itself."""
+    """Find the folder of a data set: the one called ``name`` where ``root`` is the one above it, else ``root``."""
     is_above = not any(root.glob(holds)) and (root / name).is_dir()
     return root / name if is_above else root
 
 
 def with_foreground(
-    records: Iterable[Record], *, foreground: Collection[int], known: Collection[int] | None = None
+    records: Iterable[Record], *, foreground: Collection[int], ids: Collection[int] | None = None
 ) -> Iterator[Record]:
-    """Records with label maps in; the same out, with the conversion to ``foreground`` or not of each."""
+    """Let each record make its mask from its label map.
+
+    Args:
+        records: pairs of an image and a label map.
+        foreground: ids that count.
+        ids: every id of the data set's label map; None takes any.
+    """
     for record in records:
         label = record.label
-        convert = partial(foreground_of, label, foreground=foreground, known=known) if label else None
+        convert = partial(foreground_of, label, foreground=foreground, ids=ids) if label else None
         yield replace(record, convert=convert)
 
 
@@ -123,7 +131,7 @@ class Contents:
 def pair_by_name(
     images: Path, masks: Path, *, mask_ending: str = "", group: Callable[[str], str] = str
 ) -> Iterator[Record]:
-    """Folders of images and masks in, one record a name out, in name order; hidden files are skipped.
+    """Pair the images and masks of two folders by name, in name order; hidden files are skipped.
 
     Args:
         images: folder of the images.
@@ -149,21 +157,21 @@ def pair_by_name(
 def _files_by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder.")
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not is_image(path):
             continue
         stem = image_stem(path)
-        if stem in found:
-            raise ValueError(f"{found[stem]} and {path.name} differ only in their suffix.")
-        found[stem] = path
-    return found
+        if stem in files:
+            raise ValueError(f"{files[stem]} and {path.name} differ only in their suffix.")
+        files[stem] = path
+    return files
 
 
 def inspect(
     record: Record, *, mask_file: Path | None = None, intensity_range: tuple[float, float] | None = None
 ) -> Contents:
-    """Pair of files in; what they hold out. A mask that must be converted is written to ``mask_file`` as 0 and 255.
+    """Read and check a pair; a mask that must be converted is written to ``mask_file`` as 0 and 255.
 
     Args:
         record: the pair.
@@ -173,6 +181,8 @@ def inspect(
     Raises:
         ValueError: a file is missing or corrupt, or the mask has not the image's size, or looks like a label map.
     """
+    from clinbundles.transforms.readers.images import RGBImageReader  # brings torch and MONAI
+
     if missing := record.missing():
         raise ValueError(missing)
     assert record.image is not None
@@ -194,3 +204,41 @@ def inspect(
             Image.fromarray(mask * np.uint8(255)).save(partial, format="PNG")
     digest = hashlib.sha256(record.image.read_bytes() + mask_bytes).hexdigest()
     return Contents(digest, difference_hash(image), float(mask.mean()), label)
+
+
+def read_label_map(path: Path) -> np.ndarray:
+    """Read a label map, a grey or palette image or NIfTI, as whole numbers (H, W).
+
+    Raises:
+        ValueError: the file is corrupt, or a colour image.
+    """
+    if is_nifti(path):
+        values = read_nifti(path)
+        if values.ndim != 2 or not np.isfinite(values).all() or (values != np.rint(values)).any():
+            raise ValueError(f"{path}: a label map holds one whole number a pixel.")
+        return values.astype(np.int64)
+    image = open_image(path)
+    values = np.asarray(image)
+    if values.ndim == 3 and image.mode == "RGB" and (values == values[..., :1]).all():
+        values = values[..., 0]
+    if values.ndim != 2 or image.mode == "F":
+        raise ValueError(f"{path}: pixel mode {image.mode!r} is no label map (one id a pixel).")
+    return values.astype(np.int64)
+
+
+def foreground_of(path: Path, *, foreground: Collection[int], ids: Collection[int] | None = None) -> np.ndarray:
+    """Read a label map as a mask, bool (H, W): where its id is one of ``foreground``.
+
+    Args:
+        path: the file.
+        foreground: ids that count.
+        ids: every id of the data set's label map; None takes any.
+
+    Raises:
+        ValueError: the file is no label map, or holds an id that is not one of ``ids``.
+    """
+    values = read_label_map(path)
+    strangers = [] if ids is None else [int(value) for value in np.unique(values) if value not in ids]
+    if strangers:
+        raise ValueError(f"{path}: label id {strangers[0]} is not in the label map of the data set.")
+    return np.isin(values, list(foreground))

@@ -18,7 +18,12 @@ VESSELS: dict[str, Any] = {"label": "vessel", "modality": "fundus photograph", "
 
 
 def chase_db1(root: Path, *, observer: int = 1) -> DataSet:
-    """CHASE_DB1: Image_01L.jpg and the vessel masks of two observers, Image_01L_1stHO.png and Image_01L_2ndHO.png."""
+    """CHASE_DB1: Image_01L.jpg and the vessel masks of two observers, Image_01L_1stHO.png and Image_01L_2ndHO.png.
+
+    Args:
+        root: folder of the data set, or the one above it.
+        observer: whose masks, 1 or 2.
+    """
     folder = own_folder(root, "CHASEDB1", holds="Image_*.jpg")
     return DataSet(
         folder,
@@ -33,7 +38,12 @@ def chase_db1(root: Path, *, observer: int = 1) -> DataSet:
 
 
 def drive(root: Path, *, observer: int = 1) -> DataSet:
-    """DRIVE: training/ and test/ with images/*.tif and 1st_manual/*.gif (the second observer's: 2nd_manual)."""
+    """DRIVE: training/ and test/ with images/*.tif and 1st_manual/*.gif (the second observer's: 2nd_manual).
+
+    Args:
+        root: folder of the data set, or the one above it.
+        observer: whose masks, 1 or 2.
+    """
     folder = own_folder(root, "DRIVE", holds="training")
     return DataSet(
         folder,
@@ -47,7 +57,12 @@ def drive(root: Path, *, observer: int = 1) -> DataSet:
 
 
 def stare(root: Path, *, observer: int = 1) -> DataSet:
-    """STARE: stare-images/im0001.ppm.gz and labels-ah/im0001.ah.ppm.gz (the second observer's: labels-vk)."""
+    """STARE: stare-images/im0001.ppm.gz and labels-ah/im0001.ah.ppm.gz (the second observer's: labels-vk).
+
+    Args:
+        root: folder of the data set, or the one above it.
+        observer: whose masks, 1 or 2.
+    """
     folder = own_folder(root, "STARE", holds="stare-images")
     return DataSet(
         folder,
@@ -62,7 +77,12 @@ def stare(root: Path, *, observer: int = 1) -> DataSet:
 
 
 def retina(root: Path, *, observer: int = 1) -> DataSet:
-    """RETINA: the folders of CHASE_DB1, DRIVE and STARE in one; a set that is not there is left out with a line."""
+    """RETINA: the folders of CHASE_DB1, DRIVE and STARE in one; a set that is not there is left out with a line.
+
+    Args:
+        root: folder of the three folders.
+        observer: whose masks, 1 or 2.
+    """
     check_observer(observer)
     sets = {
         "CHASE_DB1": (("chase_db1", "chasedb1"), chase_db1_records),
@@ -71,12 +91,12 @@ def retina(root: Path, *, observer: int = 1) -> DataSet:
     }
     folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     records: list[Record] = []
-    for name, (known_as, read) in sets.items():
-        found = [folders[own] for own in known_as if own in folders]
-        if found:
-            records += read(found[0], observer=observer)
+    for name, (folder_names, read) in sets.items():
+        present = [folders[own] for own in folder_names if own in folders]
+        if present:
+            records += read(present[0], observer=observer)
         else:
-            print(f"{name} is left out: no folder {' or '.join(known_as)} in {root}")
+            print(f"{name} is left out: no folder {' or '.join(folder_names)} in {root}")
     if not records:
         raise FileNotFoundError(f"{root}: no folder of CHASE_DB1, DRIVE or STARE here")
     return DataSet(
@@ -97,7 +117,7 @@ def check_observer(observer: Any) -> int:
 
 
 def chase_db1_records(folder: Path, *, observer: int) -> Iterator[Record]:
-    """Folder of Image_01L.jpg, Image_01L_1stHO.png, ... in, one record an eye out; both eyes of a child are one group.
+    """Pair Image_01L.jpg with Image_01L_1stHO.png and so on; both eyes of a child are one group.
 
     Raises:
         FileNotFoundError: no such image.
@@ -111,7 +131,7 @@ def chase_db1_records(folder: Path, *, observer: int) -> Iterator[Record]:
 
 
 def drive_records(folder: Path, *, observer: int) -> Iterator[Record]:
-    """Folder of training/ and test/ in, one record an image out: images/21_training.tif, 1st_manual/21_manual1.gif.
+    """Pair images/21_training.tif with 1st_manual/21_manual1.gif and so on, in training/ and test/.
 
     A part without the observer's folder (the second saw the test images alone; the test masks come separately) is
     left out, and a line says so.
@@ -121,19 +141,19 @@ def drive_records(folder: Path, *, observer: int) -> Iterator[Record]:
     """
     masks = f"{'1st' if observer == 1 else '2nd'}_manual"
     parts = [name for name in ("training", "test") if (folder / name / "images").is_dir()]
-    kept = [name for name in parts if (folder / name / masks).is_dir()]
-    for name in sorted(set(parts) - set(kept)):
+    labelled = [name for name in parts if (folder / name / masks).is_dir()]
+    for name in sorted(set(parts) - set(labelled)):
         print(f"DRIVE: {name} images are left out: {folder / name / masks}: no such folder")
-    if not kept:
+    if not labelled:
         raise FileNotFoundError(f"{folder}: no folder training/images or test/images with {masks} of DRIVE here.")
-    for name in kept:
+    for name in labelled:
         for image in sorted((folder / name / "images").glob("*.tif")):
             label = folder / name / masks / f"{image.stem.split('_')[0]}_manual{observer}.gif"
             yield converted(Record(image, label if label.is_file() else None, image.stem))
 
 
 def stare_records(folder: Path, *, observer: int) -> Iterator[Record]:
-    """Folder of stare-images/im0001.ppm.gz and labels-ah/im0001.ah.ppm.gz (the second observer's: vk) in, records out.
+    """Pair stare-images/im0001.ppm.gz with labels-ah/im0001.ah.ppm.gz (the second observer's: vk) and so on.
 
     Raises:
         FileNotFoundError: a folder is missing.
@@ -144,5 +164,5 @@ def stare_records(folder: Path, *, observer: int) -> Iterator[Record]:
 
 
 def converted(record: Record) -> Record:
-    """Record whose mask file is black and white, but of a kind that few tools read, in; with its conversion out."""
+    """Have a black and white mask converted whose file is of a kind that few tools read."""
     return replace(record, convert=partial(read_mask, record.label)) if record.label else record

@@ -44,17 +44,17 @@ def bdd100k(root: Path) -> DataSet:
 
 
 def kitti_records(folder: Path) -> Iterator[Record]:
-    """Folder of training/image_2 and training/semantic (ids of Cityscapes) in, one record an image out.
+    """Pair the images in training/image_2 with their label maps, ids of Cityscapes, in training/semantic.
 
     Raises:
         FileNotFoundError: a folder is missing or empty.
     """
     pairs = pair_by_name(folder / "training" / "image_2", folder / "training" / "semantic")
-    yield from with_foreground(pairs, foreground=KITTI_VEHICLES, known=KITTI_IDS)
+    yield from with_foreground(pairs, foreground=KITTI_VEHICLES, ids=KITTI_IDS)
 
 
 def bdd100k_records(folder: Path) -> Iterator[Record]:
-    """Folder of images/10k/{train,val} and labels/sem_seg/masks/{train,val} in, one record an image out.
+    """Pair the images in images/10k/{train,val} with their label maps in labels/sem_seg/masks/{train,val}.
 
     A part that is not there is left out, and a line says so; the test images have no public labels.
 
@@ -68,4 +68,4 @@ def bdd100k_records(folder: Path) -> Iterator[Record]:
         print(f"BDD100K: {name} is left out: {folder / 'images' / '10k' / name}: no such folder")
     for name in parts:
         pairs = pair_by_name(folder / "images" / "10k" / name, folder / "labels" / "sem_seg" / "masks" / name)
-        yield from with_foreground(pairs, foreground=BDD_VEHICLES, known=BDD_IDS)
+        yield from with_foreground(pairs, foreground=BDD_VEHICLES, ids=BDD_IDS)

@@ -41,6 +41,7 @@ def test_a_function_says_its_options_by_signature_and_docstring() -> None:
     assert options["seed"].meaning == options["resume"].meaning == "the same for both."
     assert takes_more(verb)
     assert not takes_more(nearest)
+    assert list(options_of(verb, without=["folder"])) == ["seed", "resume", "mode"]
 
 
 def test_the_functions_of_a_file_are_known_without_importing_it(tmp_path: Path) -> None:

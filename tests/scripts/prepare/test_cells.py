@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from clinbundles.scripts.prepare.cells import bowl2018, livecell, sartorius
+from clinbundles.scripts.prepare.datalist import items_of
 
 HEADER = "id,annotation,width,height,cell_type,plate_time,sample_date,sample_id,elapsed_timedelta"
 
@@ -159,3 +160,23 @@ def test_the_nuclei_of_the_bowl_cover_about_what_the_paper_says(shared_data):
     shares = [float(record.convert().mean()) for record in records[::6]]
     assert len(records) == 180
     assert 0.10 < np.mean(shares) < 0.25  # of 30 of them; 13.6 % of the whole set in the paper's Table 1
+
+
+def test_livecell_becomes_semantic_masks(shared_data, capsys, run, drawn):
+    folder = shared_data / "livecell"
+    if not folder.is_dir():
+        pytest.skip(f"no LIVECell samples: {folder} is missing")
+    content = run(folder, "livecell")
+    assert len(items_of(content)) == 15
+    assert content["near_duplicates"] == []
+    assert drawn(content) == "8e82e580e370e3b7"
+    assert "cell: 34.2% of an image" in capsys.readouterr().out
+
+
+def test_the_nuclei_of_bowl2018_are_split_as_behind_the_published_results(shared_data, run, drawn):
+    folder = shared_data / "bowl2018"
+    if not folder.is_dir():
+        pytest.skip(f"no BOWL2018: {folder} is missing")
+    content = run(folder, "bowl2018")
+    assert content["data_sha256"].startswith("f576a1a651fdffa2")
+    assert drawn(content) == "9a3c3609ce5b065d"

@@ -1,13 +1,21 @@
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clinbundles.scripts.prepare.classes import LabelledImage, as_items, check, leaks, split_classes, undersample
+from clinbundles.scripts.prepare.classes import (
+    LabelledImage,
+    as_items,
+    check,
+    count_balance,
+    leaks,
+    split_classes,
+    undersample,
+)
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 
 CLASSES = ("normal", "bacterial", "covid19")
@@ -34,14 +42,6 @@ def crossing(splits: dict[str, list[LabelledImage]]) -> set[str]:
         for item in items:
             where[item.group].add(name)
     return {group for group, names in where.items() if len(names) > 1}
-
-
-def write_x_ray(path: Path, seed: int, *, side: int = 64) -> Path:
-    """Smooth random picture, so that a small change of it stays small in the hash."""
-    coarse = np.random.RandomState(seed).randint(0, 256, (8, 8), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(path)
-    return path
 
 
 @pytest.mark.parametrize("by_group", [True, False])
@@ -160,7 +160,7 @@ def test_more_than_there_is_cannot_be_chosen() -> None:
         undersample(images_of({"normal": 20}), {"covid19": 1}, seed=0)
 
 
-def test_patients_whose_x_rays_are_copies_become_one(tmp_path: Path) -> None:
+def test_patients_whose_x_rays_are_copies_become_one(tmp_path: Path, write_x_ray: Callable[..., Path]) -> None:
     files = [write_x_ray(tmp_path / f"{k}.png", seed=k) for k in range(3)]
     copy = tmp_path / "copy.jpg"
     with Image.open(files[1]) as image:
@@ -173,18 +173,19 @@ def test_patients_whose_x_rays_are_copies_become_one(tmp_path: Path) -> None:
         "2.png": "p2",
         "copy.jpg": "p1",
     }
-    assert checked.copies == [(files[1], copy)]
+    assert checked.duplicates == [(files[1], copy)]
     assert [item.group for item in images] == ["p0", "p1", "p2", "p3"]
 
 
-def test_copies_of_one_patient_are_no_news(tmp_path: Path) -> None:
+def test_copies_of_one_patient_are_no_news(tmp_path: Path, write_x_ray: Callable[..., Path]) -> None:
     images = [
-        LabelledImage(write_x_ray(tmp_path / f"{k}.png", seed=0, side=60 + k), "normal", "p", "here") for k in (0, 1)
+        LabelledImage(write_x_ray(tmp_path / f"{k}.png", seed=0, size=(60 + k, 60 + k)), "normal", "p", "here")
+        for k in (0, 1)
     ]
-    assert check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False).copies == []
+    assert check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False).duplicates == []
 
 
-def test_a_file_that_is_refused_stops_or_is_listed(tmp_path: Path) -> None:
+def test_a_file_that_is_refused_stops_or_is_listed(tmp_path: Path, write_x_ray: Callable[..., Path]) -> None:
     good = LabelledImage(write_x_ray(tmp_path / "a" / "good.png", seed=0), "normal", "p0", "here")
     (tmp_path / "a" / "bad.png").write_bytes(b"nothing")
     bad = LabelledImage(tmp_path / "a" / "bad.png", "normal", "p1", "here")
@@ -195,10 +196,10 @@ def test_a_file_that_is_refused_stops_or_is_listed(tmp_path: Path) -> None:
     reason = "a/bad.png: not a readable image file (no known format)."
     assert checked.skipped == [{"file": "a/bad.png", "reason": reason}]
     nothing = check([bad], root=tmp_path, reader=ChestXRayReader(), skip_bad=True)
-    assert nothing.images == nothing.copies == []
+    assert nothing.images == nothing.duplicates == []
 
 
-def test_the_hash_follows_the_files_and_not_their_order(tmp_path: Path) -> None:
+def test_the_hash_follows_the_files_and_not_their_order(tmp_path: Path, write_x_ray: Callable[..., Path]) -> None:
     def sha256(images: list[LabelledImage]) -> str:
         return check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False).sha256
 
@@ -214,3 +215,31 @@ def test_items_start_from_the_folder_and_number_the_classes() -> None:
     assert list(as_items([image], root=Path("data"), class_names=CLASSES)) == [
         {"image": "a/b.png", "label": 1, "group": "p", "source": "here"}
     ]
+
+
+def test_the_images_that_a_seed_draws_and_splits_never_change() -> None:
+    images = images_of({"normal": 40, "bacterial": 30}, per_patient=2)
+    drawn = undersample(images, {"normal": 24, "bacterial": 20}, seed=5)
+    splits = split_classes(drawn, seed=5)
+    names = {split: [image.image.as_posix() for image in members] for split, members in splits.items()}
+    assert names["test"] == [f"normal/{k}.png" for k in (3, 6, 25, 29)] + [f"bacterial/{k}.png" for k in (4, 5, 13, 20)]
+    assert names["validation"] == ["normal/14.png", "normal/20.png", "bacterial/10.png", "bacterial/28.png"]
+
+
+def test_ratios_take_the_place_of_the_papers_shares() -> None:
+    images = images_of({"normal": 40, "bacterial": 20})
+    assert {name: len(items) for name, items in split_classes(images, seed=0, ratios=(5, 2, 3)).items()} == {
+        "training": 30,
+        "validation": 12,
+        "test": 18,
+    }
+    assert list(split_classes(images, seed=0, ratios=(0, 0, 1))) == ["test"]
+
+
+def test_a_balance_counts_all_as_many_as_the_rarest_or_what_it_says() -> None:
+    images = images_of({"normal": 4, "bacterial": 2, "covid19": 3})
+    assert count_balance("none", images, CLASSES) == {"normal": 4, "bacterial": 2, "covid19": 3}
+    assert count_balance("smallest", images, CLASSES) == dict.fromkeys(CLASSES, 2)
+    assert count_balance((3, 2, 1), images, CLASSES) == {"normal": 3, "bacterial": 2, "covid19": 1}
+    with pytest.raises(ValueError, match="there is no image of class other"):
+        count_balance("none", images, [*CLASSES, "other"])

@@ -99,6 +99,17 @@ def test_each_image_has_its_share_of_chances_to_be_tested():
     assert all(50 <= count <= 115 for count in tested.values())  # 80 expected, standard deviation 8
 
 
+def test_the_split_that_a_seed_draws_never_changes():
+    splits = split_groups({f"g{k}": 1 + k % 3 for k in range(30)}, ratios=(6, 2, 2), seed=5)
+    names = {split: [group for group in sorted(splits) if splits[group] == split] for split in SPLITS}
+    assert names["validation"] == ["g11", "g12", "g18", "g22", "g24", "g28", "g7"]
+    assert names["test"] == ["g13", "g19", "g21", "g25", "g27", "g4", "g6", "g9"]
+
+
+def test_one_group_is_enough_where_all_goes_to_the_test():
+    assert split_groups({"a": 4}, ratios=(0, 0, 1), seed=0) == {"a": "test"}
+
+
 def test_two_groups_are_too_few():
     with pytest.raises(ValueError, match="9 images in 2 groups are too few"):
         split_groups({"a": 4, "b": 5}, ratios=(6, 2, 2), seed=0)
@@ -108,7 +119,7 @@ def test_a_compressed_smaller_copy_is_a_near_duplicate_and_another_picture_is_no
     Image.fromarray(picture(0, (128, 96))).save(tmp_path / "copy.jpg", quality=40)
     copy = np.asarray(Image.open(tmp_path / "copy.jpg").resize((100, 75)))
     hashes = [difference_hash(image) for image in (picture(0), copy, picture(1), picture(2))]
-    assert near_duplicates(hashes) == [(0, 1)]
+    assert near_duplicates(hashes, bits=NEAR_DUPLICATE_BITS) == [(0, 1)]
 
 
 def test_near_duplicates_are_counted_in_bits():
@@ -116,9 +127,9 @@ def test_near_duplicates_are_counted_in_bits():
     close, far = base.copy(), base.copy()
     close[:NEAR_DUPLICATE_BITS] = True
     far[: NEAR_DUPLICATE_BITS + 1] = True
-    assert near_duplicates([base, close]) == [(0, 1)]
-    assert near_duplicates([base, far]) == []
-    assert near_duplicates([base]) == near_duplicates([]) == []
+    assert near_duplicates([base, close], bits=NEAR_DUPLICATE_BITS) == [(0, 1)]
+    assert near_duplicates([base, far], bits=NEAR_DUPLICATE_BITS) == []
+    assert near_duplicates([base], bits=0) == near_duplicates([], bits=0) == []
     assert near_duplicates([base, far], bits=NEAR_DUPLICATE_BITS + 1) == [(0, 1)]
     assert near_duplicates([base, close], bits=NEAR_DUPLICATE_BITS - 1) == []
     assert near_duplicates([base, base, close], bits=0) == [(0, 1)]

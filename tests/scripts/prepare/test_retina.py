@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clinbundles.scripts.prepare.datalist import SPLITS
 from clinbundles.scripts.prepare.retina import chase_db1, drive, retina, stare
 
 FUNDUS = np.zeros((4, 6, 3), np.uint8)
@@ -107,3 +108,17 @@ def test_an_observer_whom_nobody_knows_is_refused(tmp_path, layout, observer):
 def test_a_folder_of_something_else_is_named(tmp_path, layout):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*no .*folder"):
         list(layout(tmp_path).records)
+
+
+def test_the_eyes_of_a_child_stay_together_in_chase(shared_data, tmp_path, capsys, run, drawn):
+    folder = shared_data / "chase_db1"
+    if not folder.is_dir():
+        pytest.skip(f"no CHASE_DB1: {folder} is missing")
+    content = run(folder, "chase_db1")
+    assert [len(content[s]) for s in SPLITS] == [18, 2, 8]
+    where = {(item["group"], split) for split in SPLITS for item in content[split]}
+    assert len(where) == 14
+    assert content["data_sha256"].startswith("055c0903aeb26199")
+    assert drawn(content) == "fab80e4950b5695e"  # the split behind the published results
+    assert not (tmp_path / "datalist_masks").exists()
+    assert "vessel: 6.9% of an image" in capsys.readouterr().out  # 7.3 % in RETINA by the paper's Table 1

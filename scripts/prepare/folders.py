@@ -1,0 +1,132 @@
+"""Plain folders of one's own: images with masks, or one folder a class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from clinbundles.scripts.flags import parse_ids
+from clinbundles.transforms.readers.folder import is_image
+
+from .classes import Arrangement, ClassSet, LabelledImage, check_balance, count_balance, split_classes, undersample
+from .datalist import check_sum, check_switch, parse_ratios
+from .gaze import read_recordings
+from .pairs import DataSet, pair_by_name, with_foreground
+
+
+def folder(
+    root: Path,
+    *,
+    label: str,
+    modality: str,
+    foreground: Any = None,
+    join_duplicates: bool = True,
+    gaze: str | None = None,
+    gaze_format: str = "auto",
+) -> DataSet:
+    """Plain folder: images/ and masks/ with the same names; an official split is train.txt and val.txt beside them.
+
+    Args:
+        root: the folder.
+        label: what the masks mark, such as polyp.
+        modality: how the images were taken, such as endoscopy.
+        foreground: ids that are foreground where the masks are label maps, such as 1,2 or 26-31.
+        join_duplicates: whether near-duplicates are kept in one split (False for images that are all alike).
+        gaze: recorded gaze: a file, or a glob of files, one for each observer.
+        gaze_format: format of the recordings; auto takes it from their header.
+    """
+    check_switch("join_duplicates", join_duplicates)
+    for flag, value in {"label": label, "modality": modality}.items():
+        if isinstance(value, bool) or not str(value).strip():
+            raise ValueError(f"--{flag} is {value!r}: expected a word")
+    ids = None if foreground is None else parse_ids(foreground)
+    records = pair_by_name(root / "images", root / "masks")
+    return DataSet(
+        root,
+        name=root.resolve().name,
+        description=f"Frames with {label} masks",
+        licence="not stated",
+        records=records if ids is None else with_foreground(records, foreground=ids),
+        label=str(label),
+        modality=str(modality),
+        ratios=(6, 2, 2),
+        join_duplicates=join_duplicates,
+        recordings=read_recordings(gaze, gaze_format=gaze_format),
+    )
+
+
+def class_folder(
+    root: Path,
+    *,
+    patient_pattern: str | None = None,
+    balance: Any = "none",
+    ratios: Any = None,
+    force: bool = False,
+) -> ClassSet:
+    r"""One folder of chest X-rays a class; 70/10/20 of each class by patient, if ``ratios`` do not say otherwise.
+
+    Args:
+        root: folder with one folder a class; the classes are numbered in the order of their names.
+        patient_pattern: regular expression that a file's name begins with, whose first group is the patient, such as
+            "(\d+)_"; without it every image counts as a patient of its own.
+        balance: "none", "smallest", or a number of images for each class.
+        ratios: shares of training, validation and test, such as 7,1,2; a split of share 0 stays empty.
+        force: take images that do not look like frontal chest X-rays.
+    """
+    check_switch("force", force)
+    pattern = None if patient_pattern is None else compile_pattern(patient_pattern)
+    shares = None if ratios is None else parse_ratios(ratios)
+    images = []
+    for path in sorted(path for path in root.glob("[!.]*/*") if is_image(path)):
+        patient = path.relative_to(root).as_posix() if pattern is None else patient_of(path, pattern)
+        images.append(LabelledImage(path, path.parent.name, patient, root.name))
+    class_names = sorted({item.class_name for item in images})
+    if len(class_names) < 2:
+        raise ValueError(f"--dataset_dir {root}: expected a folder of images for each of two or more classes")
+    check_balance(balance, class_names)
+    if shares is not None:
+        check_sum(shares, images=len(images))
+    arrange = partial(arrange_folder, name=root.resolve().name, class_names=class_names, balance=balance, ratios=shares)
+    return ClassSet(images, arrange=arrange, force=force)
+
+
+def arrange_folder(
+    images: Sequence[LabelledImage],
+    *,
+    seed: int,
+    name: str,
+    class_names: Sequence[str],
+    balance: Any,
+    ratios: Sequence[float] | None,
+) -> Arrangement:
+    """Draw the images of each class and split them by patient."""
+    drawn = undersample(images, count_balance(balance, images, class_names), seed=seed)
+    facts = {"name": name, "labels": dict(enumerate(class_names)), "split": "by patient"}
+    splits = split_classes(drawn, ratios=ratios, seed=seed)
+    return Arrangement(
+        facts if ratios is None else {**facts, "ratios": ratios},
+        {split: (members, class_names) for split, members in splits.items()},
+        notes=[f'train with --class_names "{class_names}"'],
+    )
+
+
+def compile_pattern(patient_pattern: Any) -> re.Pattern[str]:
+    """Compile --patient_pattern, or say what is wrong with it."""
+    try:
+        pattern = re.compile(str(patient_pattern))
+    except re.error as error:
+        raise ValueError(f"--patient_pattern {patient_pattern!r}: no regular expression ({error})") from error
+    if not pattern.groups:
+        raise ValueError(f'--patient_pattern {patient_pattern!r}: expected a group in it, such as "(\\d+)_"')
+    return pattern
+
+
+def patient_of(path: Path, pattern: re.Pattern[str]) -> str:
+    """Patient in the name of an image."""
+    match = pattern.match(path.name)
+    if not match or not match[1]:
+        raise ValueError(f"{path}: --patient_pattern {pattern.pattern!r} finds no patient in this name")
+    return match[1]
