@@ -35,6 +35,8 @@ LONG_FILES = {
     "tests/engines/tracking/test_handler.py",
     "tests/scripts/prepare/test_command.py",
 }
+# Wings whose docstrings have been gone through.
+WITH_SENTENCES = ("nets", "transforms")
 # They look how far a training is that may be resumed.
 READERS_OF_RESUME_STATES = {"scripts.audit.run", "scripts.reproduce.run"}
 
@@ -189,6 +191,18 @@ def readers_of_state_dicts(root: Path) -> list[str]:
     return [name for name, path in modules(root).items() if name not in homes and "torch.load(" in path.read_text()]
 
 
+def telegrams(root: Path) -> list[str]:
+    """Docstrings that begin like "mask in, fixations out" and not with a sentence."""
+    faults = []
+    for module, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                first = (ast.get_docstring(node) or "").partition("\n")[0]
+                if re.search(r"\b(in|given)[;,:] .*\bout\b", first):
+                    faults.append(f"{module}: {first}")
+    return faults
+
+
 def test_the_house_has_its_wings_and_bundles_and_its_closures_are_found() -> None:
     assert len(modules(ROOT)) > 80
     assert len(bundles(ROOT)) >= 3
@@ -208,6 +222,10 @@ def test_the_house_keeps(rule: Callable[[Path], list[str]]) -> None:
 
 def test_no_file_is_long() -> None:
     assert {fault.partition(":")[0] for fault in long_files(ROOT)} <= LONG_FILES
+
+
+def test_docstrings_begin_with_a_sentence() -> None:
+    assert [fault for fault in telegrams(ROOT) if fault.startswith(WITH_SENTENCES)] == []
 
 
 def test_weights_are_read_in_one_place() -> None:
@@ -246,6 +264,7 @@ FAULTS = [
     (uncarried_names, {"mlflow/tracking.json": '{"a": "clinbundles.scripts.tool"}'}, "mlflow: scripts.tool"),
     (scripts_in_closures, {"nets/a.py": "from ..scripts.tool import f\n"}, "gaze carries scripts.tool"),
     (long_files, {"tests/test_a.py": "pass\n" * 401}, "tests/test_a.py: 401 lines"),
+    (telegrams, {"nets/a.py": 'def f():\n    """Image in, logits (B, O) out."""\n'}, "nets.a: Image in"),
     (readers_of_state_dicts, {"engines/run.py": "torch.load(path)\n"}, "engines.run"),
 ]
 
