@@ -9,11 +9,11 @@ from clinbundles.nets.inferers import PlainTensorInferer, PrecisionInferer
 
 
 def test_the_network_computes_in_bfloat16_and_the_loss_gets_float32() -> None:
-    seen = []
+    dtypes = []
     network = nn.Conv2d(1, 1, 3)
-    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    network.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     result = PrecisionInferer("bfloat16")(torch.rand(1, 1, 8, 8), network)
-    assert seen == [torch.bfloat16]
+    assert dtypes == [torch.bfloat16]
     assert result.dtype == torch.float32
     result.sum().backward()
     assert network.weight.grad is not None
@@ -39,21 +39,21 @@ def test_another_word_and_float16_without_a_gpu_are_refused(inferer: type[Precis
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_float16_computes_in_float16_on_a_gpu() -> None:
-    seen = []
+    dtypes = []
     network = nn.Conv2d(1, 1, 3).cuda()
-    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    network.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     result = PrecisionInferer("float16")(torch.rand(1, 1, 8, 8).cuda(), network)
-    assert seen == [torch.float16]
+    assert dtypes == [torch.float16]
     assert result.dtype == torch.float32
 
 
 def test_the_network_gets_and_gives_plain_tensors_and_the_input_keeps_its_meta_data() -> None:
-    seen: list[type] = []
+    kinds: list[type] = []
     network = nn.Conv2d(1, 2, 1)
-    network.register_forward_pre_hook(lambda _, inputs: seen.append(type(inputs[0])))
+    network.register_forward_pre_hook(lambda _, inputs: kinds.append(type(inputs[0])))
     image = MetaTensor(torch.rand(1, 1, 4, 4), meta={"filename_or_obj": "a.png"})
     logits = PlainTensorInferer()(image, network)
-    assert seen == [torch.Tensor]
+    assert kinds == [torch.Tensor]
     assert type(logits) is torch.Tensor
     assert torch.equal(logits, network(image.as_subclass(torch.Tensor)))
     assert image.meta["filename_or_obj"] == "a.png"

@@ -82,19 +82,19 @@ def test_parameter_count_follows_from_the_layer_list():
 
 
 def test_nothing_is_joined_at_full_resolution(tiny):
-    seen = []
+    calls = []
     handles = [
-        stage.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output))) for stage in tiny.up
+        stage.register_forward_hook(lambda _, inputs, output: calls.append((inputs[0], output))) for stage in tiny.up
     ]
     head_input = []
     handles.append(tiny.head.register_forward_hook(lambda _, inputs, output: head_input.append(inputs[0])))
     tiny.eval()(torch.randn(1, 3, 16, 24))
     for handle in handles:
         handle.remove()
-    assert [tuple(inputs.shape[-2:]) for inputs, _ in seen] == [(2, 3), (4, 6), (8, 12)]
+    assert [tuple(inputs.shape[-2:]) for inputs, _ in calls] == [(2, 3), (4, 6), (8, 12)]
     # Joined maps are twice as wide as their skip; the last stage goes to the head alone.
-    assert [inputs.shape[1] for inputs, _ in seen] == [16, 2 * 8, 2 * 4]
-    assert head_input[0] is seen[-1][1]
+    assert [inputs.shape[1] for inputs, _ in calls] == [16, 2 * 8, 2 * 4]
+    assert head_input[0] is calls[-1][1]
 
 
 def test_a_silent_residual_branch_passes_features_on(tiny):

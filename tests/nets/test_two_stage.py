@@ -31,8 +31,8 @@ class Contrast(nn.Module):
 
 def two_unets(**options: Any) -> TwoStageSegmenter:
     torch.manual_seed(0)
-    seen = 3 + int(options.get("conditioned", False))
-    return TwoStageSegmenter(StridedUNet(3, channels=NARROW), StridedUNet(seen, channels=NARROW), **options).eval()
+    inputs = 3 + int(options.get("conditioned", False))
+    return TwoStageSegmenter(StridedUNet(3, channels=NARROW), StridedUNet(inputs, channels=NARROW), **options).eval()
 
 
 def test_result_equals_stage_1_stretched_with_the_least_certain_windows_replaced() -> None:
@@ -127,8 +127,8 @@ def test_overlapping_windows_of_one_mind_change_nothing_but_where_they_lie() -> 
 
 def test_stage_2_sees_the_stretched_probability_where_it_is_asked_to() -> None:
     class TakesTheLast(nn.Module):
-        def forward(self, seen: torch.Tensor) -> torch.Tensor:
-            return torch.logit(seen[:, -1:], eps=1e-6)
+        def forward(self, windows: torch.Tensor) -> torch.Tensor:
+            return torch.logit(windows[:, -1:], eps=1e-6)
 
     image = torch.rand(2, 1, 128, 128)
     options: dict[str, Any] = {"n_patches": 2, "scale": 4}

@@ -48,9 +48,9 @@ def test_what_is_left_out_keeps_its_own_weights_and_may_differ_in_shape(file: Pa
         network = small(classes)
         before = copied(network)
         load_initial_weights(network, file, leave_out=["head"])
-        given = torch.load(file, weights_only=True)
+        weights = torch.load(file, weights_only=True)
         for name, value in network.state_dict().items():
-            assert torch.equal(value, before[name] if name.startswith("head.") else given[name]), name
+            assert torch.equal(value, before[name] if name.startswith("head.") else weights[name]), name
 
 
 def test_a_layer_is_left_out_by_its_whole_name() -> None:
@@ -73,11 +73,11 @@ def test_weights_that_do_not_fit_are_counted_and_the_first_is_named(file: Path) 
 
 
 def test_weights_that_are_missing_or_too_many_are_named(file: Path, tmp_path: Path) -> None:
-    given = torch.load(file, weights_only=True)
-    torch.save({name: value for name, value in given.items() if name != "head.bias"}, tmp_path / "less.pt")
+    weights = torch.load(file, weights_only=True)
+    torch.save({name: value for name, value in weights.items() if name != "head.bias"}, tmp_path / "less.pt")
     with pytest.raises(ValueError, match=r"less\.pt: 1 of 8 .* head\.bias \(missing, expected 3\)"):
         load_initial_weights(small(), tmp_path / "less.pt")
-    torch.save(given | {"extra": torch.tensor(1.0)}, tmp_path / "more.pt")
+    torch.save(weights | {"extra": torch.tensor(1.0)}, tmp_path / "more.pt")
     with pytest.raises(ValueError, match=r"more\.pt: 1 of 8 .* extra \(a number, not expected\)"):
         load_initial_weights(small(), tmp_path / "more.pt")
 

@@ -51,19 +51,19 @@ def test_the_border_is_a_frame_of_the_asked_width_on_all_four_sides() -> None:
 @pytest.mark.parametrize("region", REGIONS)
 def test_what_is_kept_is_unchanged_and_the_rest_is_black(region: str) -> None:
     image = torch.rand(3, 40, 60) + 0.5
-    kept = ImageRegiond("image", region)({"image": image, "label": 2})
+    result = ImageRegiond("image", region)({"image": image, "label": 2})
     mask = region_mask(region, 40, 60, border_share=0.1).expand(3, -1, -1)
-    assert torch.equal(kept["image"][mask], image[mask])
-    assert not kept["image"][~mask].any()
-    assert kept["label"] == 2
+    assert torch.equal(result["image"][mask], image[mask])
+    assert not result["image"][~mask].any()
+    assert result["label"] == 2
 
 
 def test_the_input_is_not_changed_and_meta_data_stay() -> None:
     image = MetaTensor(torch.ones(1, 32, 32), meta={"filename_or_obj": "a.png"})
     items = {"image": image}
-    kept = ImageRegiond("image", "border")(items)["image"]
-    assert isinstance(kept, MetaTensor)
-    assert kept.meta["filename_or_obj"] == "a.png"
+    result = ImageRegiond("image", "border")(items)["image"]
+    assert isinstance(result, MetaTensor)
+    assert result.meta["filename_or_obj"] == "a.png"
     assert items["image"] is image
     assert image.all()
 

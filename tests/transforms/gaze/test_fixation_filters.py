@@ -24,19 +24,19 @@ def gaze(*stays, noise_px=0.0, rate_hz=RATE_HZ):
 
 @pytest.mark.parametrize("find", FILTERS)
 def test_two_stays_with_a_jump_between_are_two_fixations(find):
-    found = find(gaze((400, 300, 36), (1200, 700, 60)))
-    np.testing.assert_allclose(found[:, :2], [[400, 300], [1200, 700]])
+    fixations = find(gaze((400, 300, 36), (1200, 700, 60)))
+    np.testing.assert_allclose(fixations[:, :2], [[400, 300], [1200, 700]])
     # The velocity window costs I-VT a sample at each end of a stay; the other filter keeps them all.
-    np.testing.assert_allclose(found[:, 2], [300, 500], atol=2.1 * 1000 / RATE_HZ)
+    np.testing.assert_allclose(fixations[:, 2], [300, 500], atol=2.1 * 1000 / RATE_HZ)
 
 
 @pytest.mark.parametrize("rate_hz", [60, 120, 300, 1000])
 @pytest.mark.parametrize("find", FILTERS)
 def test_the_sampling_rate_does_not_change_the_fixations(find, rate_hz):
     seconds = [0.4, 0.7]
-    found = find(gaze((400, 300, int(0.4 * rate_hz)), (1200, 700, int(0.7 * rate_hz)), rate_hz=rate_hz))
-    np.testing.assert_allclose(found[:, :2], [[400, 300], [1200, 700]])
-    np.testing.assert_allclose(found[:, 2], 1000 * np.array(seconds), atol=max(24, 2.1 * 1000 / rate_hz))
+    fixations = find(gaze((400, 300, int(0.4 * rate_hz)), (1200, 700, int(0.7 * rate_hz)), rate_hz=rate_hz))
+    np.testing.assert_allclose(fixations[:, :2], [[400, 300], [1200, 700]])
+    np.testing.assert_allclose(fixations[:, 2], 1000 * np.array(seconds), atol=max(24, 2.1 * 1000 / rate_hz))
 
 
 def test_the_velocity_of_a_steady_turn_is_its_speed():
@@ -59,15 +59,15 @@ def test_a_slow_pursuit_is_a_fixation_and_a_fast_one_is_not(degrees_per_s, count
 
 @pytest.mark.parametrize(("gap", "count"), [(4, 1), (12, 2)])
 def test_a_blink_splits_a_fixation_only_if_it_is_long(gap, count):
-    found = ivt_fixations(gaze((400, 300, 24), (None, None, gap), (400, 300, 24)))
-    assert len(found) == count
-    assert found[:, 2].sum() <= (48 + gap) * 1000 / RATE_HZ
+    fixations = ivt_fixations(gaze((400, 300, 24), (None, None, gap), (400, 300, 24)))
+    assert len(fixations) == count
+    assert fixations[:, 2].sum() <= (48 + gap) * 1000 / RATE_HZ
 
 
 @pytest.mark.parametrize(("step_px", "count"), [(16, 1), (24, 2)])
 def test_neighbours_are_joined_within_half_a_degree(step_px, count):
-    found = ivt_fixations(gaze((1000, 500, 24), (None, None, 3), (1000 + step_px, 500, 24)))
-    assert len(found) == count
+    fixations = ivt_fixations(gaze((1000, 500, 24), (None, None, 3), (1000 + step_px, 500, 24)))
+    assert len(fixations) == count
 
 
 def test_a_stay_shorter_than_the_limit_is_dropped():
@@ -100,9 +100,9 @@ def test_nothing_comes_of_a_gap_or_a_single_sample(find):
 def test_a_pause_in_the_recording_ends_a_fixation(find):
     stay = gaze((400, 300, 60))
     late = stay.time_ms + np.where(np.arange(60) < 30, 0, 3000)
-    found = find(replace(stay, time_ms=late))
-    assert len(found) == 2
-    assert found[:, 2].max() < 300
+    fixations = find(replace(stay, time_ms=late))
+    assert len(fixations) == 2
+    assert fixations[:, 2].max() < 300
 
 
 @pytest.mark.parametrize("find", FILTERS)
@@ -129,8 +129,8 @@ stays = st.lists(st.tuples(st.floats(600, 1400), st.floats(300, 700), st.integer
 @given(stays=stays, later=st.floats(0, 1e6))
 def test_a_later_start_changes_nothing(find, stays, later):
     recorded = gaze(*stays, noise_px=3)
-    found = find(recorded)
-    np.testing.assert_allclose(find(replace(recorded, time_ms=recorded.time_ms + later)), found, atol=1e-4)
+    fixations = find(recorded)
+    np.testing.assert_allclose(find(replace(recorded, time_ms=recorded.time_ms + later)), fixations, atol=1e-4)
 
 
 @pytest.mark.parametrize("find", FILTERS)
@@ -149,10 +149,10 @@ def test_fixations_move_with_the_gaze_and_its_display(find, stays, dx, dy):
 @given(stays=stays)
 def test_fixations_never_last_longer_than_the_recording_and_lie_within_the_gaze(find, stays):
     recorded = gaze(*stays, noise_px=3)
-    found = find(recorded)
-    assert found[:, 2].sum() <= len(recorded) * 1000 / RATE_HZ + 1e-6
-    assert (found[:, :2] >= recorded.xy_px.min(axis=0) - 1e-9).all()
-    assert (found[:, :2] <= recorded.xy_px.max(axis=0) + 1e-9).all()
+    fixations = find(recorded)
+    assert fixations[:, 2].sum() <= len(recorded) * 1000 / RATE_HZ + 1e-6
+    assert (fixations[:, :2] >= recorded.xy_px.min(axis=0) - 1e-9).all()
+    assert (fixations[:, :2] <= recorded.xy_px.max(axis=0) + 1e-9).all()
 
 
 @settings(deadline=None, max_examples=30)
@@ -160,5 +160,5 @@ def test_fixations_never_last_longer_than_the_recording_and_lie_within_the_gaze(
 def test_the_same_gaze_backwards_has_the_same_fixations(stays):
     recorded = gaze(*stays, noise_px=1)
     mirrored = replace(recorded, xy_px=recorded.xy_px[::-1].copy())
-    found = ivt_fixations(recorded, merge_gap_ms=0, min_duration_ms=0)
-    np.testing.assert_allclose(ivt_fixations(mirrored, merge_gap_ms=0, min_duration_ms=0)[::-1], found, atol=1e-6)
+    fixations = ivt_fixations(recorded, merge_gap_ms=0, min_duration_ms=0)
+    np.testing.assert_allclose(ivt_fixations(mirrored, merge_gap_ms=0, min_duration_ms=0)[::-1], fixations, atol=1e-6)

@@ -38,18 +38,18 @@ def samples(path, header="x,y,time", *, step=8.333, scale=1.0, more=""):
     return write(path, header, *(f"{x * scale},{y * scale},{i * step}{more}" for i, (x, y) in enumerate(stays)))
 
 
-def check(found, name="a.jpg"):
-    np.testing.assert_allclose(found[name][:, :2], [[0.3, 0.4], [0.7, 0.6]], atol=1e-6)
-    np.testing.assert_allclose(found[name][:, 2], [500, 750], atol=20)
+def check(fixations, name="a.jpg"):
+    np.testing.assert_allclose(fixations[name][:, :2], [[0.3, 0.4], [0.7, 0.6]], atol=1e-6)
+    np.testing.assert_allclose(fixations[name][:, 2], [500, 750], atol=20)
 
 
 def test_gazemedseg_fixations_are_kept_as_they_are_in_order_and_by_image(tmp_path):
     rows = [("b.jpg", 0.25, 0.5, 180), ("b.jpg", 0.75, 0.125, 240), ("a.jpg", 1, 0, 60)]
-    found = read_fixations(gazemedseg(tmp_path / "g.csv", *rows))
-    assert list(found) == ["b.jpg", "a.jpg"]
-    np.testing.assert_array_equal(found["b.jpg"], [[0.25, 0.5, 180], [0.75, 0.125, 240]])
-    np.testing.assert_array_equal(found["a.jpg"], [[1, 0, 60]])
-    assert found["a.jpg"].dtype == np.float64
+    fixations = read_fixations(gazemedseg(tmp_path / "g.csv", *rows))
+    assert list(fixations) == ["b.jpg", "a.jpg"]
+    np.testing.assert_array_equal(fixations["b.jpg"], [[0.25, 0.5, 180], [0.75, 0.125, 240]])
+    np.testing.assert_array_equal(fixations["a.jpg"], [[1, 0, 60]])
+    assert fixations["a.jpg"].dtype == np.float64
 
 
 def test_fixations_off_the_image_are_dropped_and_counted_without_names(tmp_path, caplog):
@@ -57,9 +57,9 @@ def test_fixations_off_the_image_are_dropped_and_counted_without_names(tmp_path,
         tmp_path / "Jane_Doe.csv", ("a.jpg", 0.5, 0.5, 100), ("a.jpg", 1.01, 0.5, 100), ("b.jpg", 0.5, -0.1, 100)
     )
     with caplog.at_level(logging.INFO):
-        found = read_fixations(path)
-    assert len(found["a.jpg"]) == 1
-    assert found["b.jpg"].shape == (0, 3)
+        fixations = read_fixations(path)
+    assert len(fixations["a.jpg"]) == 1
+    assert fixations["b.jpg"].shape == (0, 3)
     assert "2 of 3 fixations lie off the image" in caplog.text
     assert "Doe" not in caplog.text
     assert "a.jpg" not in caplog.text
@@ -82,9 +82,9 @@ def test_a_malformed_gazemedseg_row_is_named(tmp_path, row, message):
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1), st.floats(0, 1), st.integers(50, 2000)), min_size=1))
 def test_no_fixation_on_an_image_is_lost_or_changed(tmp_path_factory, rows):
-    found = read_fixations(gazemedseg(tmp_path_factory.mktemp("gaze") / "g.csv", *rows))
+    fixations = read_fixations(gazemedseg(tmp_path_factory.mktemp("gaze") / "g.csv", *rows))
     for name in {row[0] for row in rows}:
-        np.testing.assert_array_equal(found[name], [row[1:] for row in rows if row[0] == name])
+        np.testing.assert_array_equal(fixations[name], [row[1:] for row in rows if row[0] == name])
 
 
 def test_a_csv_of_samples_is_known_by_its_plain_names(tmp_path):
@@ -120,9 +120,9 @@ def test_a_csv_may_name_its_images_and_flag_its_samples(tmp_path):
 def test_a_csv_with_durations_is_a_table_of_fixations(tmp_path):
     path = write(tmp_path / "f.csv", "file;px;py;ms", "a.png;60,5;40;200", "b.png;110;90;300")
     columns = {"x": "px", "y": "py", "duration": "ms", "image": "file"}
-    found = read_fixations(path, columns=columns, image_rect_px=(10, 40, 100, 50))
-    np.testing.assert_allclose(found["a.png"], [[0.505, 0, 200]])
-    np.testing.assert_allclose(found["b.png"], [[1, 1, 300]])
+    fixations = read_fixations(path, columns=columns, image_rect_px=(10, 40, 100, 50))
+    np.testing.assert_allclose(fixations["a.png"], [[0.505, 0, 200]])
+    np.testing.assert_allclose(fixations["b.png"], [[1, 1, 300]])
 
 
 def test_the_dispersion_filter_and_its_settings_can_be_chosen(tmp_path):
@@ -168,7 +168,7 @@ def test_real_webcam_gaze_is_read_between_its_comments(caplog):
     if not files:
         pytest.skip(f"{WEBCAM} is not there")
     for path in files:
-        found = read_fixations(
+        fixations = read_fixations(
             path,
             columns={"x": "gaze_x", "y": "gaze_y", "time": "timestamp_ms"},
             fixation_filter="idt",
@@ -179,8 +179,8 @@ def test_real_webcam_gaze_is_read_between_its_comments(caplog):
             viewing_distance_mm=550,
             image_rect_px=(0, 0, 1600, 902),
         )["targets.png"]
-        assert len(found) > 20
-        assert (found[:, 2] >= 99).all()
+        assert len(fixations) > 20
+        assert (fixations[:, 2] >= 99).all()
 
 
 def test_fixations_go_to_the_item_of_their_image_and_the_items_stay_as_they_were(tmp_path):

@@ -80,11 +80,11 @@ def write(path, table, time, *, microseconds=False, comma=False, events=True):
     return path
 
 
-def check(found):
-    assert list(found) == list(EXPECTED)
+def check(fixations):
+    assert list(fixations) == list(EXPECTED)
     for name, expected in EXPECTED.items():
-        np.testing.assert_allclose(found[name][:, :2], np.array(expected)[:, :2], atol=2e-3)
-        np.testing.assert_allclose(found[name][:, 2], np.array(expected)[:, 2], atol=20)
+        np.testing.assert_allclose(fixations[name][:, :2], np.array(expected)[:, :2], atol=2e-3)
+        np.testing.assert_allclose(fixations[name][:, 2], np.array(expected)[:, 2], atol=20)
 
 
 @pytest.mark.parametrize("comma", [False, True])
@@ -138,9 +138,9 @@ def test_exported_fixations_are_taken_as_they_are(tmp_path, spelling):
     table["Eye movement type"] = lambda s: "Fixation"
     table["Eye movement type index"] = lambda s: int(np.searchsorted([60, 150, 180], s[3], side="right"))
     table[spelling["duration"]] = lambda s: 321
-    found = read_fixations(write(tmp_path / "a.tsv", table, "Recording timestamp"), use_exported_fixations=True)
-    np.testing.assert_allclose(found["first.png"], [[0.3, 0.3, 321], [0.7, 0.6, 321]])
-    np.testing.assert_allclose(found["second.png"], [[0.5, 0.25, 321]])
+    fixations = read_fixations(write(tmp_path / "a.tsv", table, "Recording timestamp"), use_exported_fixations=True)
+    np.testing.assert_allclose(fixations["first.png"], [[0.3, 0.3, 321], [0.7, 0.6, 321]])
+    np.testing.assert_allclose(fixations["second.png"], [[0.5, 0.25, 321]])
 
 
 def test_two_participants_in_one_file_are_refused_without_their_names(tmp_path):
@@ -164,8 +164,8 @@ def test_an_export_without_stimulus_needs_the_name_and_the_place_of_the_image(tm
     path = write(tmp_path / "a.tsv", table, BARE["time"])
     with pytest.raises(ValueError, match="image_name"):
         read_fixations(path, **SCREEN)
-    found = read_fixations(path, image_name="only.png", image_rect_px=RECT, **SCREEN)
-    assert len(found["only.png"]) == 4
+    fixations = read_fixations(path, image_name="only.png", image_rect_px=RECT, **SCREEN)
+    assert len(fixations["only.png"]) == 4
 
 
 def test_a_unit_that_no_export_has_is_named(tmp_path):
@@ -190,10 +190,10 @@ def studio_file():
 
 
 def test_the_real_studio_export_has_the_fixations_that_its_rows_list(studio_file):
-    (found,) = read_fixations(studio_file, use_exported_fixations=True).values()
+    (fixations,) = read_fixations(studio_file, use_exported_fixations=True).values()
     # 43 fixations began while the page was shown, nine of them off it; the first is at 1177, 258 of 1864 x 937.
-    assert len(found) == 34
-    np.testing.assert_allclose(found[0], [1177 / 1864, 258 / 937, 167])
+    assert len(fixations) == 34
+    np.testing.assert_allclose(fixations[0], [1177 / 1864, 258 / 937, 167])
 
 
 def test_own_fixations_of_the_real_studio_export_agree_with_tobiis(studio_file):

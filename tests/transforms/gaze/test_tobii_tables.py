@@ -27,9 +27,9 @@ def write(path, header, row, delimiter="\t", step=8333):
     return path
 
 
-def check(found):
-    np.testing.assert_allclose(found["polyp.jpg"][:, :2], ON_IMAGE, atol=1e-3)
-    np.testing.assert_allclose(found["polyp.jpg"][:, 2], [500, 750], atol=20)
+def check(fixations):
+    np.testing.assert_allclose(fixations["polyp.jpg"][:, :2], ON_IMAGE, atol=1e-3)
+    np.testing.assert_allclose(fixations["polyp.jpg"][:, 2], [500, 750], atol=20)
 
 
 def sdk(path, flag="validity", clock="device_time_stamp", lost=()):
@@ -105,12 +105,12 @@ def test_real_tx300_recordings_give_plausible_fixations(trial, fixation_filter):
         pytest.skip(f"{FOLDER} is not there")
     whole = SETUP | {"image_rect_px": (0, 0, 1920, 1080)}
     settings = {"median_samples": 5} if fixation_filter == "ivt" else {"dispersion_deg": 1.5}
-    found = read_fixations(FOLDER / f"{trial}.tsv", fixation_filter=fixation_filter, filter_settings=settings, **whole)[
-        "polyp.jpg"
-    ]
+    fixations = read_fixations(
+        FOLDER / f"{trial}.tsv", fixation_filter=fixation_filter, filter_settings=settings, **whole
+    )["polyp.jpg"]
     lines = (FOLDER / f"{trial}.tsv").read_text(encoding="utf-8").splitlines()
     recorded_ms = float(lines[-1].split()[-1])
     # A noisy second of one trial, broken up by I-DT, is the least: 0.38.
-    assert 0.35 < found[:, 2].sum() / recorded_ms < 1
-    assert 100 < np.median(found[:, 2]) < 600
-    assert ((found[:, :2] >= 0) & (found[:, :2] <= 1)).all()
+    assert 0.35 < fixations[:, 2].sum() / recorded_ms < 1
+    assert 100 < np.median(fixations[:, 2]) < 600
+    assert ((fixations[:, :2] >= 0) & (fixations[:, :2] <= 1)).all()

@@ -66,8 +66,8 @@ def test_images_of_the_folders_below_are_found_in_the_order_of_their_paths(folde
     (folder / "b" / "._CR.dcm").touch()
     (folder / "b" / "notes.txt").touch()
     (folder / "folder.dcm").mkdir()
-    found = [Path(item["image"]).relative_to(folder).as_posix() for item in find_images(str(folder))]
-    assert found == ["a.jpg", "b/CR.DCM", "b/a.png", "b/b.png", "b.png", "scan"]
+    names = [Path(item["image"]).relative_to(folder).as_posix() for item in find_images(str(folder))]
+    assert names == ["a.jpg", "b/CR.DCM", "b/a.png", "b/b.png", "b.png", "scan"]
 
 
 def test_a_folder_to_search_must_be_there_and_hold_an_image(folder: Path, tmp_path: Path) -> None:
