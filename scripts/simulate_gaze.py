@@ -1,22 +1,20 @@
-"""Add simulated gaze to the training items of a datalist; run it with --help for the flags."""
+"""``clinbundles simulate-gaze``: simulated gaze on the training items of a datalist, drawn from their masks."""
 
 from __future__ import annotations
 
 import csv as csv_format
 import hashlib
 import io
-import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import fire
 import numpy as np
 from tqdm import tqdm
 
 from clinbundles.engines.outputs.files import write_atomically
-from clinbundles.scripts.prepare.datalist import SPLITS, datalist_as_json
-from clinbundles.transforms.gaze.simulator import PROFILES, simulate_fixations
+from clinbundles.scripts.prepare.datalist import SPLITS, check_output, datalist_as_json
+from clinbundles.scripts.prepare.gaze import drop_simulated, is_simulated, read_datalist
+from clinbundles.transforms.gaze.simulator import simulate_fixations
 from clinbundles.transforms.readers.masks import read_mask
 
 SACCADE_MS = 40.0
@@ -37,7 +35,7 @@ CSV_COLUMNS = (
 def simulate_gaze(
     datalist: str,
     *,
-    profile: str = "expert",
+    profile: Literal["expert", "webcam"] = "expert",
     observers: int = 1,
     seed: int = 0,
     oracle: bool = False,
@@ -45,12 +43,11 @@ def simulate_gaze(
     dataset_dir: str | None = None,
     output: str | None = None,
     csv: str | None = None,
-    **unknown: Any,
 ) -> None:
-    """Datalist with labels in, the same datalist with simulated fixations out.
+    """Add simulated fixations to a datalist, drawn from the ground-truth masks.
 
-    Simulated gaze is drawn from the ground-truth mask. Training items get it; validation and test items do not, and
-    lose what an earlier run gave them, unless --oracle asks for it, and then the datalist says so.
+    Training items get them; validation and test items do not, and lose what an earlier run gave them, unless --oracle
+    asks for it, and then the datalist says so.
 
     Args:
         datalist: JSON file with training, validation and test lists of {"image", "label"}.
@@ -63,22 +60,22 @@ def simulate_gaze(
         output: where the new datalist goes, its paths unchanged; in place of the old one by default.
         csv: also write the fixations as a table in the columns of GazeMedSeg, one file for each observer.
     """
-    if unknown:  # fire would first run, and overwrite the datalist, and only then complain
-        raise ValueError(f"unknown flags: {', '.join('--' + name for name in unknown)}")
-    _check_flags(profile=profile, observers=observers, seed=seed, oracle=oracle, replace=replace)
-    for name, value in {"datalist": datalist, "dataset_dir": dataset_dir, "output": output, "csv": csv}.items():
-        if isinstance(value, bool):
-            raise ValueError(f"--{name} needs a path")
-    source = Path(str(datalist))
-    content = _read_datalist(source)
+    if observers < 1:
+        raise ValueError(f"--observers is {observers}: expected a whole number of at least 1")
+    source = Path(datalist)
+    target = check_output(source if output is None else output)
+    table = None if csv is None else check_output(csv, flag="csv")
+    content = read_datalist(source)
     splits = [name for name in SPLITS if content.get(name)] if oracle else ["training"]
+    if not all(content.get(name) for name in splits):
+        raise ValueError(f"datalist {source} has no items under 'training': --oracle gives gaze to its other items")
     _refuse_recorded(content, splits, replace=replace)
-    folder = source.parent if dataset_dir is None else Path(str(dataset_dir))
+    folder = source.parent if dataset_dir is None else Path(dataset_dir)
 
-    _drop_simulated(content)
+    dropped = drop_simulated(content)
     rows: list[list[list[Any]]] = [[] for _ in range(observers)]
     items = [(split, item) for split in splits for item in content[split]]
-    for split, item in tqdm(items, desc="simulating gaze", unit="image"):
+    for split, item in tqdm(items, desc="simulating gaze", unit="image", disable=None):
         mask = _read_mask(item, folder)
         kind = "simulated" if split == "training" else "simulated-oracle"
         item["gaze_source"] = f"{kind}:{profile}:seed={seed}"
@@ -89,48 +86,17 @@ def simulate_gaze(
     if oracle:
         content["oracle"] = True
 
-    if csv is not None:
-        for number, path in enumerate(_table_paths(Path(str(csv)), observers)):
+    if table is not None:
+        for number, path in enumerate(_table_paths(table, observers)):
             _write_table(path, rows[number])
-    target = source if output is None else Path(str(output))
     write_atomically(target, datalist_as_json(content))
+    others = sum(len(content.get(name, [])) for name in SPLITS) - len(items)
+    print(f"earlier simulated gaze of {dropped} images dropped; {others} images of other splits get none")
     print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(splits)}: {target}")
 
 
-def _check_flags(*, profile: Any, observers: Any, seed: Any, oracle: Any, replace: Any) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"--profile is {profile!r}: expected one of {', '.join(PROFILES)}")
-    if isinstance(observers, bool) or not isinstance(observers, int) or observers < 1:
-        raise ValueError(f"--observers is {observers!r}: expected a whole number of at least 1")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"--seed is {seed!r}: expected a whole number")
-    for name, value in {"oracle": oracle, "replace": replace}.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"--{name} is {value!r}: it takes no value")
-
-
-def _read_datalist(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"datalist {path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"datalist {path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not content.get("training"):
-        raise ValueError(f"datalist {path} has no items under 'training'")
-    for split in SPLITS:
-        for number, item in enumerate(content.get(split, [])):
-            if not isinstance(item, dict) or "image" not in item:
-                raise ValueError(f"datalist {path}: item {number} of {split!r} has no 'image'")
-    return content
-
-
-def _is_simulated(item: dict[str, Any]) -> bool:
-    return str(item.get("gaze_source", "")).startswith("simulated")
-
-
 def _refuse_recorded(content: dict[str, Any], splits: list[str], *, replace: bool) -> None:
-    recorded = [item for name in splits for item in content[name] if item.get("fixations") and not _is_simulated(item)]
+    recorded = [item for name in splits for item in content[name] if item.get("fixations") and not is_simulated(item)]
     if recorded and not replace:
         raise ValueError(
             f"{len(recorded)} items carry recorded gaze, the first is {recorded[0]['image']} "
@@ -138,17 +104,7 @@ def _refuse_recorded(content: dict[str, Any], splits: list[str], *, replace: boo
         )
 
 
-def _drop_simulated(content: dict[str, Any]) -> None:
-    """Forget the simulated gaze of an earlier run, so that an oracle does not outlive its flag."""
-    content.pop("oracle", None)
-    for split in SPLITS:
-        for item in filter(_is_simulated, content.get(split, [])):
-            item.pop("fixations", None)
-            item.pop("gaze_source")
-
-
 def _read_mask(item: dict[str, Any], folder: Path) -> np.ndarray:
-    """Read an item's label as a boolean mask (H, W)."""
     if not item.get("label"):
         raise ValueError(f"{item['image']} has no label to simulate gaze from")
     path = folder / item["label"]
@@ -189,10 +145,3 @@ def _write_table(path: Path, rows: list[list[Any]]) -> None:
     table = io.StringIO()
     csv_format.writer(table, lineterminator="\n").writerows([CSV_COLUMNS, *rows])
     write_atomically(path, table.getvalue())
-
-
-if __name__ == "__main__":
-    try:
-        fire.Fire(simulate_gaze)
-    except (ValueError, OSError) as error:
-        sys.exit(f"simulate_gaze: {error}")

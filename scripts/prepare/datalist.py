@@ -165,11 +165,11 @@ def check_switch(name: str, value: Any) -> None:
         raise ValueError(f"--{name} is {value!r}: expected no value, or True or False")
 
 
-def check_output(output: str | Path) -> Path:
-    """Refuse an output file that cannot be written, before any work."""
-    target = Path(str(output))
-    if isinstance(output, bool) or target.is_dir() or not target.parent.is_dir():
-        raise ValueError(f"--output {target}: expected a file in a folder that exists")
+def check_output(output: str | Path, *, flag: str = "output") -> Path:
+    """Refuse a file that cannot be written, before any work."""
+    target = Path(output)
+    if target.is_dir() or not target.parent.is_dir():
+        raise ValueError(f"--{flag} {target}: expected a file in a folder that exists")
     return target
 
 

@@ -1,7 +1,6 @@
 import csv
 import json
-import subprocess
-import sys
+import typing
 from pathlib import Path
 
 import nibabel
@@ -9,12 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "simulate_gaze.py"
-
-
-@pytest.fixture(scope="module")
-def simulate_gaze(load_script):
-    return load_script("simulate_gaze").simulate_gaze
+from clinbundles.scripts import cli
+from clinbundles.scripts.simulate_gaze import simulate_gaze
+from clinbundles.transforms.gaze.simulator import PROFILES
 
 
 def polyp(column):
@@ -62,7 +58,7 @@ def mean_x(item):
     return np.average(rows[:, 0], weights=rows[:, 2])
 
 
-def test_training_items_get_gaze_on_their_polyp_and_the_others_none(simulate_gaze, datalist):
+def test_training_items_get_gaze_on_their_polyp_and_the_others_none(datalist):
     before = read(datalist)
     simulate_gaze(str(datalist), seed=7)
     after = read(datalist)
@@ -78,7 +74,7 @@ def test_training_items_get_gaze_on_their_polyp_and_the_others_none(simulate_gaz
     assert [path.name for path in datalist.parent.iterdir() if path.is_file()] == ["datalist.json"]
 
 
-def test_the_gaze_of_an_image_does_not_depend_on_its_place_in_the_list(simulate_gaze, datalist):
+def test_the_gaze_of_an_image_does_not_depend_on_its_place_in_the_list(datalist):
     simulate_gaze(str(datalist))
     first = {item["image"]: item["fixations"] for item in read(datalist)["training"]}
     edit(datalist, lambda content: content["training"].reverse())
@@ -91,7 +87,7 @@ def test_the_gaze_of_an_image_does_not_depend_on_its_place_in_the_list(simulate_
     assert all(item["fixations"] != first[item["image"]] for item in read(datalist)["training"])
 
 
-def test_observers_look_each_in_their_own_way(simulate_gaze, datalist):
+def test_observers_look_each_in_their_own_way(datalist):
     simulate_gaze(str(datalist))
     alone = read(datalist)["training"][0]["fixations"]
     simulate_gaze(str(datalist), observers=3)
@@ -102,7 +98,7 @@ def test_observers_look_each_in_their_own_way(simulate_gaze, datalist):
     assert three[2] not in three[:2]
 
 
-def test_an_oracle_is_marked_everywhere_and_does_not_outlive_its_flag(simulate_gaze, datalist):
+def test_an_oracle_is_marked_everywhere_and_does_not_outlive_its_flag(datalist):
     before = read(datalist)
     simulate_gaze(str(datalist), oracle=True, profile="webcam")
     marked = read(datalist)
@@ -119,7 +115,7 @@ def test_an_oracle_is_marked_everywhere_and_does_not_outlive_its_flag(simulate_g
     assert after["test"] == before["test"]
 
 
-def test_recorded_gaze_is_kept_unless_replaced(simulate_gaze, datalist):
+def test_recorded_gaze_is_kept_unless_replaced(datalist):
     recorded = {"fixations": [[[0.5, 0.5, 200.0]]], "gaze_source": "gazemedseg"}
     edit(datalist, lambda content: content["training"][1].update(recorded))
     edit(datalist, lambda content: content["test"][0].update(recorded))
@@ -135,7 +131,7 @@ def test_recorded_gaze_is_kept_unless_replaced(simulate_gaze, datalist):
         simulate_gaze(str(datalist), oracle=True)
 
 
-def test_output_and_dataset_dir_leave_the_first_datalist_alone(simulate_gaze, datalist, tmp_path):
+def test_output_and_dataset_dir_leave_the_first_datalist_alone(datalist, tmp_path):
     elsewhere = tmp_path / "lists"
     elsewhere.mkdir()
     moved = datalist.rename(elsewhere / "polyps.json")
@@ -147,7 +143,7 @@ def test_output_and_dataset_dir_leave_the_first_datalist_alone(simulate_gaze, da
     assert read(elsewhere / "gaze.json")["training"][0]["fixations"]
 
 
-def test_the_table_has_the_columns_of_gazemedseg_and_the_fixations_of_the_datalist(simulate_gaze, datalist, tmp_path):
+def test_the_table_has_the_columns_of_gazemedseg_and_the_fixations_of_the_datalist(datalist, tmp_path):
     simulate_gaze(str(datalist), csv=str(tmp_path / "gaze.csv"))
     with (tmp_path / "gaze.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -174,7 +170,7 @@ def test_the_table_has_the_columns_of_gazemedseg_and_the_fixations_of_the_datali
         assert {row["GAZE_SOURCE"] for row in own} == {"simulated:expert:seed=0"}
 
 
-def test_each_observer_has_a_table_and_images_of_one_name_are_refused(simulate_gaze, datalist, tmp_path):
+def test_each_observer_has_a_table_and_images_of_one_name_are_refused(datalist, tmp_path):
     simulate_gaze(str(datalist), observers=2, csv=str(tmp_path / "gaze.csv"))
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["gaze_observer1.csv", "gaze_observer2.csv"]
     edit(datalist, lambda content: content["training"][1].update(image="other/a.jpg"))
@@ -182,13 +178,13 @@ def test_each_observer_has_a_table_and_images_of_one_name_are_refused(simulate_g
         simulate_gaze(str(datalist), csv=str(tmp_path / "twice.csv"))
 
 
-def test_an_image_without_polyp_is_searched(simulate_gaze, datalist):
+def test_an_image_without_polyp_is_searched(datalist):
     save_label(datalist.parent, "a.png", np.zeros((40, 60), np.uint8))
     simulate_gaze(str(datalist))
     assert np.array(read(datalist)["training"][0]["fixations"][0])[:, :2].std() > 0.1
 
 
-def test_a_mask_gives_the_same_gaze_whatever_its_white_and_its_file_kind(simulate_gaze, datalist):
+def test_a_mask_gives_the_same_gaze_whatever_its_white_and_its_file_kind(datalist):
     simulate_gaze(str(datalist))
     expected = [item["fixations"] for item in read(datalist)["training"]]
     masks = datalist.parent / "masks"
@@ -220,7 +216,7 @@ def truncated(path):
     ],
     ids=["missing", "text", "truncated", "label map", "16 bit"],
 )
-def test_a_bad_label_is_named_and_the_datalist_kept(simulate_gaze, datalist, spoil, message):
+def test_a_bad_label_is_named_and_the_datalist_kept(datalist, spoil, message):
     before = datalist.read_bytes()
     spoil(datalist.parent / "masks" / "a.png")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -229,25 +225,46 @@ def test_a_bad_label_is_named_and_the_datalist_kept(simulate_gaze, datalist, spo
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("words", "message"),
     [
-        ({"profile": "novice"}, "--profile is 'novice': expected one of expert, webcam"),
-        ({"observers": 0}, "--observers is 0"),
-        ({"observers": True}, "--observers is True"),
-        ({"seed": "one"}, "--seed is 'one'"),
-        ({"oracle": "yes"}, "--oracle is 'yes'"),
-        ({"csv": True}, "--csv needs a path"),
-        ({"oracel": True}, "unknown flags: --oracel"),
+        ("--profile novice", "--profile is 'novice', expected expert, webcam."),
+        ("--observers 0", "--observers is 0"),
+        ("--observers true", "--observers is 'true', expected a whole number."),
+        ("--seed one", "--seed is 'one', expected a whole number."),
+        ("--oracle yes", "--oracle is 'yes', expected true or false."),
+        ("--csv", "--csv needs a value."),
+        ("--csv nowhere/gaze.csv", "--csv nowhere/gaze.csv: expected a file in a folder that exists"),
+        ("--output nowhere/list.json", "--output nowhere/list.json: expected a file in a folder that exists"),
+        ("--oracel", "there is no option --oracel; did you mean --oracle?"),
     ],
 )
-def test_a_wrong_flag_is_named(simulate_gaze, datalist, flags, message):
+def test_a_wrong_flag_is_named_and_the_datalist_kept(datalist, words, message):
     before = datalist.read_bytes()
-    with pytest.raises(ValueError, match=message):
-        simulate_gaze(str(datalist), **flags)
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["simulate-gaze", str(datalist), *words.split()])
+    assert str(raised.value.code).startswith(f"clinbundles simulate-gaze: {message}")
     assert datalist.read_bytes() == before
 
 
-def test_a_bad_datalist_is_named(simulate_gaze, datalist, tmp_path):
+def test_every_profile_can_be_asked_for():
+    assert typing.get_args(typing.get_type_hints(simulate_gaze)["profile"]) == tuple(PROFILES)
+
+
+def test_a_list_of_test_images_alone_gets_gaze_as_an_oracle_only(datalist):
+    edit(datalist, lambda content: [content.pop(name) for name in ("training", "validation")])
+    with pytest.raises(ValueError, match="no items under 'training': --oracle"):
+        simulate_gaze(str(datalist))
+    simulate_gaze(str(datalist), oracle=True)
+    assert read(datalist)["test"][0]["gaze_source"] == "simulated-oracle:expert:seed=0"
+
+
+def test_the_shipped_gaze_is_what_the_command_writes(polyp_samples, tmp_path):
+    again = tmp_path / "again.json"
+    simulate_gaze(str(polyp_samples / "datalist.json"), output=str(again))
+    assert read(again) == read(polyp_samples / "datalist.json")
+
+
+def test_a_bad_datalist_is_named(datalist, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json does not exist"):
         simulate_gaze(str(tmp_path / "nowhere.json"))
     edit(datalist, lambda content: content["training"][2].pop("label"))
@@ -264,15 +281,9 @@ def test_a_bad_datalist_is_named(simulate_gaze, datalist, tmp_path):
         simulate_gaze(str(datalist))
 
 
-def test_the_command_works_and_says_what_is_wrong_in_one_line(datalist):
-    def run(*flags):
-        command = [sys.executable, str(SCRIPT), "--datalist", str(datalist), *flags]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = run("--profile", "webcam", "--seed", "3")
-    assert done.returncode == 0, done.stderr
-    assert "simulated webcam gaze (seed 3) on 3 images of training" in done.stdout
+def test_the_command_says_what_it_did(datalist, capsys):
+    cli.main(["simulate-gaze", "--datalist", str(datalist), "--profile", "webcam", "--seed", "3"])
+    said = capsys.readouterr().out
+    assert "simulated webcam gaze (seed 3) on 3 images of training" in said
+    assert "2 images of other splits get none" in said
     assert read(datalist)["gaze"]["profile"] == "webcam"
-    wrong = run("--profile", "novice")
-    assert wrong.returncode != 0
-    assert wrong.stderr.strip() == "simulate_gaze: --profile is 'novice': expected one of expert, webcam"
