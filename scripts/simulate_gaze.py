@@ -72,7 +72,7 @@ def simulate_gaze(
     _refuse_recorded(content, splits, replace=replace)
     folder = source.parent if dataset_dir is None else Path(dataset_dir)
 
-    dropped = drop_simulated(content)
+    n_earlier = drop_simulated(content)
     rows: list[list[list[Any]]] = [[] for _ in range(observers)]
     items = [(split, item) for split in splits for item in content[split]]
     for split, item in tqdm(items, desc="simulating gaze", unit="image", disable=None):
@@ -91,16 +91,16 @@ def simulate_gaze(
             _write_table(path, rows[number])
     write_atomically(target, datalist_as_json(content))
     others = sum(len(content.get(name, [])) for name in SPLITS) - len(items)
-    print(f"earlier simulated gaze of {dropped} images dropped; {others} images of other splits get none")
+    print(f"earlier simulated gaze of {n_earlier} images dropped; {others} images of other splits get none")
     print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(splits)}: {target}")
 
 
 def _refuse_recorded(content: dict[str, Any], splits: list[str], *, replace: bool) -> None:
-    recorded = [item for name in splits for item in content[name] if item.get("fixations") and not is_simulated(item)]
-    if recorded and not replace:
+    recordings = [item for name in splits for item in content[name] if item.get("fixations") and not is_simulated(item)]
+    if recordings and not replace:
         raise ValueError(
-            f"{len(recorded)} items carry recorded gaze, the first is {recorded[0]['image']} "
-            f"(gaze_source {recorded[0].get('gaze_source')!r}): --replace overwrites it with simulated gaze"
+            f"{len(recordings)} items carry recorded gaze, the first is {recordings[0]['image']} "
+            f"(gaze_source {recordings[0].get('gaze_source')!r}): --replace overwrites it with simulated gaze"
         )
 
 

@@ -33,7 +33,6 @@ LONG_FILES = {
     "scripts/prepare/command.py",
     "tests/engines/test_training_phases.py",
     "tests/engines/tracking/test_handler.py",
-    "tests/scripts/prepare/test_command.py",
 }
 # Wings whose docstrings have been gone through.
 WITH_SENTENCES = ("nets", "transforms")

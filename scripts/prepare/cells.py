@@ -119,10 +119,10 @@ def sartorius_records(folder: Path) -> Iterator[Record]:
         wrong = [value for value in table[column] if not (value.isdecimal() and int(value) > 0)]
         if wrong:
             raise ValueError(f"{table_file}: column {column!r} holds {wrong[0]!r}, expected a number of pixels.")
-    listed = set()
+    files = set()
     for name, rows in table.groupby("id", sort=True):
         image = image_folder / f"{name}.png"
-        listed.add(image)
+        files.add(image)
         well = re.match(r"(.+_[A-Z]\d+)-\d+_(Vessel-\d+)", rows["sample_id"].iloc[0]) if "sample_id" in rows else None
         yield Record(
             image,
@@ -131,7 +131,7 @@ def sartorius_records(folder: Path) -> Iterator[Record]:
             convert=partial(union_of_runs, rows, path=table_file),
             fault=None if image.is_file() else f"{table_file}: id {name!r} has no image {image}.",
         )
-    for image in sorted(set(image_folder.glob("*.png")) - listed):
+    for image in sorted(set(image_folder.glob("*.png")) - files):
         yield Record(image, None, image.stem)
 
 
@@ -182,5 +182,5 @@ def livecell_records(folder: Path) -> Iterator[Record]:
                 convert=partial(union_of_polygons, cells, size=(int(entry["width"]), int(entry["height"])), path=path),
                 fault=None if name in files else f"{path}: {name} is not below {folder / 'images'}.",
             )
-    if unlisted := files.keys() - list_of.keys():
-        print(f"LIVECell: {len(unlisted)} images are left out: no list names them, the first is {min(unlisted)}")
+    if others := files.keys() - list_of.keys():
+        print(f"LIVECell: {len(others)} images are left out: no list names them, the first is {min(others)}")

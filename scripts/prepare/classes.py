@@ -83,13 +83,13 @@ class ClassSet:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Inspection:
     """Images that can be read, the hash of all of them, and the files that cannot, as {"file", "reason"}."""
 
     images: list[LabelledImage]
     sha256: str
     duplicates: list[tuple[Path, Path]]
-    skipped: list[dict[str, str]]
+    faults: list[dict[str, str]]
 
 
 def write_classes(data: ClassSet, *, root: Path, target: Path, seed: int = 0, skip_bad: bool = False) -> None:
@@ -106,24 +106,24 @@ def write_classes(data: ClassSet, *, root: Path, target: Path, seed: int = 0, sk
     check_switch("skip_bad", skip_bad)
     from clinbundles.transforms.readers.chest_xray import ChestXRayReader  # brings torch and MONAI
 
-    checked = check(data.images, root=root, reader=ChestXRayReader(force=data.force), skip_bad=skip_bad)
-    arrangement = data.arrange(checked.images, seed=seed)
-    duplicates = [[path.relative_to(root).as_posix() for path in pair] for pair in checked.duplicates]
-    notes = {"seed": seed, "data_sha256": checked.sha256, "copies": duplicates, "skipped": checked.skipped}
+    inspection = check(data.images, root=root, reader=ChestXRayReader(force=data.force), skip_bad=skip_bad)
+    arrangement = data.arrange(inspection.images, seed=seed)
+    duplicates = [[path.relative_to(root).as_posix() for path in pair] for pair in inspection.duplicates]
+    notes = {"seed": seed, "data_sha256": inspection.sha256, "copies": duplicates, "skipped": inspection.faults}
     # MONAI takes the first item of a split to know its kind: an empty one must not be there.
-    filled = {
+    lists = {
         name: list(as_items(images, root=root, class_names=class_names))
         for name, (images, class_names) in arrangement.splits.items()
         if images
     }
-    write_atomically(target, datalist_as_json({**arrangement.facts, **notes, **filled}))
+    write_atomically(target, datalist_as_json({**arrangement.facts, **notes, **lists}))
 
-    for entry in checked.skipped:
+    for entry in inspection.faults:
         print(f"skipped {entry['file']}: {entry['reason']}")
-    used = {item.image for images, _ in arrangement.splits.values() for item in images}
+    members = {item.image for images, _ in arrangement.splits.values() for item in images}
     print(
-        f"{len(data.images)} images came in, {len(used)} are used, {len(checked.skipped)} are left out as bad, "
-        f"{len(checked.images) - len(used)} are {arrangement.unused}"
+        f"{len(data.images)} images came in, {len(members)} are used, {len(inspection.faults)} are left out as bad, "
+        f"{len(inspection.images) - len(members)} are {arrangement.unused}"
     )
     for name, (images, class_names) in arrangement.splits.items():
         _report(name, images, class_names)
@@ -138,7 +138,7 @@ def _report(split: str, images: Sequence[LabelledImage], class_names: Sequence[s
     print(f"{split}: {len(images)} images ({classes}) of {len({item.group for item in images})} patients")
 
 
-def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, skip_bad: bool) -> Checked:
+def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, skip_bad: bool) -> Inspection:
     """Read all images, and join the groups that hold copies of one X-ray.
 
     Args:
@@ -150,7 +150,7 @@ def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, s
     Raises:
         ValueError: what the reader says, unless ``skip_bad``.
     """
-    good, hashes, digests, skipped = [], [], [], []
+    good, hashes, digests, faults = [], [], [], []
     for item in tqdm(sorted(images, key=lambda i: i.image), desc="checking", unit="image", disable=None):
         try:
             values = np.asarray(reader.read(item.image))
@@ -158,16 +158,16 @@ def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, s
             if not skip_bad:
                 raise
             reason = str(error).replace(f"{root}/", "")
-            skipped.append({"file": item.image.relative_to(root).as_posix(), "reason": reason})
+            faults.append({"file": item.image.relative_to(root).as_posix(), "reason": reason})
             continue
         good.append(item)
         hashes.append(difference_hash(values))
         digests.append(hashlib.sha256(item.image.read_bytes()).hexdigest())
     pairs = near_duplicates(hashes, bits=DUPLICATE_BITS) if good else []
     groups = join_groups([item.group for item in good], pairs)
-    joined = [replace(item, group=group) for item, group in zip(good, groups, strict=True)]
     duplicates = [(good[a].image, good[b].image) for a, b in pairs if good[a].group != good[b].group]
-    return Checked(joined, hashlib.sha256("".join(digests).encode()).hexdigest(), duplicates, skipped)
+    members = [replace(item, group=group) for item, group in zip(good, groups, strict=True)]
+    return Inspection(members, hashlib.sha256("".join(digests).encode()).hexdigest(), duplicates, faults)
 
 
 def check_balance(balance: Any, class_names: Sequence[str]) -> list[int] | None:
@@ -205,14 +205,14 @@ def undersample(images: Sequence[LabelledImage], counts: Mapping[str, int], *, s
     Raises:
         ValueError: a class has fewer images.
     """
-    drawn: set[Path] = set()
+    sample: set[Path] = set()
     for class_name, count in sorted(counts.items()):
         paths = sorted(item.image for item in images if item.class_name == class_name)
         if len(paths) < count:
             raise ValueError(f"{count} images of class {class_name} asked for, there are {len(paths)}.")
         order = np.random.RandomState(seed).permutation(len(paths))
-        drawn.update(paths[k] for k in order[:count])
-    return [item for item in images if item.image in drawn]
+        sample.update(paths[k] for k in order[:count])
+    return [item for item in images if item.image in sample]
 
 
 def split_classes(

@@ -60,8 +60,8 @@ def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list
         return group
 
     for first, second in pairs:
-        name, joined = sorted((root(groups[first]), root(groups[second])))
-        parent[joined] = name
+        name, other = sorted((root(groups[first]), root(groups[second])))
+        parent[other] = name
     return [root(group) for group in groups]
 
 
@@ -88,13 +88,13 @@ def split_groups(sizes: Mapping[str, int], *, ratios: Sequence[float], seed: int
         )
     names = sorted(sizes)
     order = [names[k] for k in np.random.RandomState(seed).permutation(len(names))]
-    lacking = dict(zip(SPLITS, _whole_shares(sum(sizes.values()), ratios), strict=True))
+    places = dict(zip(SPLITS, _whole_shares(sum(sizes.values()), ratios), strict=True))
     splits: dict[str, str] = {}
-    for placed, group in enumerate(sorted(order, key=lambda name: -sizes[name])):
+    for position, group in enumerate(sorted(order, key=lambda name: -sizes[name])):
         empty = [name for name in shared if name not in splits.values()]
-        open_splits = empty if len(order) - placed <= len(empty) else shared
-        splits[group] = max(open_splits, key=lambda name: lacking[name])
-        lacking[splits[group]] -= sizes[group]
+        open_splits = empty if len(order) - position <= len(empty) else shared
+        splits[group] = max(open_splits, key=lambda name: places[name])
+        places[splits[group]] -= sizes[group]
     return splits
 
 
@@ -128,9 +128,9 @@ def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
             if name in splits:
                 raise ValueError(f"{path}: {name} is listed twice, here and in {lists[splits[name]].name}.")
             splits[name] = split
-    unlisted, strangers = sorted(set(names) - splits.keys()), sorted(splits.keys() - set(names))
-    if unlisted:
-        raise ValueError(f"{folder}: {len(unlisted)} images are in no list, the first is {unlisted[0]}.")
+    omissions, strangers = sorted(set(names) - splits.keys()), sorted(splits.keys() - set(names))
+    if omissions:
+        raise ValueError(f"{folder}: {len(omissions)} images are in no list, the first is {omissions[0]}.")
     if strangers:
         raise ValueError(f"{folder}: {len(strangers)} listed images are not there, the first is {strangers[0]}.")
     return splits

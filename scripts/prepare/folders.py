@@ -103,9 +103,9 @@ def arrange_folder(
     ratios: Sequence[float] | None,
 ) -> Arrangement:
     """Draw the images of each class and split them by patient."""
-    drawn = undersample(images, count_balance(balance, images, class_names), seed=seed)
+    sample = undersample(images, count_balance(balance, images, class_names), seed=seed)
     facts = {"name": name, "labels": dict(enumerate(class_names)), "split": "by patient"}
-    splits = split_classes(drawn, ratios=ratios, seed=seed)
+    splits = split_classes(sample, ratios=ratios, seed=seed)
     return Arrangement(
         facts if ratios is None else {**facts, "ratios": ratios},
         {split: (members, class_names) for split, members in splits.items()},

@@ -49,16 +49,16 @@ def add_gaze(
     target = check_output(source if output is None else output)
     content = read_datalist(source)
     items = items_of(content)
-    recorded = [item for item in items if item.get("fixations") and not is_simulated(item)]
-    if recorded and not replace:
+    older = [item for item in items if item.get("fixations") and not is_simulated(item)]
+    if older and not replace:
         raise ValueError(
-            f"datalist {source}: {len(recorded)} items carry recorded gaze, the first is {recorded[0]['image']}: "
+            f"datalist {source}: {len(older)} items carry recorded gaze, the first is {older[0]['image']}: "
             "--replace drops it for the new one"
         )
     recordings = read_recordings(gaze, gaze_format=gaze_format)
     check_recordings(recordings, [Path(item["image"]).name for item in items])
-    simulated = drop_simulated(content)
-    for item in recorded:
+    n_simulated = drop_simulated(content)
+    for item in older:
         item.pop("fixations")
         item.pop("gaze_source", None)
     for item in items:
@@ -66,7 +66,7 @@ def add_gaze(
     content.pop("gaze", None)
     splits = {name: content.pop(name) for name in SPLITS if name in content}
     write_atomically(target, datalist_as_json({**content, "gaze": gaze_facts(recordings), **splits}))
-    print(f"simulated gaze of {simulated} images dropped, recorded gaze of {len(recorded)} images replaced")
+    print(f"simulated gaze of {n_simulated} images dropped, recorded gaze of {len(older)} images replaced")
     print(f"{say_gaze(items, recordings)}; wrote {target}")
 
 
@@ -103,10 +103,10 @@ def check_recordings(recordings: Sequence[Recording], images: Sequence[str]) -> 
 def recorded_gaze(image: str, recordings: Sequence[Recording]) -> dict[str, Any]:
     """Entries of an image's item in the datalist; observers who did not see the image leave nothing in it."""
     name = Path(image).name
-    seen = [recording.fixations[name] for recording in recordings if name in recording.fixations]
-    if not seen:
+    views = [recording.fixations[name] for recording in recordings if name in recording.fixations]
+    if not views:
         return {}
-    fixations = [[[round(x, 5), round(y, 5), round(duration, 1)] for x, y, duration in rows.tolist()] for rows in seen]
+    fixations = [[[round(x, 5), round(y, 5), round(duration, 1)] for x, y, duration in rows.tolist()] for rows in views]
     return {"fixations": fixations, "gaze_source": "recorded"}
 
 

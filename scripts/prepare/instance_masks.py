@@ -47,8 +47,8 @@ def read_coco(path: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
         content = json.loads(path.read_text(encoding="utf-8"))
         images = {entry["id"]: entry for entry in content["images"]}
         cells: dict[Any, list[dict[str, Any]]] = {key: [] for key in images}
-        listed = content["annotations"]
-        for annotation in listed.values() if isinstance(listed, Mapping) else listed:
+        annotations = content["annotations"]
+        for annotation in annotations.values() if isinstance(annotations, Mapping) else annotations:
             if annotation["image_id"] not in cells:
                 raise ValueError(f"annotation {annotation['id']} is of image {annotation['image_id']}, not listed here")
             cells[annotation["image_id"]].append({"id": annotation["id"], "parts": annotation["segmentation"]})

@@ -77,18 +77,14 @@ def write_masks(
     check_recordings(data.recordings, [record.path.name for record in records])
 
     mask_folder = target.with_name(f"{target.name.removesuffix('.json')}_masks")
-    pairs, skipped = inspect_all(
+    pairs, faults = inspect_all(
         records, root=root, mask_folder=mask_folder, skip_bad=skip_bad, intensity_range=intensity_range
     )
     hashes = [contents.perceptual_hash for _, contents in pairs]
     duplicates = near_duplicates(hashes, bits=NEAR_DUPLICATE_BITS) if data.join_duplicates else []
     groups = join_groups([record.group for record, _ in pairs], duplicates)
-    if official:
-        split_of = [official[image_stem(record.path)] for record, _ in pairs]
-        _warn_of_crossing_groups(groups, split_of)
-    else:
-        by_group = split_groups(Counter(groups), ratios=shares, seed=seed)
-        split_of = [by_group[group] for group in groups]
+    by_group = {} if official else split_groups(Counter(groups), ratios=shares, seed=seed)
+    split_of = [official.get(image_stem(r.path)) or by_group[g] for (r, _), g in zip(pairs, groups, strict=True)]
     items = [as_item(*pair, data=data, root=root, group=group) for pair, group in zip(pairs, groups, strict=True)]
     splits = {name: [i for i, where in zip(items, split_of, strict=True) if where == name] for name in SPLITS}
     facts = {
@@ -100,14 +96,15 @@ def write_masks(
         # Of all pairs in the order of their paths: it names the data, whatever the split.
         "data_sha256": hashlib.sha256("".join(item["source_sha256"] for item in items).encode()).hexdigest(),
         "near_duplicates": [[items[first]["image"], items[second]["image"]] for first, second in duplicates],
-        "skipped": skipped,
+        "skipped": faults,
         **({"gaze": gaze_facts(data.recordings)} if data.recordings else {}),
     }
     # MONAI takes the first item of a split to know its kind: an empty one must not be there.
-    filled = {name: members for name, members in splits.items() if members}
-    write_atomically(target, datalist_as_json({**describe(data), **facts, **filled}))
+    lists = {name: members for name, members in splits.items() if members}
+    write_atomically(target, datalist_as_json({**describe(data), **facts, **lists}))
 
-    print(f"{data.name}: {len(records)} pairs came in, {len(items)} are used, {len(skipped)} are left out as bad")
+    _warn_of_crossing_groups(groups, split_of)
+    print(f"{data.name}: {len(records)} pairs came in, {len(items)} are used, {len(faults)} are left out as bad")
     _report(splits, label=data.label, foreground=[contents.foreground for _, contents in pairs])
     if data.recordings:
         print(say_gaze(items, data.recordings))
@@ -167,7 +164,7 @@ def inspect_all(
         ValueError: a pair is of no use, unless ``skip_bad``.
     """
     pairs: list[tuple[Record, Contents]] = []
-    skipped: list[dict[str, str]] = []
+    faults: list[dict[str, str]] = []
     # Missing files show without reading a single one.
     incomplete = next((record for record in records if record.missing()), None)
     if incomplete and not skip_bad:
@@ -180,10 +177,10 @@ def inspect_all(
             if not skip_bad:
                 raise
             reason = str(error).replace(f"{root}{os.sep}", "")
-            skipped.append({"file": record.path.relative_to(root).as_posix(), "reason": reason})
-    for entry in skipped:
+            faults.append({"file": record.path.relative_to(root).as_posix(), "reason": reason})
+    for entry in faults:
         print(f"skipped {entry['file']}: {entry['reason']}")
-    return pairs, skipped
+    return pairs, faults
 
 
 def _warn_of_crossing_groups(groups: Sequence[str], split_of: Sequence[str]) -> None:

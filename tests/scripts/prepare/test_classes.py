@@ -166,14 +166,14 @@ def test_patients_whose_x_rays_are_copies_become_one(tmp_path: Path, write_x_ray
     with Image.open(files[1]) as image:
         image.resize((50, 50)).save(copy, quality=90)
     images = [LabelledImage(path, "normal", f"p{k}", "here") for k, path in enumerate([*files, copy])]
-    checked = check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False)
-    assert {item.image.name: item.group for item in checked.images} == {
+    inspection = check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False)
+    assert {item.image.name: item.group for item in inspection.images} == {
         "0.png": "p0",
         "1.png": "p1",
         "2.png": "p2",
         "copy.jpg": "p1",
     }
-    assert checked.duplicates == [(files[1], copy)]
+    assert inspection.duplicates == [(files[1], copy)]
     assert [item.group for item in images] == ["p0", "p1", "p2", "p3"]
 
 
@@ -191,10 +191,10 @@ def test_a_file_that_is_refused_stops_or_is_listed(tmp_path: Path, write_x_ray: 
     bad = LabelledImage(tmp_path / "a" / "bad.png", "normal", "p1", "here")
     with pytest.raises(ValueError, match=r"bad\.png: not a readable image file"):
         check([good, bad], root=tmp_path, reader=ChestXRayReader(), skip_bad=False)
-    checked = check([bad, good], root=tmp_path, reader=ChestXRayReader(), skip_bad=True)
-    assert checked.images == [good]
+    inspection = check([bad, good], root=tmp_path, reader=ChestXRayReader(), skip_bad=True)
+    assert inspection.images == [good]
     reason = "a/bad.png: not a readable image file (no known format)."
-    assert checked.skipped == [{"file": "a/bad.png", "reason": reason}]
+    assert inspection.faults == [{"file": "a/bad.png", "reason": reason}]
     nothing = check([bad], root=tmp_path, reader=ChestXRayReader(), skip_bad=True)
     assert nothing.images == nothing.duplicates == []
 

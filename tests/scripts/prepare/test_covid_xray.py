@@ -13,7 +13,7 @@ from PIL import Image
 
 from clinbundles.scripts import cli
 from clinbundles.scripts.prepare import classes
-from clinbundles.scripts.prepare.classes import Checked
+from clinbundles.scripts.prepare.classes import Inspection
 from clinbundles.scripts.prepare.command import prepare
 from clinbundles.scripts.prepare.datalist import SPLITS
 
@@ -228,10 +228,10 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bo
     for name in ("kermany", "covid_chestxray"):
         if not (shared_data / name).is_dir():
             pytest.skip(f"no chest X-rays: {shared_data / name} is missing")
-    results: list[Checked] = []
+    results: list[Inspection] = []
     check = classes.check
 
-    def check_once(images: Iterable, **options: Any) -> Checked:
+    def check_once(images: Iterable, **options: Any) -> Inspection:
         results[:] = results or [check(images, **options)]
         return results[0]
 
