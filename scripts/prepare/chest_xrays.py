@@ -24,7 +24,6 @@ from .classes import (
     split_classes,
     undersample,
 )
-from .datalist import check_switch
 
 CLASSES = ("normal", "bacterial", "covid19")
 PRETRAINING_CLASSES = ("normal", "bacterial", "viral")
@@ -51,7 +50,6 @@ def covid_xray(root: Path, *, balance: Any = "smallest", paper_protocol: bool = 
             and covid19 images, such as 544,500,456.
         paper_protocol: split image by image, and pretrain on all images, as the paper did; what leaks is counted.
     """
-    check_switch("paper_protocol", paper_protocol)
     check_balance(balance, CLASSES)
     children, adults = kermany(root), cohen(root)
     arrange = partial(

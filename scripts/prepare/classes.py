@@ -17,7 +17,6 @@ from clinbundles.engines.outputs.files import write_atomically
 from .datalist import (
     SPLITS,
     check_seed,
-    check_switch,
     datalist_as_json,
     difference_hash,
     join_groups,
@@ -103,7 +102,6 @@ def write_classes(data: ClassSet, *, root: Path, target: Path, seed: int = 0, sk
         skip_bad: list the files that cannot be used, here and in the datalist, and go on without them.
     """
     check_seed(seed)
-    check_switch("skip_bad", skip_bad)
     from clinbundles.transforms.readers.chest_xray import ChestXRayReader  # brings torch and MONAI
 
     inspection = check(data.images, root=root, reader=ChestXRayReader(force=data.force), skip_bad=skip_bad)

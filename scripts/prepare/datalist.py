@@ -159,12 +159,6 @@ def check_seed(seed: Any) -> None:
         raise ValueError(f"--seed is {seed!r}: expected a whole number from 0 to 2**32 - 1")
 
 
-def check_switch(name: str, value: Any) -> None:
-    """Refuse a value where a flag takes none, or True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"--{name} is {value!r}: expected no value, or True or False")
-
-
 def check_output(output: str | Path, *, flag: str = "output") -> Path:
     """Refuse a file that cannot be written, before any work."""
     target = Path(output)

@@ -12,7 +12,7 @@ from clinbundles.scripts.flags import parse_ids
 from clinbundles.transforms.readers.folder import is_image
 
 from .classes import Arrangement, ClassSet, LabelledImage, check_balance, count_balance, split_classes, undersample
-from .datalist import check_sum, check_switch, parse_ratios
+from .datalist import check_sum, parse_ratios
 from .gaze import read_recordings
 from .pairs import DataSet, pair_by_name, with_foreground
 
@@ -38,9 +38,8 @@ def folder(
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
         gaze_format: format of the recordings; auto takes it from their header.
     """
-    check_switch("join_duplicates", join_duplicates)
     for flag, value in {"label": label, "modality": modality}.items():
-        if isinstance(value, bool) or not str(value).strip():
+        if not value.strip():
             raise ValueError(f"--{flag} is {value!r}: expected a word")
     ids = None if foreground is None else parse_ids(foreground)
     records = pair_by_name(root / "images", root / "masks")
@@ -50,8 +49,8 @@ def folder(
         description=f"Frames with {label} masks",
         licence="not stated",
         records=records if ids is None else with_foreground(records, foreground=ids),
-        label=str(label),
-        modality=str(modality),
+        label=label,
+        modality=modality,
         ratios=(6, 2, 2),
         join_duplicates=join_duplicates,
         recordings=read_recordings(gaze, gaze_format=gaze_format),
@@ -76,7 +75,6 @@ def class_folder(
         ratios: shares of training, validation and test, such as 7,1,2; a split of share 0 stays empty.
         force: take images that do not look like frontal chest X-rays.
     """
-    check_switch("force", force)
     pattern = None if patient_pattern is None else compile_pattern(patient_pattern)
     shares = None if ratios is None else parse_ratios(ratios)
     images = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,6 @@ from .datalist import (
     SPLITS,
     check_seed,
     check_sum,
-    check_switch,
     datalist_as_json,
     join_groups,
     near_duplicates,
@@ -61,10 +62,7 @@ def write_masks(
         intensity_range: values that become black and white in images deeper than 8 bits, such as 0,4095.
     """
     check_seed(seed)
-    check_switch("skip_bad", skip_bad)
     check_range(intensity_range)
-    if split not in ("random", "official"):
-        raise ValueError(f"--split is {split!r}: expected random or official")
     if ratios is not None and split == "official":
         raise ValueError("--ratios are of a random split: leave them out, or --split official")
     records = sorted(data.records, key=lambda record: record.path.relative_to(root).as_posix())
@@ -77,13 +75,14 @@ def write_masks(
     check_recordings(data.recordings, [record.path.name for record in records])
 
     mask_folder = target.with_name(f"{target.name.removesuffix('.json')}_masks")
-    pairs, faults = inspect_all(
-        records, root=root, mask_folder=mask_folder, skip_bad=skip_bad, intensity_range=intensity_range
-    )
-    hashes = [contents.perceptual_hash for _, contents in pairs]
-    duplicates = near_duplicates(hashes, bits=NEAR_DUPLICATE_BITS) if data.join_duplicates else []
-    groups = join_groups([record.group for record, _ in pairs], duplicates)
-    by_group = {} if official else split_groups(Counter(groups), ratios=shares, seed=seed)
+    with removed_after_failure(mask_folder):
+        pairs, faults = inspect_all(
+            records, root=root, mask_folder=mask_folder, skip_bad=skip_bad, intensity_range=intensity_range
+        )
+        hashes = [contents.perceptual_hash for _, contents in pairs]
+        duplicates = near_duplicates(hashes, bits=NEAR_DUPLICATE_BITS) if data.join_duplicates else []
+        groups = join_groups([record.group for record, _ in pairs], duplicates)
+        by_group = {} if official else split_groups(Counter(groups), ratios=shares, seed=seed)
     split_of = [official.get(image_stem(r.path)) or by_group[g] for (r, _), g in zip(pairs, groups, strict=True)]
     items = [as_item(*pair, data=data, root=root, group=group) for pair, group in zip(pairs, groups, strict=True)]
     splits = {name: [i for i, where in zip(items, split_of, strict=True) if where == name] for name in SPLITS}
@@ -109,6 +108,18 @@ def write_masks(
     if data.recordings:
         print(say_gaze(items, data.recordings))
     print(f"wrote {target}")
+
+
+@contextmanager
+def removed_after_failure(folder: Path) -> Iterator[None]:
+    """Remove a folder that is new, where what is done meanwhile fails."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def describe(data: DataSet) -> dict[str, Any]:

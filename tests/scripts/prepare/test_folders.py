@@ -42,8 +42,6 @@ def test_images_that_are_all_alike_can_be_kept_from_being_joined(plain, run):
     ("flags", "message"),
     [
         ({"foreground": "polyp"}, "--foreground is 'polyp'"),
-        ({"join_duplicates": "maybe"}, "--join_duplicates is 'maybe'"),
-        ({"label": True}, "--label is True: expected a word"),
         ({"modality": " "}, "--modality is ' ': expected a word"),
     ],
 )
@@ -144,9 +142,7 @@ def test_ratios_split_a_class_folder_by_patient(classes, run):
     [
         ({"ratios": (1, 2)}, "--ratios is"),
         ({"ratios": (6, 2, 3)}, "sum to 11"),
-        ({"force": "yes"}, "--force is 'yes'"),
         ({"balance": (3, 4, 5)}, "--balance is .* for healthy, ill"),
-        ({"skip_bad": "yes"}, "--skip_bad is 'yes'"),
         ({"seed": -1}, "--seed is -1"),
     ],
 )

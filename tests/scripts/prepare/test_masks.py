@@ -154,8 +154,6 @@ def test_a_data_set_of_bad_files_alone_is_too_small_to_split(tmp_path, write_pai
         ({"ratios": (6, 2, 3)}, "sum to 11: expected 1, 10, 100 or the number of images, 10"),
         ({"seed": 1.5}, "--seed is 1.5"),
         ({"seed": -1}, "--seed is -1"),
-        ({"skip_bad": "yes"}, "--skip_bad is 'yes'"),
-        ({"split": "best"}, "--split is 'best'"),
         ({"split": "official"}, "no official split here"),
         ({"intensity_range": (255, 0)}, r"intensity_range is \(255, 0\)"),
     ],
@@ -229,6 +227,7 @@ def test_a_mask_of_another_size_than_its_image_is_named(tmp_path, run):
     Image.new("L", (41, 20)).save(root / "training" / "semantic" / "000003_10.png")
     with pytest.raises(ValueError, match=r"semantic/000003_10\.png: mask of 41x20 px, its image has 40x20"):
         run(root, "kitti")
+    assert not (tmp_path / "datalist_masks").exists()
 
 
 def test_deep_images_need_the_range_that_is_then_written_down(plain, run):
