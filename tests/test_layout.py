@@ -322,12 +322,6 @@ def test_the_package_mapping_names_every_folder() -> None:
     assert sorted(settings["packages"]) == sorted(f"clinbundles.{folder}" for folder in folders)
 
 
-def test_constraints_are_names_and_versions_only() -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    assert len(lines) > 50
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
-
-
 def test_no_file_in_the_repository_is_large() -> None:
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [ROOT / name for name in listing.split("\0") if name]
