@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,12 @@ from ..outputs.files import replacing, write_atomically
 from .calibration import ReliabilityBins, apply_temperature, fit_temperature, reliability_bins
 from .classification import (
     CLASS_SCORES,
-    N_RESAMPLES,
     SCORES,
     bootstrap_intervals,
     class_auc,
     confusion_matrices,
-    number_patients,
 )
+from .intervals import FEWEST_GROUPS, N_RESAMPLES, number_groups, rounded, with_interval
 
 
 def write_class_report(
@@ -71,8 +69,9 @@ def write_class_report(
         with replacing(folder / name) as partial:
             figure.savefig(partial, format="png", dpi=130)
     shown = metrics["scores"]["val_accuracy"]
+    ends = "" if shown["low"] is None else f" [{shown['low']}, {shown['high']}]"
     print(
-        f"{folder / 'metrics.json'}: accuracy {shown['value']} [{shown['low']}, {shown['high']}], macro F1 "
+        f"{folder / 'metrics.json'}: accuracy {shown['value']}{ends}, macro F1 "
         f"{metrics['scores']['val_macro_f1']['value']}, {len(table)} images, {failures} failures."
     )
     return metrics
@@ -124,25 +123,32 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
     matrix = confusion_matrices(labels, predictions, num_classes=len(names))
     intervals = bootstrap_intervals(labels, predictions, probabilities, patients=patients, seed=seed)
     by_class = {name: score(matrix) for name, score in CLASS_SCORES.items()} | {"auc": class_auc(labels, probabilities)}
+    n_groups = int(number_groups(patients, len(table)).max()) + 1
     unit = "images, as patients are not known" if patients is None else "patients"
-    drawn = f"{N_RESAMPLES} resamples of {unit}, seed {seed}, those that lack a class left out"
-    notes = [f"Intervals: 2.5 to 97.5 % percentiles over {drawn}."]
+    notes = [_describe_intervals(n_groups, unit, seed)]
     for name, images, predicted in zip(names, matrix.sum(1), matrix.sum(0), strict=True):
         if not images:
             notes.append(f"{name} has no image: its recall is 0/0, counts as 0 and lowers the macro scores.")
         if not predicted:
             notes.append(f"{name} is never predicted: its precision is 0/0 and counts as 0.")
     return {
-        "patients": None if patients is None else int(number_patients(patients, len(table)).max()) + 1,
-        "scores": {name: _figure(score(matrix), intervals[name]) for name, score in SCORES.items()},
+        "patients": None if patients is None else n_groups,
+        "scores": {name: with_interval(score(matrix), intervals[name]) for name, score in SCORES.items()},
         "classes": {
             name: {"images": int(matrix[k].sum())}
-            | {score: _figure(values[k], intervals[score][k]) for score, values in by_class.items()}
+            | {score: with_interval(values[k], intervals[score][k]) for score, values in by_class.items()}
             for k, name in enumerate(names)
         },
         "confusion_matrix": {"rows": "label", "columns": "prediction", "classes": names, "counts": matrix.tolist()},
         "notes": notes,
     }
+
+
+def _describe_intervals(n_groups: int, unit: str, seed: int) -> str:
+    if n_groups < FEWEST_GROUPS:
+        return f"Intervals: none below {FEWEST_GROUPS} groups; here are {n_groups} {unit}."
+    drawn = f"{N_RESAMPLES} resamples of {unit}, seed {seed}, those that lack a class left out"
+    return f"Intervals: 2.5 to 97.5 % percentiles over {drawn}."
 
 
 def _calibrate(
@@ -155,10 +161,10 @@ def _calibrate(
         known, _, given = _arrays(read_class_table(Path(validation_table), names)[0], names)
         temperature = fit_temperature(given, known)
         bins[f"temperature {temperature:.3g}"] = reliability_bins(apply_temperature(probabilities, temperature), labels)
-    errors = [_rounded(found.expected_calibration_error) for found in bins.values()]
+    errors = [rounded(found.expected_calibration_error) for found in bins.values()]
     return bins, {
         "expected_calibration_error": errors[0],
-        "temperature": None if validation_table is None else _rounded(temperature),
+        "temperature": None if validation_table is None else rounded(temperature),
         "expected_calibration_error_after_temperature": None if validation_table is None else errors[1],
     }
 
@@ -173,19 +179,10 @@ def _by_source(table: pd.DataFrame) -> dict[str, dict[str, Any]] | None:
         str(source): {
             "images": len(group),
             "labels": {str(name): int(n) for name, n in group["label"].value_counts().items()},
-            "accuracy": _rounded(group["right"].mean()),
+            "accuracy": rounded(group["right"].mean()),
         }
         for source, group in found
     }
-
-
-def _figure(value: float | np.ndarray, ends: np.ndarray) -> dict[str, float | None]:
-    return {"value": _rounded(value), "low": _rounded(ends[0]), "high": _rounded(ends[1])}
-
-
-def _rounded(value: float | np.ndarray) -> float | None:
-    """To four digits; None, which JSON has a word for, where it is not defined."""
-    return round(float(value), 4) if math.isfinite(value) else None
 
 
 def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-N_RESAMPLES = 2000  # the ends of a 95 % interval then rest on 50 resamples each
+from .intervals import N_RESAMPLES, draw_groups, interval, number_groups, resample_matrices
 
 
 def confusion_matrices(
@@ -18,7 +18,7 @@ def confusion_matrices(
         labels: class index of each image, 0 .. K - 1.
         predictions: the same, as predicted.
         num_classes: K.
-        clusters: number 0 .. P - 1 of the patient of each image, as :func:`number_patients` gives it.
+        clusters: number 0 .. P - 1 of the patient of each image, as :func:`.intervals.number_groups` gives it.
 
     Raises:
         ValueError: no images, lengths that differ, an index that is no class.
@@ -100,51 +100,6 @@ def class_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
     return np.stack(areas, axis=-1)
 
 
-def number_patients(patients: np.ndarray | None, n_images: int) -> np.ndarray:
-    """Patient number of each image (N,), NaN where unknown, or None in; numbers 0 .. P - 1 without gaps (N,) out.
-
-    An image whose patient is not known is taken as a patient of its own.
-    """
-    known = np.full(n_images, np.nan) if patients is None else np.asarray(patients, dtype=float)
-    own = np.fmax.reduce(known, initial=-1) + 1 + np.arange(n_images)
-    return np.unique(np.where(np.isnan(known), own, known), return_inverse=True)[1]
-
-
-def draw_patients(n_patients: int, *, n_resamples: int = N_RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Number of patients P in; how often each is drawn in each of R resamples with replacement, (R, P), out."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_resamples)
-
-
-def resample_matrices(matrices: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Confusion matrices by patient (P, K, K) and draws (R, P) in; those of the resamples (R, K, K) out.
-
-    A resample without any image of a class that the whole set has becomes NaN, and with it every score of it: there
-    its recall would be 0/0, which says nothing about the classifier. :func:`interval` leaves those resamples out. With
-    a single patient there is nothing to resample, and all is NaN.
-    """
-    resampled = np.tensordot(draws, matrices.astype(float), axes=1)
-    lacking = (resampled.sum(-1) == 0) & (matrices.sum((0, -1)) > 0)
-    resampled[lacking.any(-1) | (len(matrices) < 2)] = np.nan
-    return resampled
-
-
-def interval(values: np.ndarray) -> np.ndarray:
-    """A score in each resample (R, ...) in; low and high end of its 95 % percentile interval, (..., 2), out.
-
-    NaNs are left out; a score that is always NaN gets NaN. Source: Efron, Bootstrap Methods: Another Look at the
-    Jackknife.
-    """
-    values = np.asarray(values, dtype=float)
-    ends = np.full((*values.shape[1:], 2), np.nan)
-    for place in np.ndindex(values.shape[1:]):
-        known = values[(slice(None), *place)]
-        known = known[~np.isnan(known)]
-        if len(known):
-            ends[place] = np.quantile(known, [0.025, 0.975])
-    return ends
-
-
 def bootstrap_intervals(
     labels: np.ndarray,
     predictions: np.ndarray,
@@ -157,8 +112,8 @@ def bootstrap_intervals(
     """A labelled set of N images in; 95 % intervals by name, (2,) of each of SCORES, (K, 2) of the classes' ones, out.
 
     Patients are resampled, and the images of one are drawn together: they resemble each other, so that resampling
-    images would give intervals that are too narrow. Resamples that lack a class are left out; a single patient gives
-    NaN.
+    images would give intervals that are too narrow. Resamples that lack a class are left out; fewer than ten
+    patients give NaN.
 
     Args:
         labels: class index of each image.
@@ -171,9 +126,9 @@ def bootstrap_intervals(
     Returns:
         the names of SCORES, those of CLASS_SCORES, and "auc".
     """
-    clusters = number_patients(patients, len(labels))
+    clusters = number_groups(patients, len(labels))
     matrices = confusion_matrices(labels, predictions, num_classes=probabilities.shape[1], clusters=clusters)
-    draws = draw_patients(len(matrices), n_resamples=n_resamples, seed=seed)
+    draws = draw_groups(len(matrices), n_resamples=n_resamples, seed=seed)
     resampled = resample_matrices(matrices, draws)
     found = {name: interval(score(resampled)) for name, score in (SCORES | CLASS_SCORES).items()}
     kept = draws[~np.isnan(resampled[:, 0, 0])]

@@ -13,6 +13,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from .files import distinct_names, input_file, write_atomically, write_csv_atomically
+from .per_image import number_patients
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +100,11 @@ class ClassTableWriter:
     def write(self, engine: Engine) -> None:
         """Write both files, and log how many images were classified."""
         names = distinct_names(item["path"] for item in self.items)
-        in_order = dict.fromkeys(item["group"] for item in self.items if "group" in item)
-        groups = {group: number for number, group in enumerate(in_order)}
         known = {key for item in self.items for key in item}
-        rows = [self._row(item, names[item["path"]], groups, known) for item in self.items]
+        rows = [self._row(item, names[item["path"]], known) for item in self.items]
+        if "group" in known:
+            for row, patient in zip(rows, number_patients([item.get("group") for item in self.items]), strict=True):
+                row["patient"] = patient
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
@@ -110,7 +112,7 @@ class ClassTableWriter:
         level = logging.WARNING if failed else logging.INFO
         logger.log(level, "%d images classified, %d failed (see per_image.csv)", len(rows) - failed, failed)
 
-    def _row(self, item: dict[str, Any], name: str, groups: dict[Any, int], known: set[str]) -> dict[str, Any]:
+    def _row(self, item: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
         """Facts of an item in, its row of the table out; ``known`` are the facts that any item has."""
         label, probabilities = item.get("label"), item["probabilities"]
         best = int(np.argmax(probabilities)) if probabilities else None
@@ -126,8 +128,6 @@ class ClassTableWriter:
         row["failure"] = item["failure"].replace(str(item["path"]), name)
         if "source" in known:
             row["source"] = item.get("source", "")
-        if "group" in known:
-            row["patient"] = groups[item["group"]] if "group" in item else ""
         return row
 
     def _write_json(self, rows: list[dict[str, Any]]) -> None:

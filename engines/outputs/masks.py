@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
+from .per_image import number_patients
 
 PREDICTION_COLOR = (0, 255, 255)
 LABEL_COLOR = (255, 255, 0)
@@ -37,8 +38,9 @@ class PredictionWriter:
 
     Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (prediction cyan, label yellow where there is one)
     and ``per_image.csv``: image, height, width, share of the image segmented, number of connected regions, highest
-    probability, then one column for every per-image metric of the evaluator. The name is the file's stem; of images
-    with the same stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
+    probability, then one column for every per-image metric of the evaluator and, where the items have ``group``, the
+    number of the patient. The name is the file's stem; of images with the same stem each is named by more of its path,
+    in the table as :func:`.files.distinct_names` does.
 
     A handler and not a transform, so that the postprocessing stays usable where an application saves in its own way.
 
@@ -62,6 +64,7 @@ class PredictionWriter:
         self.pred_key = pred_key
         self.probability_key = probability_key
         self.rows: list[dict[str, Any]] = []
+        self.groups: list[Any] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -71,7 +74,7 @@ class PredictionWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
-        self.rows = []
+        self.rows, self.groups = [], []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         for name in ("masks", "overlays"):
@@ -79,9 +82,10 @@ class PredictionWriter:
 
     def write_batch(self, engine: Engine) -> None:
         """Write masks and overlays of the batch just done."""
-        output: Any = engine.state.output  # a list of items: MONAI evaluators decollate
-        for item in output:
-            self._write_one(item)
+        batch: Any = engine.state.batch  # lists of items: MONAI evaluators decollate
+        output: Any = engine.state.output
+        for entries, results in zip(batch, output, strict=True):
+            self._write_one({**entries, **results})
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
@@ -91,6 +95,7 @@ class PredictionWriter:
         if item.get("label") is not None:  # MONAI sets None where there is none
             drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
         self._save(drawn, "overlays", path)
+        self.groups.append(item.get("group"))
         self.rows.append(
             {
                 "image": self._names[path],
@@ -114,6 +119,9 @@ class PredictionWriter:
                 raise ValueError(f"metric {name} has {len(values)} values for {len(self.rows)} images.")
             for row, value in zip(self.rows, values, strict=True):
                 row[name] = round(float(value), 6)
+        if any(group is not None for group in self.groups):
+            for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
+                row["patient"] = patient
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.tree import DecisionTreeClassifier
 
 from clinbundles.engines.metrics.class_report import write_class_report
-from clinbundles.engines.metrics.classification import draw_patients, interval, number_patients
 from clinbundles.engines.outputs.files import write_atomically
 
 BASELINES = {
@@ -170,27 +168,6 @@ def score_baselines(
             write_class_report(folder, class_names)
         found[name] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return found
-
-
-def mean_interval(values: np.ndarray, patients: np.ndarray | None, *, seed: int = 0) -> dict[str, float | None]:
-    """A number for each of N images in; {"value", "low", "high"} out: their mean and its 95 % interval by patient.
-
-    Args:
-        values: any finite numbers, or truth values, of which the mean is a share.
-        patients: number of each image's patient; None takes every image as a patient of its own.
-        seed: of the resampling.
-    """
-    if not len(values):
-        return dict.fromkeys(("value", "low", "high"))
-    clusters = number_patients(patients, len(values))
-    sums = np.bincount(clusters, weights=np.asarray(values, dtype=float))
-    counts = np.bincount(clusters)
-    ends = np.full(2, np.nan)
-    if len(counts) > 1:  # one patient says nothing about others
-        draws = draw_patients(len(counts), seed=seed)
-        ends = interval((draws @ sums) / (draws @ counts))
-    figures = zip(("value", "low", "high"), (np.mean(values), *ends), strict=True)
-    return {name: round(float(figure), 4) if math.isfinite(figure) else None for name, figure in figures}
 
 
 def _shares(labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:

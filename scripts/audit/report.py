@@ -37,9 +37,9 @@ def compose_audit(
             AUDITED on "whole", whose sources are listed; one has the input "chance".
         facts: data (a name), datalist_sha256, model_sha256, seed, training_images (their number).
         disease_calls: by group of images: images and called (numbers), and share, called over images, as
-            :func:`.shortcut_baselines.mean_interval` gives it. None where it was not asked.
+            :func:`~clinbundles.engines.metrics.intervals.with_interval` gives it. None where it was not asked.
         grad_cam: layer, images and empty_maps (numbers), lung_fields (share of the image that the fields cover),
-            share (of the mass inside them, as of mean_interval) and share_by_label (its mean by name of the class).
+            share (of the mass inside them, as of with_interval) and share_by_label (its mean by name of the class).
     """
     whole = rows[0][2]
     audit = {
@@ -122,7 +122,8 @@ def as_markdown(audit: dict[str, Any]) -> str:
         f"Data: {audit['data']}, datalist sha256 {audit['datalist_sha256'][:12]}; model sha256 "
         f"{audit['model_sha256'][:12]}; {audit['training_images']} training images, {audit['test_images']} test images "
         f"of {audit['test_patients'] or 'unknown'} patients; seed {audit['seed']}. Chance level, always the commonest "
-        f"class of training: accuracy {_chance(audit):.3f}. Intervals: 95 %, by resampling patients.",
+        f"class of training: accuracy {_chance(audit):.3f}. Intervals: 95 %, by resampling patients; of fewer than ten "
+        "Student's t for a mean, else none.",
         "",
         f"| input | model | accuracy [95 % CI] | macro F1 [95 % CI] | recall {' / '.join(classes)} |",
         "|---|---|---|---|---|",

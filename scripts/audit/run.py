@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import fire
 import numpy as np
+import pandas as pd
 import torch
 from monai.bundle import ConfigParser
 from monai.bundle import run as run_bundle
@@ -28,10 +30,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from clinbundles.engines.metrics.class_report import read_class_table
+from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically
 from clinbundles.engines.tracking.facts import describe_datalist
 from clinbundles.nets.weights import fit_weights, read_weights
-from clinbundles.scripts.audit.baselines import BASELINES, mean_interval, score_baselines
+from clinbundles.scripts.audit.baselines import BASELINES, score_baselines
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.scripts.flags import choose_names
 from clinbundles.transforms.image_region import REGIONS, lung_fields
@@ -252,7 +255,7 @@ def disease_calls(setting: Setting) -> dict[str, dict[str, Any]] | None:
         found[group] = {
             "images": len(table),
             "called": int(called.sum()),
-            "share": mean_interval(called, _patients(table)),
+            "share": _mean(called, table),
         }
     return found
 
@@ -286,7 +289,7 @@ def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str
     good = table.dropna(subset="share")
     found = {
         "layer": layer,
-        "share": mean_interval(good["share"].to_numpy(), _patients(good)),
+        "share": _mean(good["share"].to_numpy(), good),
         "share_by_label": {
             str(name): round(float(share), 4) for name, share in good.groupby("label")["share"].mean().items()
         },
@@ -339,8 +342,10 @@ def write_audit(
     return text
 
 
-def _patients(table: Any) -> np.ndarray | None:
-    return table["patient"].to_numpy() if "patient" in table else None
+def _mean(values: np.ndarray, table: pd.DataFrame) -> dict[str, float | None]:
+    """Give the mean of a value an image of a table, with its interval by patient."""
+    patients = table["patient"].to_numpy() if "patient" in table else None
+    return with_interval(values.mean() if len(values) else math.nan, mean_interval(values, patients))
 
 
 def _sha256(path: Path) -> str:

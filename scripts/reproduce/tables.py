@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from clinbundles.engines.metrics.classification import (
-    SCORES,
-    confusion_matrices,
-    draw_patients,
+from clinbundles.engines.metrics.classification import SCORES, confusion_matrices
+from clinbundles.engines.metrics.intervals import (
+    FEWEST_GROUPS,
+    draw_groups,
+    draw_one_by_one,
     interval,
-    number_patients,
+    mean_interval,
+    number_groups,
     resample_matrices,
 )
 
@@ -89,7 +91,7 @@ def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
             raise ValueError(f"{path}: {found.index[found[column].isna()][0]} has no {column}.")
     probabilities = [column.removeprefix("probability_") for column in found if column.startswith("probability_")]
     names = pd.Index(sorted({*probabilities, *found["label"], *found["prediction"]}))
-    patients = number_patients(found["patient"].to_numpy() if "patient" in found else None, len(found))
+    patients = number_groups(found["patient"].to_numpy() if "patient" in found else None, len(found))
     labels, predictions = (names.get_indexer(pd.Index(found[column])) for column in ("label", "prediction"))
     matrices = confusion_matrices(labels, predictions, num_classes=len(names), clusters=patients)
     return LabelledSet(found[["label"]].assign(patient=patients), matrices)
@@ -102,13 +104,20 @@ def _per_image(path: Path) -> pd.DataFrame:
     return found[found["failure"].isna()] if "failure" in found else found
 
 
+def patients_of(folder: Path) -> np.ndarray | None:
+    """Give the number of each image's patient or group in a cell's test/per_image.csv; None if it has none."""
+    table = _per_image(folder / "test" / "per_image.csv")
+    return table["patient"].to_numpy() if "patient" in table else None
+
+
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
     """One line a table, row and column: mean, spread over seeds, difference to the first column with its interval.
 
-    The difference is taken image by image (each image's metric averaged over the seeds first); the interval is the 95 %
-    percentile bootstrap over the images. It covers the choice of test images, not of seeds: those are the std column.
-    A score of a whole set has an interval of its own too, both from resampling the patients, the score averaged over
-    the seeds in each resample. A cost has its ratio to the first column instead.
+    The difference is taken image by image (each image's metric averaged over the seeds first); its interval is that of
+    :func:`~clinbundles.engines.metrics.intervals.mean_interval`, by patient or group where the table has them. It
+    covers the choice of test images, not of seeds: those are the std column. A score of a whole set has an interval of
+    its own too, both from resampling the patients, the score averaged over the seeds in each resample; with fewer than
+    ten it has none. A cost has its ratio to the first column instead.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
     groups: dict[tuple, list[Cell]] = {}
@@ -142,20 +151,19 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
                 line |= _of_sets(SCORES[table["metric"]], sets[row, column], compared)
             elif "metric" in table:
                 line["images"] = len(measured)
-                if column != paired_with and reference is not None and len(measured) > 1:
-                    line |= _paired(measured, reference)
+                if column != paired_with and reference is not None:
+                    line |= _paired(measured, reference, patients_of(groups[row, column][0].folder))
             elif reference is not None and (whole := reference.mean().mean()):
                 line["ratio"] = over_seeds.mean() / whole
             lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _paired(measured: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
+def _paired(measured: pd.DataFrame, reference: pd.DataFrame, patients: np.ndarray | None) -> dict[str, float]:
     difference = (measured.mean(axis=1) - reference.mean(axis=1)).to_numpy()
-    ends = stats.bootstrap(
-        (difference,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    return {"difference": difference.mean(), "low": ends.low, "high": ends.high}
+    low, high = mean_interval(difference, patients, draw=draw_one_by_one)
+    groups = int(number_groups(patients, len(difference)).max()) + 1
+    return {"difference": difference.mean(), "low": low, "high": high, "groups": groups}
 
 
 def _of_sets(
@@ -165,14 +173,14 @@ def _of_sets(
 
     def over_seeds(several: Sequence[LabelledSet]) -> tuple[float, np.ndarray]:
         # Every set of P patients gets the same draws, which makes the difference of two a paired one.
-        draws = draw_patients(len(several[0].matrices))
+        draws = draw_groups(len(several[0].matrices))
         resampled = [score(resample_matrices(one.matrices, draws)) for one in several]
         return float(np.mean([score(one.matrices.sum(0)) for one in several])), np.mean(resampled, axis=0)
 
     same = [one for one in (*sets, *reference) if one.images.equals(sets[0].images)]
     mean, resampled = over_seeds(sets)
     low, high = interval(resampled)
-    line = {"images": len(sets[0].images), "mean_low": low, "mean_high": high}
+    line = {"images": len(sets[0].images), "groups": len(sets[0].matrices), "mean_low": low, "mean_high": high}
     if reference and len(same) == len(sets) + len(reference):
         reference_mean, reference_resampled = over_seeds(reference)
         low, high = interval(resampled - reference_resampled)
@@ -189,7 +197,19 @@ def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> st
     others = summary[~summary["table"].isin(compared)]
     if len(others):
         text += [*_side_by_side(plan, others), ""]
-    return "\n".join(text + [f"- {note}" for note in plan.get("notes", [])]) + "\n"
+    return "\n".join(text + [f"- {note}" for note in [*plan.get("notes", []), *_few_groups(plan, summary)]]) + "\n"
+
+
+def _few_groups(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
+    """Say which rows have too few patients or groups to resample, and what became of their intervals."""
+    if "groups" not in summary:
+        return []
+    few = summary[summary["groups"] < FEWEST_GROUPS]
+    return [
+        f"{row}: {int(lines['groups'].iloc[0])} patients or groups are too few to resample; "
+        + ("intervals are Student's t over their means." if lines["low"].notna().any() else "there are no intervals.")
+        for row, lines in few.groupby(next(iter(plan["rows"])), sort=False)
+    ]
 
 
 def _beside_published(plan: dict[str, Any], table: pd.DataFrame) -> list[str]:
@@ -278,7 +298,8 @@ def as_results(
                 names = ("mean", "mean_low", "mean_high", "std", "published", "difference", "low", "high")
                 figures = {name: line.get(name) for name in names}
                 known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
-                metrics[table["metric"]] = known
+                few = {"groups": int(line["groups"])} if line.get("groups", math.inf) < FEWEST_GROUPS else {}
+                metrics[table["metric"]] = known | few
             elif not pd.isna(line["mean"]):
                 costs[table["name"]] = float(f"{line['mean']:.4g}")
         entry = {row_name: row, column_name: column, **sources[row, column], "metrics": metrics}

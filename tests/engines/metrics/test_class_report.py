@@ -109,6 +109,16 @@ def test_without_patients_images_are_resampled_and_it_says_so(tmp_path: Path) ->
     assert "resamples of images" in metrics["notes"][0]
 
 
+def test_of_too_few_patients_there_are_no_intervals_and_it_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    metrics = write_class_report(write(make_table(18), tmp_path), NAMES)
+    assert metrics["patients"] == 9
+    assert metrics["scores"]["val_accuracy"]["low"] is None
+    assert metrics["notes"][0] == "Intervals: none below 10 groups; here are 9 patients."
+    assert "None" not in capsys.readouterr().out
+
+
 def test_a_class_without_images_or_predictions_is_pointed_out(tmp_path: Path) -> None:
     table = make_table()
     table = table[(table["label"] != "COVID-19") & (table["prediction"] != "COVID-19")]

@@ -8,11 +8,8 @@ from clinbundles.engines.metrics.classification import (
     bootstrap_intervals,
     class_auc,
     confusion_matrices,
-    draw_patients,
-    interval,
-    number_patients,
-    resample_matrices,
 )
+from clinbundles.engines.metrics.intervals import draw_groups, number_groups, resample_matrices
 
 
 def random_set(n: int = 120, classes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,7 +56,7 @@ def test_a_class_never_predicted_or_never_seen_counts_as_zero() -> None:
 
 def test_matrices_of_patients_add_up_to_that_of_the_set() -> None:
     labels, predictions, _ = random_set()
-    patients = number_patients(np.arange(120) // 7 * 3.0, 120)
+    patients = number_groups(np.arange(120) // 7 * 3.0, 120)
     by_patient = confusion_matrices(labels, predictions, num_classes=3, clusters=patients)
     assert by_patient.shape == (18, 3, 3)
     assert (by_patient.sum((1, 2))[:-1] == 7).all()
@@ -82,13 +79,6 @@ def test_the_area_of_a_class_without_images_is_unknown() -> None:
     areas = class_auc(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]))
     assert areas[:2] == pytest.approx([1, 1])
     assert np.isnan(areas[2])
-
-
-def test_images_without_a_patient_are_patients_of_their_own() -> None:
-    assert number_patients(None, 5).tolist() == [0, 1, 2, 3, 4]
-    first, second, third, fourth = number_patients(np.array([4, np.nan, 4, np.nan]), 4)
-    assert first == third
-    assert len({first, second, fourth}) == 3
 
 
 def test_an_interval_of_independent_images_is_the_binomial_one() -> None:
@@ -129,7 +119,7 @@ def test_every_interval_encloses_its_value_and_a_seed_repeats_it() -> None:
 def test_resamples_that_lack_a_class_are_left_out() -> None:
     """A perfect classifier with one image of the third class: without it the recall would be 0/0, counted as 0."""
     labels = np.array([0] * 5 + [1] * 5 + [2])
-    draws = draw_patients(11, seed=0)
+    draws = draw_groups(11, seed=0)
     resampled = resample_matrices(confusion_matrices(labels, labels, num_classes=3, clusters=np.arange(11)), draws)
     assert (
         np.isnan(resampled[:, 0, 0])
@@ -146,11 +136,18 @@ def test_a_class_that_the_whole_set_lacks_does_not_void_the_resamples() -> None:
     assert np.isnan(found["auc"][2]).all()
 
 
-def test_one_patient_alone_gives_no_interval() -> None:
+def test_fewer_than_ten_patients_give_no_interval() -> None:
     labels, predictions, probabilities = random_set()
-    found = bootstrap_intervals(labels, predictions, probabilities, patients=np.zeros(120))
-    assert all(np.isnan(ends).all() for ends in found.values())
-    assert np.isnan(interval(np.full(4, np.nan))).all()
+    for n_patients in (1, 9, 10):
+        ends = bootstrap_intervals(labels, predictions, probabilities, patients=np.arange(120) % n_patients)
+        assert all(np.isnan(values).all() == (n_patients < 10) for values in ends.values())
+
+
+def test_intervals_stay_those_of_published_results() -> None:
+    ends = bootstrap_intervals(*random_set(), patients=np.arange(120) // 3)
+    assert ends["val_accuracy"] == pytest.approx([0.55, 0.7083333333333334], abs=1e-12)
+    assert ends["val_macro_f1"] == pytest.approx([0.5510394984232193, 0.7105626206021795], abs=1e-12)
+    assert ends["auc"][2] == pytest.approx([0.711716653051698, 0.8669142585809253], abs=1e-12)
 
 
 def test_wrong_input_is_named() -> None:

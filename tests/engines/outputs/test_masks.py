@@ -23,7 +23,7 @@ class BrightIsPolyp(nn.Module):
         return image.mean(1, keepdim=True)
 
 
-def write(files: list[Path], columns: list[int], output_dir: Path) -> list[dict]:
+def write(files: list[Path], columns: list[int], output_dir: Path, **entries) -> list[dict]:
     """Evaluate 20 x 30 images with a bright square from a column on; the label's is from column 5 on."""
     items = []
     for file, column in zip(files, columns, strict=True):
@@ -34,7 +34,7 @@ def write(files: list[Path], columns: list[int], output_dir: Path) -> list[dict]
         label = torch.zeros(1, 20, 30)
         label[:, 5:15, 5:15] = 1
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-        items.append({"image": MetaTensor(image, meta={"filename_or_obj": str(file)}), "label": label})
+        items.append({"image": MetaTensor(image, meta={"filename_or_obj": str(file)}), "label": label, **entries})
     evaluator = SupervisedEvaluator(
         "cpu",
         DataLoader(Dataset(items), batch_size=2),
@@ -102,3 +102,11 @@ def test_images_of_one_name_keep_a_mask_an_overlay_and_a_row_each(tmp_path: Path
     for stem, column in zip(stems, [0, 5, 10, 15], strict=True):
         mask = np.asarray(Image.open(tmp_path / "out" / "masks" / f"{stem}.png"))
         assert np.flatnonzero(mask.any(axis=0)).tolist() == list(range(column, column + 10))
+
+
+def test_a_patient_is_a_number_in_the_table_and_absent_where_the_items_have_no_group(tmp_path: Path) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert "patient" not in write(files, [0, 5], tmp_path / "out")[0]
+    rows = write(files, [0, 5], tmp_path / "out", group="Smith, 1950")
+    assert [row["patient"] for row in rows] == ["0", "0"]
+    assert "Smith" not in (tmp_path / "out" / "per_image.csv").read_text()

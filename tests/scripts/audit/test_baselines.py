@@ -1,5 +1,4 @@
 import gzip
-import math
 from pathlib import Path
 
 import nibabel
@@ -16,7 +15,6 @@ from clinbundles.scripts.audit.baselines import (
     aspect_ratio_probabilities,
     baseline_table,
     constant_probabilities,
-    mean_interval,
     score_baselines,
     source_probabilities,
 )
@@ -119,24 +117,6 @@ def test_the_table_is_one_that_the_report_reads(tmp_path: Path) -> None:
 def test_items_without_a_group_are_patients_of_their_own() -> None:
     items = [{"image": "a.png", "label": 0}, {"image": "b.png", "label": 1}]
     assert baseline_table(items, np.eye(3)[:2], NAMES)["patient"].tolist() == [0, 1]
-
-
-def test_the_interval_of_a_mean_is_that_of_independent_patients() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(loc=3, size=400)
-    found = mean_interval(values, None)
-    assert found["value"] == pytest.approx(values.mean(), abs=1e-4)
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.1)
-    # Four equal images of a patient are no more than one: the interval is as wide as for 100 patients.
-    repeated = mean_interval(np.repeat(values[:100], 4), np.repeat(np.arange(100), 4))
-    alone = mean_interval(values[:100], None)
-    assert repeated["high"] - repeated["low"] == pytest.approx(alone["high"] - alone["low"], rel=1e-3)
-
-
-def test_the_mean_of_nothing_and_of_one_patient_have_no_interval() -> None:
-    assert mean_interval(np.array([]), None) == {"value": None, "low": None, "high": None}
-    assert mean_interval(np.array([1.0, 0.0]), np.array([5, 5])) == {"value": 0.5, "low": None, "high": None}
 
 
 def make_items(tmp_path: Path, number: int) -> list[dict]:

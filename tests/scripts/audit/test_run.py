@@ -36,7 +36,7 @@ def data(tmp_path: Path) -> dict[str, str]:
     """A datalist of noise, the tiny network's untrained weights, and the arguments to audit them."""
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
-    sections = {"training": 18, "validation": 6, "test": 9, "same_source": 4}
+    sections = {"training": 18, "validation": 6, "test": 30, "same_source": 4}
     content = {"name": "noise"}
     for section, number in sections.items():
         content[section] = []
@@ -121,7 +121,7 @@ def test_a_small_audit_runs_from_images_to_its_report(
     assert rows["audited", "whole"]["accuracy"]["value"] == pytest.approx(table["correct"].mean(), abs=1e-4)
     assert audit["disease_calls"]["same source, without covid19"]["images"] == 4
     assert len(list((out / "grad_cam" / "overlays").glob("*.png"))) == 3
-    assert audit["grad_cam"]["images"] + audit["grad_cam"]["empty_maps"] == 9
+    assert audit["grad_cam"]["images"] + audit["grad_cam"]["empty_maps"] == 30
     assert audit["grad_cam"]["lung_fields"] == pytest.approx(0.56, abs=0.03)
     with Image.open(out / "audit.png") as picture:
         assert picture.width > 1000
@@ -195,13 +195,13 @@ def test_a_model_that_tells_the_sources_apart_is_found_out(
     module.audit_shortcuts(**data, regions="border")
     audit = json.loads((tmp_path / "out" / "audit.json").read_text())
     calls = audit["disease_calls"]
-    assert [(found["called"], found["images"]) for found in calls.values()] == [(3, 3), (0, 6), (4, 4)]
+    assert [(found["called"], found["images"]) for found in calls.values()] == [(10, 10), (0, 20), (4, 4)]
     said = " ".join(audit["conclusion"])
     assert "4 of 4 (same source, without covid19)" in said
     assert "the border alone gives 0.667" in said
     assert "no less than the whole image with 0.667" in said
     assert "the source's name alone gives 0.667" in said
-    assert audit["sources"]["web.org"] == {"images": 3, "labels": {"covid19": 3}, "accuracy": 1.0}
+    assert audit["sources"]["web.org"] == {"images": 10, "labels": {"covid19": 10}, "accuracy": 1.0}
 
 
 def test_an_audit_without_same_source_and_sources_leaves_these_out(

@@ -35,14 +35,14 @@ LABELS = ["None"] * 8 + ["1"] * 12
 
 
 def write_classified(
-    folder: Path, column: str, seed: int, *, wrong: list[int], labels: list[str] = LABELS, patients: bool = True
+    folder: Path, column: str, seed: int, *, wrong: list[int], labels: list[str] = LABELS, patient_of: int | None = 2
 ) -> Cell:
-    """Twenty images of ten patients, some of them predicted wrong, and one more that could not be read."""
+    """Twenty images, by twos of one patient, some of them predicted wrong, and one more that could not be read."""
     (folder / "test").mkdir(parents=True)
     other = {"None": "1", "1": "None"}
     table = pd.DataFrame({"image": [f"{i}.png" for i in range(20)], "label": labels})
     table["prediction"] = [other[name] if i in wrong else name for i, name in enumerate(labels)]
-    table = table.assign(failure="", **({"patient": [i // 2 for i in range(20)]} if patients else {}))
+    table = table.assign(failure="", **({"patient": [i // patient_of for i in range(20)]} if patient_of else {}))
     broken = {"image": "broken.png", "label": "1", "failure": "broken.png: cannot be read."}
     table = pd.concat([table, pd.DataFrame([broken])])
     table.to_csv(folder / "test" / "per_image.csv", index=False)
@@ -95,9 +95,41 @@ def test_means_spreads_and_paired_differences_are_those_counted_by_hand(cells: l
     assert pd.isna(summary.loc["original", "difference"])
     positive = summary.loc["positive"]
     assert positive["difference"] == pytest.approx(0.15)
-    assert 0.0999 < positive["low"] < 0.15 < positive["high"] < 0.2001
+    half = 3.1824 * np.std([0.1, 0.2, 0.1, 0.2], ddof=1) / 2  # Student's t of four images
+    assert [positive["low"], positive["high"]] == pytest.approx([0.15 - half, 0.15 + half], abs=1e-5)
     assert positive["published"] == 0.6
     assert positive["images"] == 4
+
+
+def test_differences_are_resampled_by_patient_where_the_tables_have_patients(tmp_path: Path) -> None:
+    gains = np.random.default_rng(0).normal(0.1, 0.05, size=10)
+    cells = []
+    for name, patients in (("apart", None), ("together", np.arange(40) // 4)):
+        for arm, dice in (("original", np.zeros(40)), ("positive", np.repeat(gains, 4))):
+            folder = tmp_path / name / arm
+            (folder / "test").mkdir(parents=True)
+            table = pd.DataFrame({"image": np.arange(40).astype(str), "dice": dice})
+            table = table if patients is None else table.assign(patient=patients)
+            table.to_csv(folder / "test" / "per_image.csv", index=False)
+            cells.append(Cell(name, arm, 0, folder))
+    summary = summarise(PLAN, ["1"], cells, "original").set_index(["network_name", "arm"])
+    apart, together = summary.loc["apart", "positive"], summary.loc["together", "positive"]
+    assert (apart["groups"], together["groups"]) == (40, 10)
+    assert apart["difference"] == pytest.approx(together["difference"])
+    assert together["high"] - together["low"] == pytest.approx(2 * (apart["high"] - apart["low"]), rel=0.2)
+
+
+def test_rows_of_too_few_groups_say_what_their_intervals_are(cells: list, tmp_path: Path) -> None:
+    summary = summarise(PLAN, ["1"], cells, "original")
+    note = "- A: 4 patients or groups are too few to resample; intervals are Student's t over their means."
+    assert note in as_markdown(PLAN, summary, "heading")
+    assert as_results(PLAN, summary, SOURCES)[1]["metrics"]["dice"]["groups"] == 4
+    few = [write_classified(tmp_path / name, name, 0, wrong=[0], patient_of=4) for name in ("small", "large")]
+    summary = summarise(SCORED, ["6a"], few, "small")
+    assert summary["mean_low"].isna().all()
+    assert "- real: 5 patients or groups are too few to resample; there are no intervals." in as_markdown(
+        SCORED, summary, "heading"
+    )
 
 
 def test_tables_show_measured_beside_published(cells: list) -> None:
@@ -189,7 +221,7 @@ def test_the_same_predictions_differ_by_nothing(tmp_path: Path) -> None:
 def test_patients_known_make_the_interval_wider(tmp_path: Path) -> None:
     wrong = [0, 1, 2, 3, 8, 9, 10, 11]
     known = write_classified(tmp_path / "a", "small", 0, wrong=wrong)
-    unknown = write_classified(tmp_path / "b", "large", 0, wrong=wrong, patients=False)
+    unknown = write_classified(tmp_path / "b", "large", 0, wrong=wrong, patient_of=None)
     summary = summarise(SCORED, ["6a"], [known, unknown], "small").set_index("network_name")
     width = summary["mean_high"] - summary["mean_low"]
     assert width["small"] > 1.2 * width["large"]
