@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image, ImageChops, ImageStat
-from pydicom.pixels import apply_color_lut
 
 from .decoding import PIL_8BIT_MODES, is_dicom, is_nifti, open_image, read_nifti
 from .dicom import check_pixels, decode_pixels, displayed, is_bare_dicom, read_fields, silent_pydicom
 from .images import RowMajorReader
+from .pydicom_api import apply_color_lut
 
 # Film on a light box, or grey with coloured marks, stays below; photographs of the body lie above.
 MAX_COLOUR = 15.0

@@ -18,6 +18,8 @@ from nibabel.filebasedimages import ImageFileError
 from PIL import Image, UnidentifiedImageError
 from pydicom.errors import InvalidDicomError
 
+from .pydicom_api import stored_values
+
 PIL_8BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
@@ -127,7 +129,7 @@ def grey_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
 
 def _decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     try:
-        return np.asarray(pydicom.pixels.pixel_array(dataset, raw=False))
+        return np.asarray(stored_values(dataset))
     except Exception as error:  # the decoder plug-ins raise types of their own
         raise ValueError(f"{path}: the pixel data cannot be decoded ({type(error).__name__}: {error}).") from error
 

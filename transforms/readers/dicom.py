@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.datadict import keyword_for_tag
-from pydicom.pixels import apply_windowing, pixel_array
 from pydicom.uid import (
     AllTransferSyntaxes,
     ExplicitVRBigEndian,
@@ -22,8 +21,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
-    RLELossless,
 )
+
+from .pydicom_api import apply_windowing, encoding_of, stored_values
 
 _PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
 # Nothing that names or describes the patient is among the fields that are parsed.
@@ -76,7 +76,7 @@ def read_fields(path: Path) -> pydicom.Dataset:
             name = keyword_for_tag(tag)
             raise ValueError(f"{path}: {name} is malformed ({type(error).__name__}).") from None
     if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
+        implicit, little = encoding_of(dataset)
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     if dataset.file_meta.TransferSyntaxUID not in AllTransferSyntaxes:
@@ -106,6 +106,8 @@ def check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
     expected = dataset.Rows * dataset.Columns * samples * bits // 8
     if not syntax.is_encapsulated and kind != "YBR_FULL_422" and size < expected:
         raise ValueError(f"{path}: PixelData is truncated, {size} of {expected} bytes.")
+    if not syntax.is_encapsulated and size >= 2 * expected:
+        raise ValueError(f"{path}: PixelData has {size} bytes, expected {expected} by Rows and Columns.")
 
 
 def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
@@ -116,8 +118,7 @@ def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        # The plug-in for RLE that pydicom prefers does not survive a damaged stream.
-        values = pixel_array(dataset, raw=False, decoding_plugin="pydicom" if syntax == RLELossless else "")
+        values = stored_values(dataset)
     except Exception as error:  # the decoder plug-ins raise types of their own
         raise ValueError(f"{path}: PixelData ({syntax.name}) cannot be decoded ({type(error).__name__}).") from None
     expected = (dataset.Rows, dataset.Columns, 3)[: 2 + (dataset.SamplesPerPixel == 3)]

@@ -269,7 +269,7 @@ def test_a_dicom_without_one_whole_image_is_refused_even_by_force(tmp_path: Path
         "BitsAllocated 32": {"BitsAllocated": 32},
         "PhotometricInterpretation 'RGB' with SamplesPerPixel 1": {"PhotometricInterpretation": "RGB"},
         "64x20 px": {"Rows": 20, "PixelData": DEEP[:20].tobytes()},
-        "shape .2, 24, 64., expected .24, 64.": {"Rows": 24},
+        "PixelData has 6144 bytes, expected 3072 by Rows and Columns": {"Rows": 24},
         "window or palette cannot be applied": {"WindowCenter": 5, "WindowWidth": 0},
         "every pixel has the same value": {"PixelData": bytes(2 * DEEP.size)},
         "JPEG-LS .* is truncated": {"syntax": JPEGLSLossless, "PixelData": pydicom.encaps.encapsulate([bytes(99)])},

@@ -1,0 +1,40 @@
+"""What the readers take from pydicom 3, or from the 2.4 that MONAI Label needs: the same functions, the same pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+from pydicom.uid import RLELossless
+
+try:
+    from pydicom.pixels import apply_color_lut, apply_windowing, convert_color_space, pixel_array
+
+    IS_OLDER = False
+except ImportError:
+    from pydicom.pixel_data_handlers.util import (  # type: ignore[no-redef]
+        apply_color_lut,
+        apply_windowing,
+        convert_color_space,
+    )
+
+    IS_OLDER = True
+
+__all__ = ["apply_color_lut", "apply_windowing", "encoding_of", "stored_values"]
+
+
+def stored_values(dataset: pydicom.Dataset) -> np.ndarray:
+    """Decode the stored values of a DICOM image: (H, W), or in colour (H, W, 3) as RGB."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not IS_OLDER:
+        # The plug-in for RLE that pydicom prefers does not survive a damaged stream.
+        return pixel_array(dataset, raw=False, decoding_plugin="pydicom" if syntax == RLELossless else "")
+    handler = "pylibjpeg" if syntax.is_encapsulated else "numpy"
+    dataset.convert_pixel_data("rle" if syntax == RLELossless else handler)
+    is_ybr = dataset.PhotometricInterpretation in ("YBR_FULL", "YBR_FULL_422")
+    return convert_color_space(dataset.pixel_array, "YBR_FULL", "RGB") if is_ybr else dataset.pixel_array
+
+
+def encoding_of(dataset: pydicom.FileDataset) -> tuple[bool, bool]:
+    """Tell as what a file was read: with implicit value representations, and little endian."""
+    pair = getattr(dataset, "original_encoding", None) or (dataset.read_implicit_vr, dataset.read_little_endian)
+    return bool(pair[0]), bool(pair[1])
