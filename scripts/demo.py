@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import fire
-import pandas as pd
+
+from clinbundles.engines.outputs.per_image import read_per_image
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles" / "gaze_polyp_segmentation"
@@ -24,7 +25,7 @@ def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
     both = "['configs/train.json','configs/evaluate.json']"
     _run(["--config_file", both, *common, *schedule, "--output_dir", str(output / "test")])
 
-    table = pd.read_csv(output / "test" / "per_image.csv")
+    table, _ = read_per_image(output / "test" / "per_image.csv")
     metrics = [c for c in table.columns if c.startswith("val_mean_")]
     print("\nTest frames (simulated gaze in training, a handful of frames: an example, not a result)\n")
     print(table[["image", *metrics]].to_string(index=False))

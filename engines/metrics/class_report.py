@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..outputs.files import replacing, write_atomically
+from ..outputs.per_image import patients_of, read_class_table
 from .calibration import ReliabilityBins, apply_temperature, fit_temperature, reliability_bins
 from .classification import (
     CLASS_SCORES,
@@ -77,39 +78,6 @@ def write_class_report(
     return metrics
 
 
-def read_class_table(path: Path, class_names: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """A classifier's per-image table in; its rows without a failure, checked, and the number of those with one out.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing; a row has no label, one that is no class, or no probabilities; no row is left.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such table of predictions.")
-    # Only an empty field is missing: a class may be called None.
-    words = dict.fromkeys(("image", "label", "prediction", "failure", "source"), str)
-    table = pd.read_csv(path, dtype=words, keep_default_na=False, na_values=["", "nan"])
-    failed = table["failure"].notna() if "failure" in table else pd.Series(False, index=table.index)
-    probabilities = [f"probability_{name}" for name in class_names]
-    for column in ("image", "label", "prediction", *probabilities):
-        if column not in table:
-            raise ValueError(f"{path}: has no column {column}, only {', '.join(table)}.")
-    good = table[~failed]
-    if good.empty:
-        raise ValueError(f"{path}: has no image to score, {len(table)} rows, {failed.sum()} of them failures.")
-    for column in ("label", "prediction"):
-        if (wrong := ~good[column].isin(class_names)).any():
-            row, value = good.loc[wrong, "image"].iloc[0], good.loc[wrong, column].iloc[0]
-            said = f"has no {column}" if pd.isna(value) else f"has {column} {value!r}"
-            raise ValueError(f"{path}: {row} {said}, expected one of {', '.join(class_names)}.")
-    for column in probabilities:
-        # A little more than 1 is what half precision rounds to.
-        if (wrong := ~pd.to_numeric(good[column], errors="coerce").between(0, 1.001)).any():
-            row, value = good.loc[wrong, "image"].iloc[0], good.loc[wrong, column].iloc[0]
-            raise ValueError(f"{path}: {row} has {column} {value}, expected a number from 0 to 1.")
-    return good.reset_index(drop=True), int(failed.sum())
-
-
 def _arrays(table: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels (N,), predictions (N,) and probabilities (N, K)."""
     index = pd.Index(names)
@@ -119,7 +87,7 @@ def _arrays(table: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.n
 
 def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, Any]:
     labels, predictions, probabilities = _arrays(table, names)
-    patients = table["patient"].to_numpy() if "patient" in table else None
+    patients = patients_of(table)
     matrix = confusion_matrices(labels, predictions, num_classes=len(names))
     intervals = bootstrap_intervals(labels, predictions, probabilities, patients=patients, seed=seed)
     by_class = {name: score(matrix) for name, score in CLASS_SCORES.items()} | {"auc": class_auc(labels, probabilities)}

@@ -1,9 +1,73 @@
-"""The table ``per_image.csv`` of an evaluation, one row an image."""
+"""The table ``per_image.csv`` of an evaluation, one row an image: its reader, and the numbers of its patients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
+TEXTS = ("image", "label", "prediction", "failure", "source")
+
+
+def read_per_image(path: Path, *, columns: Sequence[str] = ()) -> tuple[pd.DataFrame, int]:
+    """Read the table of an evaluation: its rows without a failure, and the number of those with one.
+
+    Args:
+        path: the file.
+        columns: those that must be there beside "image".
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no table, or a column is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such table of predictions.")
+    try:
+        # Only an empty field is missing: a class may be called None, or 1.
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=["", "nan"])
+    except ValueError as error:
+        raise ValueError(f"{path}: is no table ({error}).") from error
+    for column in ("image", *columns):
+        if column not in table:
+            raise ValueError(f"{path}: has no column {column}, only {', '.join(table)}.")
+    failed = table["failure"].notna() if "failure" in table else pd.Series(False, index=table.index)
+    return table[~failed].reset_index(drop=True), int(failed.sum())
+
+
+def read_class_table(path: Path, class_names: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """Read the table of a classifier as :func:`read_per_image` does, and check that its rows can be scored.
+
+    Args:
+        path: the file, with the columns image, label and prediction (names of classes) and probability_<class>.
+        class_names: of all classes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing; a row has no label, one that is no class, or no probabilities; no row is left.
+    """
+    probabilities = [f"probability_{name}" for name in class_names]
+    table, failures = read_per_image(path, columns=("label", "prediction", *probabilities))
+    if table.empty:
+        raise ValueError(f"{path}: has no image to score, only {failures} failures.")
+    for column in ("label", "prediction"):
+        if (wrong := ~table[column].isin(class_names)).any():
+            row, value = table.loc[wrong, "image"].iloc[0], table.loc[wrong, column].iloc[0]
+            fault = f"has no {column}" if pd.isna(value) else f"has {column} {value!r}"
+            raise ValueError(f"{path}: {row} {fault}, expected one of {', '.join(class_names)}.")
+    for column in probabilities:
+        # A little more than 1 is what half precision rounds to.
+        if (wrong := ~pd.to_numeric(table[column], errors="coerce").between(0, 1.001)).any():
+            row, value = table.loc[wrong, "image"].iloc[0], table.loc[wrong, column].iloc[0]
+            raise ValueError(f"{path}: {row} has {column} {value}, expected a number from 0 to 1.")
+    return table, failures
+
+
+def patients_of(table: pd.DataFrame) -> np.ndarray | None:
+    """Give the number of each image's patient or group (N,), NaN where unknown; None for a table without them."""
+    return table["patient"].to_numpy() if "patient" in table else None
 
 
 def number_patients(groups: Sequence[Any]) -> list[Any]:

@@ -29,9 +29,9 @@ from monai.data import load_decathlon_datalist
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from clinbundles.engines.metrics.class_report import read_class_table
 from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically
+from clinbundles.engines.outputs.per_image import patients_of, read_class_table
 from clinbundles.engines.tracking.facts import describe_datalist
 from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, score_baselines
@@ -344,8 +344,7 @@ def write_audit(
 
 def _mean(values: np.ndarray, table: pd.DataFrame) -> dict[str, float | None]:
     """Give the mean of a value an image of a table, with its interval by patient."""
-    patients = table["patient"].to_numpy() if "patient" in table else None
-    return with_interval(values.mean() if len(values) else math.nan, mean_interval(values, patients))
+    return with_interval(values.mean() if len(values) else math.nan, mean_interval(values, patients_of(table)))
 
 
 def _sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from clinbundles.engines.metrics.intervals import (
     number_groups,
     resample_matrices,
 )
+from clinbundles.engines.outputs.per_image import patients_of, read_per_image
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LabelledSet:
     """What a classifier did with a set of images.
 
     Attributes:
-        images: label and patient of each, by image.
+        images: name, label and patient of each.
         matrices: (P, K, K) confusion matrix of each patient.
     """
 
@@ -67,15 +67,14 @@ def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
     """
     if (labelled := labelled_set_of(table, folder)) is not None:
         return pd.Series({"all": float(SCORES[table["metric"]](labelled.matrices.sum(0)))})
-    per_image = "metric" in table
-    path, key = (
-        folder / "test" / ("per_image.csv" if per_image else "cost.json"),
-        table["metric" if per_image else "cost"],
-    )
-    found = _per_image(path) if per_image else json.loads(path.read_text())
-    if key not in found:
-        raise ValueError(f"{path}: has no {key}, only {', '.join(found)}.")
-    return found[key] if per_image else pd.Series({"all": found[key]}, dtype=float) * table.get("factor", 1)
+    if "metric" in table:
+        images, _ = read_per_image(folder / "test" / "per_image.csv", columns=[table["metric"]])
+        return images.set_index("image")[table["metric"]]
+    path = folder / "test" / "cost.json"
+    costs = json.loads(path.read_text())
+    if table["cost"] not in costs:
+        raise ValueError(f"{path}: has no {table['cost']}, only {', '.join(costs)}.")
+    return pd.Series({"all": costs[table["cost"]]}, dtype=float) * table.get("factor", 1)
 
 
 def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
@@ -83,31 +82,18 @@ def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
     if table.get("metric") not in SCORES:
         return None
     path = folder / "test" / "per_image.csv"
-    found = _per_image(path)
-    if not {"label", "prediction"} <= set(found):
+    images, _ = read_per_image(path)
+    if not {"label", "prediction"} <= set(images):
         return None
     for column in ("label", "prediction"):
-        if found[column].isna().any():
-            raise ValueError(f"{path}: {found.index[found[column].isna()][0]} has no {column}.")
-    probabilities = [column.removeprefix("probability_") for column in found if column.startswith("probability_")]
-    names = pd.Index(sorted({*probabilities, *found["label"], *found["prediction"]}))
-    patients = number_groups(found["patient"].to_numpy() if "patient" in found else None, len(found))
-    labels, predictions = (names.get_indexer(pd.Index(found[column])) for column in ("label", "prediction"))
+        if (missing := images[column].isna()).any():
+            raise ValueError(f"{path}: {images.loc[missing, 'image'].iloc[0]} has no {column}.")
+    probabilities = [column.removeprefix("probability_") for column in images if column.startswith("probability_")]
+    names = pd.Index(sorted({*probabilities, *images["label"], *images["prediction"]}))
+    patients = number_groups(patients_of(images), len(images))
+    labels, predictions = (names.get_indexer(pd.Index(images[column])) for column in ("label", "prediction"))
     matrices = confusion_matrices(labels, predictions, num_classes=len(names), clusters=patients)
-    return LabelledSet(found[["label"]].assign(patient=patients), matrices)
-
-
-def _per_image(path: Path) -> pd.DataFrame:
-    # Only an empty field is missing: a class may be called None, or 1.
-    text = dict.fromkeys(("label", "prediction", "failure"), str)
-    found = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=["", "nan"]).set_index("image")
-    return found[found["failure"].isna()] if "failure" in found else found
-
-
-def patients_of(folder: Path) -> np.ndarray | None:
-    """Give the number of each image's patient or group in a cell's test/per_image.csv; None if it has none."""
-    table = _per_image(folder / "test" / "per_image.csv")
-    return table["patient"].to_numpy() if "patient" in table else None
+    return LabelledSet(images[["image", "label"]].assign(patient=patients), matrices)
 
 
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
@@ -152,7 +138,9 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
             elif "metric" in table:
                 line["images"] = len(measured)
                 if column != paired_with and reference is not None:
-                    line |= _paired(measured, reference, patients_of(groups[row, column][0].folder))
+                    images, _ = read_per_image(groups[row, column][0].folder / "test" / "per_image.csv")
+                    in_order = images.set_index("image").reindex(measured.index)
+                    line |= _paired(measured, reference, patients_of(in_order))
             elif reference is not None and (whole := reference.mean().mean()):
                 line["ratio"] = over_seeds.mean() / whole
             lines.append(line)
@@ -298,10 +286,11 @@ def as_results(
                 names = ("mean", "mean_low", "mean_high", "std", "published", "difference", "low", "high")
                 figures = {name: line.get(name) for name in names}
                 known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
-                few = {"groups": int(line["groups"])} if line.get("groups", math.inf) < FEWEST_GROUPS else {}
-                metrics[table["metric"]] = known | few
+                metrics[table["metric"]] = known
             elif not pd.isna(line["mean"]):
                 costs[table["name"]] = float(f"{line['mean']:.4g}")
         entry = {row_name: row, column_name: column, **sources[row, column], "metrics": metrics}
+        if notes := _few_groups(plan, group):
+            entry["note"] = "; ".join([*filter(None, [entry.get("note")]), *notes])
         results.append(entry | ({"cost": costs} if costs else {}))
     return results

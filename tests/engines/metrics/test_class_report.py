@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from clinbundles.engines.metrics.calibration import apply_temperature
-from clinbundles.engines.metrics.class_report import read_class_table, write_class_report
+from clinbundles.engines.metrics.class_report import write_class_report
+from clinbundles.engines.outputs.per_image import read_class_table
 
 NAMES = ["normal", "bacterial", "COVID-19"]
 
@@ -146,8 +147,8 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
         (good.assign(prediction="viral"), r"0\.png has prediction 'viral'"),
         (unlabelled, r"0\.png has no label, expected one of"),
         (good.assign(probability_normal=""), r"0\.png has probability_normal nan, expected a number from 0 to 1"),
-        (good.assign(failure="cannot be read"), "has no image to score, 6 rows, 6 of them failures"),
-        (good[:0], "has no image to score, 0 rows"),
+        (good.assign(failure="cannot be read"), "has no image to score, only 6 failures"),
+        (good[:0], "has no image to score, only 0 failures"),
     ]
     for number, (table, message) in enumerate(cases):
         folder = write(table, tmp_path / str(number))

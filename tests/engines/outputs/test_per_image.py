@@ -1,4 +1,41 @@
-from clinbundles.engines.outputs.per_image import number_patients
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clinbundles.engines.outputs.per_image import number_patients, patients_of, read_per_image
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Three images, one of which could not be read; names and classes that look like numbers or like nothing."""
+    path = tmp_path / "per_image.csv"
+    lines = ["image,label,dice,failure,patient", "01,None,0.5,,0", "02,1,,cannot be read.,0", "03,1,0.7,,"]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_without_a_failure_are_given_and_the_others_counted(table: Path) -> None:
+    rows, failures = read_per_image(table, columns=["dice"])
+    assert failures == 1
+    assert rows[["image", "label", "dice"]].to_numpy().tolist() == [["01", "None", 0.5], ["03", "1", 0.7]]
+    assert rows.index.tolist() == [0, 1]
+
+
+def test_patients_are_numbers_or_not_known(table: Path) -> None:
+    rows, _ = read_per_image(table)
+    assert np.array_equal(patients_of(rows), [0, np.nan], equal_nan=True)
+    assert patients_of(rows.drop(columns="patient")) is None
+
+
+def test_a_file_that_is_missing_or_no_such_table_is_named(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv: no such table"):
+        read_per_image(tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match=r"per_image\.csv: has no column iou, only image, label, dice"):
+        read_per_image(table, columns=["iou"])
+    table.write_text("")
+    with pytest.raises(ValueError, match=r"per_image\.csv: is no table"):
+        read_per_image(table)
 
 
 def test_patients_are_numbered_as_they_appear_and_stay_unknown_where_they_are() -> None:

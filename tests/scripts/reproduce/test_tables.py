@@ -123,7 +123,7 @@ def test_rows_of_too_few_groups_say_what_their_intervals_are(cells: list, tmp_pa
     summary = summarise(PLAN, ["1"], cells, "original")
     note = "- A: 4 patients or groups are too few to resample; intervals are Student's t over their means."
     assert note in as_markdown(PLAN, summary, "heading")
-    assert as_results(PLAN, summary, SOURCES)[1]["metrics"]["dice"]["groups"] == 4
+    assert [entry.get("note") for entry in as_results(PLAN, summary, SOURCES)] == [None, note.removeprefix("- ")]
     few = [write_classified(tmp_path / name, name, 0, wrong=[0], patient_of=4) for name in ("small", "large")]
     summary = summarise(SCORED, ["6a"], few, "small")
     assert summary["mean_low"].isna().all()
@@ -179,7 +179,7 @@ def test_results_keep_costs_apart_from_metrics_and_leave_unknown_ones_out(costed
 
 
 def test_a_figure_that_a_cell_did_not_measure_is_named(costed: list) -> None:
-    with pytest.raises(ValueError, match=r"per_image\.csv: has no iou, only dice"):
+    with pytest.raises(ValueError, match=r"per_image\.csv: has no column iou, only image, dice"):
         figures_of({"metric": "iou"}, costed[0].folder)
     with pytest.raises(ValueError, match=r"cost\.json: has no seconds, only macs"):
         figures_of({"cost": "seconds"}, costed[0].folder)
@@ -253,7 +253,7 @@ def test_a_score_without_labels_and_predictions_is_a_column_like_any_other(tmp_p
     table = pd.DataFrame({"image": ["a", "b", "c"], "val_accuracy": [1, 0, ""], "failure": ["", "", "c: broken."]})
     table.to_csv(tmp_path / "test" / "per_image.csv", index=False)
     assert figures_of({"metric": "val_accuracy"}, tmp_path).tolist() == [1, 0]
-    with pytest.raises(ValueError, match="has no val_macro_f1, only val_accuracy"):
+    with pytest.raises(ValueError, match="has no column val_macro_f1, only image, val_accuracy"):
         figures_of({"metric": "val_macro_f1"}, tmp_path)
 
 
