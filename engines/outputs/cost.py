@@ -8,10 +8,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,15 +26,63 @@ from ...transforms.readers.loading import reading_error
 from .files import write_atomically
 
 
-class InferenceCost:
-    """Measure every forward of a network in an evaluator and write ``cost.json`` after each epoch.
+@dataclass(frozen=True)
+class Cost:
+    """What inference costs and what that depends on, the content of every ``cost.json``; null is not measured.
 
-    macs_per_image: multiply-accumulates of real images by torch's ``FlopCounterMode``, in a forward of their own.
-    seconds_per_image: time between entering and leaving the network, summed over the calls that one batch takes (an
-    inferer may cut it into windows), divided by its images; the median over the batches but the first.
-    peak_memory_bytes: the most that torch's allocator gives out during one forward of such an image, weights and input
-    not included; on a CPU without the scratch memory that libraries get by themselves.
-    Beside them what the figures depend on: images, batch_size and image_shape of the first batch, device and threads.
+    Attributes:
+        macs_per_image: multiply-accumulates by torch's ``FlopCounterMode``.
+        seconds_per_image: median time of the network for an image that is read and preprocessed.
+        peak_memory_bytes: the most that torch's allocator gives out during one forward, weights and input not included;
+            on a CPU without the scratch memory that libraries get by themselves.
+        seconds_per_file: median time from a file's name to its result, with mean and percentiles.
+        preprocessing_seconds: median of the part that reads and preprocesses.
+        images: how many were timed.
+        batch_size, image_shape: of the network's input, (C, H, W).
+        parameters: of the network.
+        device, threads: where it ran.
+    """
+
+    macs_per_image: int
+    seconds_per_image: float
+    peak_memory_bytes: int
+    images: int
+    batch_size: int
+    image_shape: Sequence[int]
+    parameters: int
+    device: str
+    threads: int
+    seconds_per_file: float | None = None
+    seconds_per_file_mean: float | None = None
+    seconds_per_file_p5: float | None = None
+    seconds_per_file_p95: float | None = None
+    preprocessing_seconds: float | None = None
+
+    def write(self, output_dir: str | os.PathLike) -> None:
+        """Write ``cost.json`` into a folder, which is made."""
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "cost.json", json.dumps(asdict(self), indent=4) + "\n")
+
+
+def read_cost(path: Path, name: str) -> float | None:
+    """Read one number of a ``cost.json``, None where it was not measured.
+
+    Raises:
+        ValueError: the file has no number of that name.
+    """
+    costs = json.loads(path.read_text(encoding="utf-8"))
+    if name not in costs:
+        raise ValueError(f"{path}: has no {name}, only {', '.join(costs)}.")
+    return costs[name]
+
+
+class InferenceCost:
+    """Measure every forward of a network in an evaluator and write its :class:`Cost` after each epoch.
+
+    Operations are counted and memory is measured in forwards of their own. The seconds of an image are those between
+    entering and leaving the network, summed over the calls that one batch takes (an inferer may cut it into windows),
+    divided by its images; the median is over the batches but the first.
 
     Args:
         output_dir: folder of ``cost.json``.
@@ -49,7 +98,7 @@ class InferenceCost:
     def __init__(self, output_dir: str | os.PathLike, network: nn.Module, *, count_every: int = 0) -> None:
         if count_every < 0:
             raise ValueError(f"count_every is {count_every}, expected 0 or more.")
-        self.path = Path(output_dir) / "cost.json"
+        self.output_dir = output_dir
         self.network = network
         self.count_every = count_every
         self._handles: list[Any] = []
@@ -87,10 +136,8 @@ class InferenceCost:
     def _enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
         if self._counting:
-            with FlopCounterMode(display=False) as counter:
-                network.forward(*args, **kwargs)
-            self.macs += counter.get_total_flops() // 2
-            self.peak = max(self.peak, peak_memory(partial(network.forward, *args, **kwargs), self._device))
+            macs, peak = _count(partial(network.forward, *args, **kwargs), self._device)
+            self.macs, self.peak = self.macs + macs, max(self.peak, peak)
         self._entered = time.perf_counter()
 
     def _leave(self, *_: Any) -> None:
@@ -108,24 +155,35 @@ class InferenceCost:
     def write(self, engine: Evaluator) -> None:
         """Write ``cost.json`` and leave the network alone."""
         self._unhook()
-        on_gpu = self._device.type == "cuda"
-        cost = {
-            "macs_per_image": round(self.macs / self.counted_images),
-            "seconds_per_image": statistics.median(self.seconds[1:] or self.seconds),
-            "peak_memory_bytes": self.peak,
-            "images": self.images,
-            "batch_size": self._first_shape[0],
-            "image_shape": list(self._first_shape[1:]),
-            "device": torch.cuda.get_device_name(self._device) if on_gpu else str(self._device),
-            "threads": torch.get_num_threads(),
-        }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps(cost, indent=4) + "\n")
+        Cost(
+            macs_per_image=round(self.macs / self.counted_images),
+            seconds_per_image=statistics.median(self.seconds[1:] or self.seconds),
+            peak_memory_bytes=self.peak,
+            images=self.images,
+            batch_size=self._first_shape[0],
+            image_shape=self._first_shape[1:],
+            **_circumstances(self.network, self._device),
+        ).write(self.output_dir)
 
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def _circumstances(network: nn.Module, device: torch.device) -> dict[str, Any]:
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _count(call: Callable[[], Any], device: torch.device) -> tuple[int, int]:
+    """Count the multiply-accumulates of a call, and measure its peak memory in bytes."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() // 2, peak_memory(call, device)
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
@@ -162,16 +220,12 @@ def time_files(
     device: str | torch.device,
     n_files: int = 50,
     warm_up: int = 5,
-) -> dict[str, Any]:
-    """Items with an ``image`` file in; seconds a file out, and in ``cost.json``: one file at a time, one process.
+) -> Cost:
+    """Time a classifier from a file's name to its probabilities, file by file, and write its :class:`Cost`.
 
-    From the file's name to its probabilities in the memory of the processor: reading and preprocessing, then transfer,
-    network and softmax. Files that cannot be read are left out. The first files are read twice, so that they are in the
-    system's cache, as a file is that has just arrived.
-
-    seconds_per_file: median; with seconds_per_file_mean (the paper's figure), _p5 and _p95 (percentiles).
-    preprocessing_seconds, network_seconds: medians of the two parts.
-    Beside them what the figures depend on: n_files, image_shape (of the network's input), device, threads, parameters.
+    The seconds of a file end with the probabilities in the memory of the processor: reading and preprocessing, then
+    transfer, network and softmax, which are the seconds of an image. Files that cannot be read are left out. The first
+    files are read twice, so that they are in the system's cache, as a file is that has just arrived.
 
     Args:
         items: files to take in this order.
@@ -196,20 +250,38 @@ def time_files(
         for _ in islice(_timed(items, preprocessing, network, device), warm_up):
             pass
         timed = list(islice(_timed(items, preprocessing, network, device), n_files))
+        if not timed:
+            raise ValueError(f"none of the {len(items)} files can be read: nothing to time.")
+        image = timed[0].image
+        with torch.no_grad():
+            macs, peak = _count(partial(network, image[None].to(device)), device)
     finally:
         network.train(was_training)
-    if not timed:
-        raise ValueError(f"none of the {len(items)} files can be read: nothing to time.")
-    cost = _summary(timed)
-    cost |= {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "threads": torch.get_num_threads(),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-    }
-    path = Path(output_dir) / "cost.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(cost, indent=4) + "\n")
+    seconds = [one.preprocessing + one.network for one in timed]
+    cost = Cost(
+        macs_per_image=macs,
+        seconds_per_image=statistics.median(one.network for one in timed),
+        peak_memory_bytes=peak,
+        images=len(timed),
+        batch_size=1,
+        image_shape=tuple(image.shape),
+        **_circumstances(network, device),
+        seconds_per_file=statistics.median(seconds),
+        seconds_per_file_mean=statistics.fmean(seconds),
+        seconds_per_file_p5=float(np.percentile(seconds, 5)),
+        seconds_per_file_p95=float(np.percentile(seconds, 95)),
+        preprocessing_seconds=statistics.median(one.preprocessing for one in timed),
+    )
+    cost.write(output_dir)
     return cost
+
+
+class _Timed(NamedTuple):
+    """Seconds of both parts of a file, and its preprocessed image (C, H, W)."""
+
+    preprocessing: float
+    network: float
+    image: torch.Tensor
 
 
 def _timed(
@@ -217,8 +289,8 @@ def _timed(
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]],
     network: nn.Module,
     device: torch.device,
-) -> Iterator[tuple[float, float, tuple[int, ...]]]:
-    """Yield seconds of the preprocessing, seconds of the network and the image's shape of every readable file."""
+) -> Iterator[_Timed]:
+    """Time every file that can be read."""
     for item in items:
         started = time.perf_counter()
         try:
@@ -233,25 +305,9 @@ def _timed(
             plain = convert_to_tensor(image, track_meta=False)
             torch.softmax(network(plain[None].to(device)), dim=1).cpu()
         _wait_for(device)
-        yield prepared - started, time.perf_counter() - prepared, tuple(image.shape)
+        yield _Timed(prepared - started, time.perf_counter() - prepared, plain)
 
 
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _summary(timed: list[tuple[float, float, tuple[int, ...]]]) -> dict[str, Any]:
-    """Seconds of the parts and shape of every file in, the figures of them out."""
-    preprocessing, network, shapes = zip(*timed, strict=True)
-    seconds = [a + b for a, b in zip(preprocessing, network, strict=True)]
-    return {
-        "seconds_per_file": statistics.median(seconds),
-        "seconds_per_file_mean": statistics.fmean(seconds),
-        "seconds_per_file_p5": float(np.percentile(seconds, 5)),
-        "seconds_per_file_p95": float(np.percentile(seconds, 95)),
-        "preprocessing_seconds": statistics.median(preprocessing),
-        "network_seconds": statistics.median(network),
-        "n_files": len(timed),
-        "image_shape": list(shapes[0]),
-    }

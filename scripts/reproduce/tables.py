@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from clinbundles.engines.metrics.intervals import (
     number_groups,
     resample_matrices,
 )
+from clinbundles.engines.outputs.cost import read_cost
 from clinbundles.engines.outputs.per_image import patients_of, read_per_image
 
 
@@ -70,11 +70,8 @@ def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
     if "metric" in table:
         images, _ = read_per_image(folder / "test" / "per_image.csv", columns=[table["metric"]])
         return images.set_index("image")[table["metric"]]
-    path = folder / "test" / "cost.json"
-    costs = json.loads(path.read_text())
-    if table["cost"] not in costs:
-        raise ValueError(f"{path}: has no {table['cost']}, only {', '.join(costs)}.")
-    return pd.Series({"all": costs[table["cost"]]}, dtype=float) * table.get("factor", 1)
+    cost = read_cost(folder / "test" / "cost.json", table["cost"])
+    return pd.Series({"all": cost}, dtype=float) * table.get("factor", 1)
 
 
 def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:

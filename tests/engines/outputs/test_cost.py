@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose
 from torch import nn
 
-from clinbundles.engines.outputs.cost import InferenceCost, peak_memory, time_files
+from clinbundles.engines.outputs.cost import InferenceCost, peak_memory, read_cost, time_files
 
 MACS_OF_A_PIXEL = 3 * 3 * 3 * 2
 
@@ -169,13 +170,13 @@ def files(*names: str, seconds: float = 0.0) -> list[dict]:
 def test_the_parts_add_up_to_a_file(tmp_path: Path) -> None:
     items, network = files(*"abcdef", seconds=0.02), Sleeper(0.03)
     cost = time_files(items, Loader(), network, output_dir=tmp_path / "new", device="cpu", warm_up=1)
-    assert cost["preprocessing_seconds"] >= 0.02
-    assert cost["network_seconds"] >= 0.03
-    assert cost["seconds_per_file"] >= 0.05
-    assert cost["seconds_per_file_p5"] <= cost["seconds_per_file"] <= cost["seconds_per_file_p95"]
-    assert (cost["n_files"], cost["image_shape"], cost["parameters"]) == (6, [3, 8, 6], 3)
-    assert (cost["device"], cost["threads"]) == ("cpu", torch.get_num_threads())
-    assert json.loads((tmp_path / "new" / "cost.json").read_text()) == cost
+    assert cost.preprocessing_seconds >= 0.02
+    assert cost.seconds_per_image >= 0.03
+    assert cost.seconds_per_file >= 0.05
+    assert cost.seconds_per_file_p5 <= cost.seconds_per_file <= cost.seconds_per_file_p95
+    assert (cost.images, cost.image_shape, cost.parameters) == (6, (3, 8, 6), 3)
+    assert (cost.device, cost.threads) == ("cpu", torch.get_num_threads())
+    assert json.loads((tmp_path / "new" / "cost.json").read_text()) == asdict(cost) | {"image_shape": [3, 8, 6]}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["cost.json"]
 
 
@@ -183,16 +184,16 @@ def test_one_slow_file_moves_the_upper_percentile_and_not_the_median(tmp_path: P
     items = files(*"abcde")
     items[2]["seconds"] = 0.4
     cost = time_files(items, Loader(), Sleeper(), output_dir=tmp_path, device="cpu", warm_up=0)
-    assert cost["seconds_per_file"] < 0.1
-    assert cost["seconds_per_file_p95"] > 0.2
-    assert cost["seconds_per_file_mean"] > 0.08
+    assert cost.seconds_per_file < 0.1
+    assert cost.seconds_per_file_p95 > 0.2
+    assert cost.seconds_per_file_mean > 0.08
 
 
 def test_the_first_files_warm_up_and_as_many_are_timed_as_asked(tmp_path: Path) -> None:
     loader = Loader()
     cost = time_files(files(*"abcdef"), loader, Sleeper(), output_dir=tmp_path, device="cpu", n_files=4, warm_up=2)
     assert "".join(loader.read) == "ab" + "abcd"
-    assert cost["n_files"] == 4
+    assert cost.images == 4
 
 
 def test_the_network_sees_single_plain_images_in_eval_mode_without_gradients_and_keeps_its_mode(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ def test_the_network_sees_single_plain_images_in_eval_mode_without_gradients_and
 def test_files_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     items = files("broken", "a", "broken", "b")
     cost = time_files(items, Compose(Loader()), Sleeper(), output_dir=tmp_path, device="cpu")
-    assert cost["n_files"] == 2
+    assert cost.images == 2
     with pytest.raises(ValueError, match="none of the 1 files can be read"):
         time_files(files("broken"), Compose(Loader()), Sleeper(), output_dir=tmp_path, device="cpu")
 
@@ -224,4 +225,23 @@ def test_an_error_of_another_kind_and_impossible_numbers_are_not_passed_over(tmp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_waited_for_at_every_file(tmp_path: Path) -> None:
     cost = time_files(files("a", "b"), Loader(), Sleeper().cuda(), output_dir=tmp_path, device="cuda")
-    assert cost["device"] == torch.cuda.get_device_name()
+    assert cost.device == torch.cuda.get_device_name()
+
+
+def test_files_are_counted_as_images_of_an_evaluator_are(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Flatten())
+    cost = time_files(files("a", "b"), Loader(), network, output_dir=tmp_path / "files", device="cpu")
+    assert cost.macs_per_image == MACS_OF_A_PIXEL * 8 * 6
+    assert cost.peak_memory_bytes >= 2 * 8 * 6 * 4
+    evaluated = evaluate(SlowConvolution(), tmp_path / "images", [0] * 3)
+    assert list(evaluated) == list(json.loads((tmp_path / "files" / "cost.json").read_text()))
+    assert evaluated["parameters"] == cost.parameters == 3 * 3 * 3 * 2 + 2
+    assert evaluated["seconds_per_file"] is None
+
+
+def test_a_number_is_read_by_its_name(tmp_path: Path) -> None:
+    evaluate(SlowConvolution(), tmp_path, [0])
+    assert read_cost(tmp_path / "cost.json", "macs_per_image") == MACS_OF_A_PIXEL * 8 * 8
+    assert read_cost(tmp_path / "cost.json", "seconds_per_file") is None
+    with pytest.raises(ValueError, match=r"cost\.json: has no gmacs, only macs_per_image"):
+        read_cost(tmp_path / "cost.json", "gmacs")
