@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 START = re.compile(r"<!-- (table|value) ([\w-]+) -->")
 MARKER = re.compile(rf"{START.pattern}|<!-- (end) -->")
-# Commands, links and names hold no result, nor do the versions of licences.
+# Commands, links and names hold no result, nor do versions.
 NO_PROSE = re.compile(
     r"```.*?```|`[^`\n]*`|\]\([^)\s]*\)|(?:https?:|doi:|arXiv:)\S+"
-    r"|\bCC BY[\w-]* \d\.\d|\bApache-\d\.\d|\d+(?:\.\d+){2,}",
+    r"|\bPython \d\.\d+|\bCC BY[\w-]* \d\.\d|\bApache-\d\.\d|\d+(?:\.\d+){2,}",
     re.DOTALL,
 )
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)")

@@ -80,7 +80,6 @@ CELL_OPTIONAL = {
     "cost": TEXT,
     "value": _one_of(*SHOWN),
     "format": FORMAT,
-    "relative_to": OBJECT,
     **dict.fromkeys(KEYS, TEXT),
 }
 COLUMN_OPTIONAL = {**CELL_OPTIONAL, "text": _one_of("label", "seeds", *KEYS), "optional": FLAG}
@@ -144,14 +143,22 @@ def _check_each_result(content: Mapping[str, Any], file: str) -> None:
         places[key] = place
         for name, numbers in result["metrics"].items():
             _check(numbers, f"{place}.metrics[{name!r}]", {}, dict.fromkeys(NUMBERS, NUMBER))
-            for end in ("low", "high"):
-                other = {"low": "high", "high": "low"}[end]
-                for prefix in ("", "difference_", "published_"):
-                    if prefix + end in numbers and prefix + other not in numbers:
-                        raise ValueError(f"{place}.metrics[{name!r}]: {prefix}{other} is missing.")
+            _check_intervals(numbers, f"{place}.metrics[{name!r}]")
         for name, value in result.get("cost", {}).items():
             if not NUMBER.holds(value):
                 raise ValueError(f"{place}.cost[{name!r}] is {value!r}, expected a number.")
+
+
+def _check_intervals(numbers: Mapping[str, float], place: str) -> None:
+    middles = {"": numbers.get("mean", numbers.get("value")), "difference_": numbers.get("difference")}
+    for prefix in ("", "difference_", "published_"):
+        ends = [f"{prefix}{end}" for end in ("low", "high") if f"{prefix}{end}" in numbers]
+        if len(ends) == 1:
+            raise ValueError(f"{place}.{ends[0]} is {numbers[ends[0]]}, and the interval has no other end.")
+        low, high = (numbers[end] for end in ends) if ends else (0, 0)
+        middle = middles.get(prefix)
+        if ends and not low <= (low if middle is None else middle) <= high:
+            raise ValueError(f"{place}: {prefix}low and {prefix}high are {low} and {high}, around {middle}.")
 
 
 def _check_tables(tables: list[Any], place: str) -> None:
@@ -184,8 +191,6 @@ def _check(value: Any, place: str, required: Mapping[str, Kind], optional: Mappi
 def _check_cell(cell: Mapping[str, Any], place: str, sources: tuple[str, ...]) -> None:
     if len(cell.keys() & set(sources)) != 1:
         raise ValueError(f"{place} is {dict(cell)!r}, expected one of {', '.join(sources)} in it.")
-    if "relative_to" in cell:
-        _check(cell["relative_to"], f"{place}.relative_to", {}, dict.fromkeys(KEYS, TEXT))
 
 
 def _numbered(items: list[Any], place: str) -> Iterator[tuple[str, Any]]:

@@ -34,8 +34,7 @@ def cell_text(content: Mapping[str, Any], cell: Mapping[str, Any], place: str) -
 
     Args:
         content: a bundle's results.json.
-        cell: run, row, column; ``metric`` with ``value``, or ``cost``; ``format``; ``relative_to`` (keys of the result
-            whose cost is 1).
+        cell: run, row, column; ``metric`` with ``value``, or ``cost``; ``format``; ``optional``.
         place: where the cell stands, for the message.
 
     Raises:
@@ -47,37 +46,26 @@ def cell_text(content: Mapping[str, Any], cell: Mapping[str, Any], place: str) -
         if cell.get("optional"):
             return ""
         raise ValueError(f"{place}: no result has {_words(keys)}.")
-    if "cost" in cell:
-        return _cost(content, cell, result, keys, place)
-    metric, kind = cell["metric"], cell.get("value", "mean")
-    if not any(metric in r["metrics"] for r in content["results"]):
-        raise ValueError(f"{place}: no result has metric {metric!r}.")
-    numbers = result["metrics"].get(metric, {})
+    kind = "cost" if "cost" in cell else "metric"
+    name, value = cell[kind], cell.get("value", "mean")
+    if not any(name in _measured(r, kind) for r in content["results"]):
+        raise ValueError(f"{place}: no result has {kind} {name!r}.")
+    numbers = _measured(result, kind).get(name, {})
     spec = cell.get("format", ".3f")
-    spec = f"+{spec}" if kind in SIGNED and not spec.startswith("+") else spec
-    if kind.endswith("interval"):
-        prefix = kind.removesuffix("interval")
-        if f"{prefix}low" not in numbers:
-            return ""
-        return f"[{numbers[f'{prefix}low']:{spec}}, {numbers[f'{prefix}high']:{spec}}]"
+    spec = f"+{spec}" if value in SIGNED and not spec.startswith("+") else spec
+    if value.endswith("interval"):
+        ends = [numbers.get(value.removesuffix("interval") + end) for end in ("low", "high")]
+        return "" if None in ends else f"[{ends[0]:{spec}}, {ends[1]:{spec}}]"
     # A quantity measured once has no mean over seeds.
-    number = numbers.get(kind, numbers.get("value") if kind == "mean" else None)
+    number = numbers.get(value, numbers.get("value") if value == "mean" else None)
     return "" if number is None else f"{number:{spec}}"
 
 
-def _cost(
-    content: Mapping[str, Any], cell: Mapping[str, Any], result: Mapping[str, Any], keys: Mapping[str, str], place: str
-) -> str:
-    name = cell["cost"]
-    if not any(name in r.get("cost", {}) for r in content["results"]):
-        raise ValueError(f"{place}: no result has cost {name!r}.")
-    number = result.get("cost", {}).get(name)
-    if number is not None and "relative_to" in cell:
-        whole = result_of(content, {**keys, **cell["relative_to"]}, place)
-        if whole is None:
-            raise ValueError(f"{place}.relative_to: no result has {_words({**keys, **cell['relative_to']})}.")
-        number /= whole["cost"][name]
-    return "" if number is None else f"{number:{cell.get('format', '.3f')}}"
+def _measured(result: Mapping[str, Any], kind: str) -> Mapping[str, Mapping[str, float]]:
+    """The numbers of a result by name of the metric, or of the cost."""
+    if kind == "metric":
+        return result["metrics"]
+    return {name: {"value": number} for name, number in result.get("cost", {}).items()}
 
 
 def markdown_table(content: Mapping[str, Any], table: Mapping[str, Any], place: str) -> str:

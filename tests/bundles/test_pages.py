@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/docs/results.json"))
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
 # Options of a run that are no value of its config.
 ANY_RUN = ("tracking", "tracking_uri", "experiment_name", "run_name", "bundle_root")
 
 pytestmark = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+
+
+def load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
 
 
 def pages(bundle: Path) -> list[Path]:
@@ -25,10 +29,6 @@ def chain(config: Path) -> list[Path]:
     """A config behind what it extends."""
     below = [file for name in load(config).get("extends", []) for file in chain(config.with_name(name))]
     return [*dict.fromkeys(below), config]
-
-
-def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
 
 
 def check_options(words: list[str], configs: list[Path], command: str) -> None:
@@ -55,6 +55,17 @@ def check_command(command: str) -> None:
         assert names, command
         folder = next(path.parent for path in ROOT.glob(f"bundles/*/configs/{names[0]}"))
         check_options(words, [folder / name for name in names], command)
+
+
+def test_numbers_have_one_home(bundle: Path) -> None:
+    metadata = load(bundle / "configs" / "metadata.json")
+    assert metadata["headline"]
+    assert "results" not in metadata
+    assert not [key for key, value in metadata["weights"].items() if isinstance(value, dict | float)]
+    content = load(bundle / "docs" / "results.json")
+    several = [r for r in content["results"] if len(content["runs"][r["run"]]["seeds"]) > 1]
+    assert several
+    assert all("std" in numbers or "mean" not in numbers for r in several for numbers in r["metrics"].values())
 
 
 def test_every_command_in_the_pages_can_be_run(bundle: Path) -> None:

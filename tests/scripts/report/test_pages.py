@@ -33,6 +33,6 @@ def test_markers_and_blocks_that_do_not_match_are_refused(page: str, message: st
 def test_decimals_in_prose_are_found_and_those_of_tables_commands_and_links_are_not() -> None:
     page = PAGE + (
         "A result of 0.951 and\n-0.5, or 97.1.\n```bash\nrun --x 0.1\n```\n`0.3`, [a](b/1.5), doi:10.1101/2020, "
-        "CC BY 4.0, CC BY-NC-SA 3.0, Apache-2.0, version 1.2.3, 3 × 3, https://x.org/1.5\n"
+        "CC BY 4.0, CC BY-NC-SA 3.0, Apache-2.0, version 1.2.3, Python 3.11, 3 × 3, https://x.org/1.5\n"
     )
     assert loose_decimals(page) == [(8, "0.951"), (9, "0.5"), (9, "97.1")]

@@ -29,10 +29,6 @@ def test_a_difference_keeps_its_sign_and_a_single_measurement_stands_for_the_mea
         ({"column": "third", "metric": "dice"}, "no result has column 'third'"),
         ({"run": "levers", "metric": "iou"}, "no result has metric 'iou'"),
         ({"run": "levers", "cost": "watts"}, "no result has cost 'watts'"),
-        (
-            {"run": "grid", "column": "half", "cost": "gmacs", "relative_to": {"column": "baseline"}},
-            "relative_to: no result has run 'grid' and column 'baseline'",
-        ),
     ],
 )
 def test_a_cell_without_one_result_is_refused(content: dict[str, Any], cell: dict[str, Any], message: str) -> None:
