@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from monai.metrics.calibration import calibration_binning
 from scipy.optimize import minimize_scalar
 
 N_BINS = 15
@@ -38,7 +40,12 @@ class ReliabilityBins:
 
 
 def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: int = N_BINS) -> ReliabilityBins:
-    """Probabilities (N, K) and labels (N,) in; the bins of a reliability diagram out.
+    """Sort images into the bins of a reliability diagram by MONAI's ``calibration_binning``, in single precision.
+
+    Args:
+        probabilities: (N, K) of each class.
+        labels: (N,) class index of each image.
+        n_bins: M.
 
     Raises:
         ValueError: shapes that do not fit, values that are no probabilities, a label that is no class.
@@ -46,11 +53,10 @@ def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: i
     _check(probabilities, labels)
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    counts = np.bincount(place, minlength=n_bins)
-    sums = [np.bincount(place, weights=values, minlength=n_bins) for values in (confidence, right)]
-    means = [np.divide(s, counts, out=np.full(n_bins, np.nan), where=counts > 0) for s in sums]
-    return ReliabilityBins(np.linspace(0, 1, n_bins + 1), counts, *means)
+    y_pred, y = (torch.from_numpy(values.astype(float))[None, None] for values in (confidence, right))
+    binned = calibration_binning(y_pred, y, num_bins=n_bins)
+    mean_confidence, accuracy, counts = (values[0, 0].numpy().astype(float) for values in binned)
+    return ReliabilityBins(np.linspace(0, 1, n_bins + 1), counts.astype(int), mean_confidence, accuracy)
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: int = N_BINS) -> float:

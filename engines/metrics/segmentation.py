@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from monai.metrics import CumulativeIterationMetric, do_metric_reduction
+from monai.losses import DiceLoss
+from monai.metrics import CumulativeIterationMetric, LossMetric, do_metric_reduction
 
 
 class PixelRatioMetric(CumulativeIterationMetric):
@@ -49,11 +50,12 @@ class PixelRatioMetric(CumulativeIterationMetric):
         return do_metric_reduction(self.get_buffer(), "mean")[0]
 
 
-class SoftDiceMetric(CumulativeIterationMetric):
+class SoftDiceMetric(LossMetric):
     """Probabilities and binary label (B, C, *S) in; the soft Dice of each image, averaged over the images, out.
 
-    (2 sum(p y) + smooth) / (sum(p) + sum(y) + smooth), summed over the pixels of one image and channel. Unlike the
-    Dice of a thresholded mask it charges every hesitant pixel, so the two are not to be compared with each other.
+    (2 sum(p y) + smooth) / (sum(p) + sum(y) + smooth), summed over the pixels of one image and channel: 1 less MONAI's
+    ``DiceLoss``. Unlike the Dice of a thresholded mask it charges every hesitant pixel, so the two are not to be
+    compared with each other.
 
     Args:
         smooth: pixels added above and below; they make the score of an empty image with an empty prediction 1.
@@ -67,10 +69,9 @@ class SoftDiceMetric(CumulativeIterationMetric):
     """
 
     def __init__(self, smooth: float = 1.0) -> None:
-        super().__init__()
         if not smooth > 0:
             raise ValueError(f"smooth is {smooth}, expected more than 0.")
-        self.smooth = smooth
+        super().__init__(DiceLoss(smooth_nr=smooth, smooth_dr=smooth, reduction="none"))
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
         if y is None or y_pred.shape != y.shape:
@@ -81,12 +82,7 @@ class SoftDiceMetric(CumulativeIterationMetric):
             raise ValueError("the prediction holds values outside [0, 1], soft Dice takes probabilities.")
         if not torch.all((y == 0) | (y == 1)):
             raise ValueError("the label holds values other than 0 and 1.")
-        axes = tuple(range(2, y.ndim))
         # Half precision cannot count the pixels of one image.
-        probability, truth = y_pred.float(), y.float()
-        shared = (probability * truth).sum(axes)
-        return (2 * shared + self.smooth) / (probability.sum(axes) + truth.sum(axes) + self.smooth)
-
-    def aggregate(self) -> torch.Tensor:
-        """Mean over all images seen since the last reset."""
-        return do_metric_reduction(self.get_buffer(), "mean")[0]
+        loss = super()._compute_tensor(y_pred.float(), y.float())
+        assert isinstance(loss, torch.Tensor)
+        return 1 - loss.flatten(1)

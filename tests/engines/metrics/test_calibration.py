@@ -33,6 +33,19 @@ def test_the_error_is_the_one_counted_by_hand() -> None:
     assert np.isnan(bins.accuracy[0])
 
 
+def test_the_bins_stay_those_of_published_results() -> None:
+    probabilities, labels = calibrated_set(500)
+    bins = reliability_bins(apply_temperature(probabilities, 0.5), labels)
+    assert bins.counts.tolist() == [0, 0, 0, 0, 0, 5, 11, 24, 39, 42, 38, 43, 48, 83, 167]
+    assert bins.confidence[[5, 9, 14]] == pytest.approx(
+        [0.37711285272551415, 0.640080585695977, 0.976534811004137], abs=1e-6
+    )
+    assert bins.accuracy[[5, 9, 14]] == pytest.approx([0.8, 0.38095238095238093, 0.8682634730538922], abs=1e-7)
+    assert bins.expected_calibration_error == pytest.approx(0.1694629836261015, abs=1e-6)
+    probabilities, labels = calibrated_set(20_000)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.005306625333189279, abs=1e-6)
+
+
 def test_an_edge_belongs_to_the_lower_bin() -> None:
     bins = reliability_bins(np.array([[0.75, 0.25], [0.0, 1.0]]), np.array([0, 1]), n_bins=4)
     assert bins.counts.tolist() == [0, 0, 1, 1]

@@ -90,6 +90,17 @@ def test_the_soft_dice_of_one_image_is_as_counted_by_hand(case: str) -> None:
     assert soft_dice((probability, label)) == pytest.approx(expected)
 
 
+def test_soft_dice_stays_that_of_published_results() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probability, label = torch.rand(3, 1, 32, 32, generator=generator), torch.rand(3, 1, 32, 32, generator=generator)
+    metric = SoftDiceMetric()
+    values = metric(probability, (label > 0.7).float())
+    assert values.flatten().tolist() == pytest.approx(
+        [0.36199769377708435, 0.3674304783344269, 0.3777000904083252], abs=1e-7
+    )
+    assert metric.aggregate().item() == pytest.approx(0.3690427541732788, abs=1e-7)
+
+
 def test_soft_dice_is_averaged_over_images_whether_they_come_in_one_batch_or_several_or_as_a_list() -> None:
     pairs = [case[:2] for case in SOFT_CASES.values()]
     together = tuple(torch.cat(items) for items in zip(*pairs, strict=True))
