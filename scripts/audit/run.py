@@ -274,11 +274,11 @@ def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str
         **{"class_names": "@class_names", "reader": "@image_reader"},
     }
     parser = setting.parser(output_dir=str(folder))
-    loader = parser["validate#handlers"][0]
     shown = [test[k] for k in pick(test, per_class=per_class, seed=setting.seed)]
-    parser.update({"evaluation#dataset#data": shown, "validate#handlers": [loader, writer]})
+    parser.update({"evaluation#dataset#data": shown, "grad_cam": writer})
+    parser["validate#handlers"] = ["@validate#weights_loader", "@grad_cam"]
     parser.get_parsed_content("validate#evaluator").run()
-    heat_map = parser.get_parsed_content("validate#handlers")[1].heat_map
+    heat_map = parser.get_parsed_content("grad_cam").heat_map
     preprocessing = parser.get_parsed_content("validate#preprocessing")
     shares = []
     for item, predicted in zip(tqdm(test, desc="Grad-CAM", unit="image"), table["prediction"], strict=True):

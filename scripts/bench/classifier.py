@@ -43,6 +43,7 @@ from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_round
 CONFIGS = Path(__file__).parents[2] / "bundles" / "covid_xray_transfer" / "configs"
 NETWORKS = ("PneumoniaCNN", "resnet50")
 PRECISIONS = ("float32", "bfloat16")
+TIMED_HANDLERS = "$[h for h in @train::handlers if type(h).__name__ != 'ValidationHandler'] + [@train::phases]"
 SIZE = 224
 
 
@@ -125,12 +126,11 @@ class Plain:
                 torch.softmax(self.network(self.image(path)[None]), dim=1)
 
 
-def shipped(config: str, handlers: str, *, without: Sequence[str], **changes: Any) -> ConfigParser:
-    """Config of the bundle in, its parser out, with other values of some keys and without some handlers."""
+def shipped(config: str, **changes: Any) -> ConfigParser:
+    """Parse a config of the bundle, with other values of some keys."""
     parser = ConfigParser()
     parser.read_config(CONFIGS / config)
     parser.update(changes)
-    parser[handlers] = [h for h in parser[handlers] if not any(name in str(h) for name in without)]
     return parser
 
 
@@ -138,9 +138,12 @@ class Shipped:
     """File in, probabilities out, with the parts that inference.json makes."""
 
     def __init__(self, folder: Path, network_name: str, output_dir: Path) -> None:
-        without = ["CheckpointLoader", "StatsHandler", "ProgressBar", "GradCamWriter"]
-        changes = {"network_name": network_name, "dataset_dir": str(folder), "output_dir": str(output_dir)}
-        parser = shipped("inference.json", "handlers", without=without, device="cpu", batch_size=1, **changes)
+        changes: dict[str, Any] = {
+            "network_name": network_name,
+            "dataset_dir": str(folder),
+            "output_dir": str(output_dir),
+        }
+        parser = shipped("inference.json", handlers=["@writer"], device="cpu", batch_size=1, **changes)
         parts = ("evaluator", "dataset", "network", "inferer", "postprocessing", "intensity_mean", "intensity_std")
         self.evaluator, self.dataset, self.network, self.inferer, self.postprocessing, self.mean, self.std = map(
             parser.get_parsed_content, parts
@@ -205,8 +208,7 @@ def trainer_of(folder: Path, *, n_images: int, precision: str) -> tuple[Any, Con
     (folder / "datalist.json").write_text(json.dumps({"training": items, "validation": items[:1]}))
     parser = shipped(
         "train.json",
-        "train::handlers",
-        without=["ValidationHandler", "TrainingCheckpoint"],
+        **{"train::trainer::train_handlers": TIMED_HANDLERS},
         dataset_dir=str(folder),
         device="cpu",
         precision=precision,

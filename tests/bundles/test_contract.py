@@ -31,6 +31,8 @@ OF_THE_RUN = {
     "run",
     "finalize",
 }
+# Of these training and validation need one each.
+STATEFUL = ("IgniteMetricHandler", "DiceMetric")
 TRAINING_WORDS = {
     "channels",
     "image_size",
@@ -255,10 +257,18 @@ def test_validation_and_inference_do_the_same_to_an_image(bundle: Path) -> None:
         assert of_the_image(train, train["validate"]["preprocessing"]) == expected, name
 
 
-def test_no_transform_stands_twice_in_a_config(bundle: Path) -> None:
+def test_no_transform_and_no_handler_stands_twice_in_a_config(bundle: Path) -> None:
     for name in runnable_configs(bundle):
-        steps = [c for c in components(load(bundle / "configs" / name)) if "keys" in c]
-        assert not [step for k, step in enumerate(steps) if step in steps[:k]], name
+        parts = [c for c in components(load(bundle / "configs" / name)) if len(c) > 1]
+        twice = [c for k, c in enumerate(parts) if c in parts[:k]]
+        assert not [c for c in twice if c["_target_"] not in STATEFUL], name
+
+
+def test_handlers_are_referred_to_by_name_and_not_by_position(bundle: Path) -> None:
+    files = [*(bundle / "configs").glob("*.json"), *ROOT.glob("scripts/**/*.py"), *ROOT.glob("tests/bundles/*.py")]
+    for file in files:
+        found = re.findall(r"[A-Za-z]\w*(?:#|::)\d|handlers[\"']\)?\]\[\d", file.read_text())
+        assert not found, f"{file}: {found}"
 
 
 def test_every_metric_asked_for_exists(bundle: Path) -> None:
