@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,17 +22,13 @@ import torch
 from ignite.engine import Engine
 from monai.utils import flatten_dict
 
-# Where a run is stored and how it is started; everything else at the top of a config is a knob.
-_PLUMBING = {"imports", "bundle_root", "output_dir", "ckpt_dir", "training_dir", "save_execute_config", "resume"}
-_PLUMBING |= {"tracking_uri", "experiment_name", "run_name", "name_knobs", "parent_run_id", "on_unreachable"}
-_PLUMBING |= {"is_not_rank0"}
 
-
-def knobs(config: Mapping[str, Any]) -> dict[str, str]:
-    """From an executed config to its knobs: the top-level scalars and plain lists, as text without private paths.
+def knobs(config: Mapping[str, Any], *, untracked: Sequence[str] = ()) -> dict[str, str]:
+    """Give the knobs of an executed config: its top-level scalars and plain lists, as text without private paths.
 
     Args:
         config: the config as MONAI saves it, with expressions unevaluated.
+        untracked: keys that are no knobs, such as where a run is stored and how it is started.
     """
 
     def plain(value: Any) -> bool:
@@ -42,7 +38,7 @@ def knobs(config: Mapping[str, Any]) -> dict[str, str]:
 
     result = {}
     for key, value in scrub(config).items():
-        if key in _PLUMBING or key.startswith("_"):
+        if key in untracked or key.startswith("_"):
             continue
         if plain(value):
             result[key] = str(value)

@@ -62,7 +62,8 @@ class TrackingHandler:
         output_dir: where `run.json` and `run_record.jsonl` are written and `overlays` folders are looked for.
         tracking_uri: SQLite or server URI, None for the clone's; the variable MLFLOW_TRACKING_URI comes first.
         experiment_name, run_name: None for the bundle's name, and for the values of `name_knobs` and the time.
-        name_knobs: top-level config keys that make up the run's name.
+        name_knobs: top-level config keys whose values make up the run's name; none for the bundle's name.
+        untracked: top-level config keys that are no parameters of the run, such as where it is stored.
         kind: "training", or None for an evaluator: "evaluation" with a key metric, else "inference".
         iteration_log: log losses and learning rates of every iteration.
         executed_config, datalist: files as MONAI saves and reads them; None to log nothing of them.
@@ -84,7 +85,8 @@ class TrackingHandler:
         tracking_uri: str | None = None,
         experiment_name: str | None = None,
         run_name: str | None = None,
-        name_knobs: Sequence[str] = ("network_name", "arm", "seed"),
+        name_knobs: Sequence[str] = (),
+        untracked: Sequence[str] = (),
         kind: str | None = None,
         iteration_log: bool = True,
         executed_config: str | Path | None = None,
@@ -103,6 +105,7 @@ class TrackingHandler:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or default_tracking_uri(self.bundle_root)
         self.experiment_name = experiment_name or self.bundle_root.name
         self.run_name, self.name_knobs, self.kind, self.resume = run_name, name_knobs, kind, resume
+        self.untracked = untracked
         self.parent_run_id = parent_run_id or os.environ.get("MLFLOW_PARENT_RUN_ID")
         # With a literal output_dir, MONAI hands over the text "<output_dir> + '/config_<time>.json'" unevaluated.
         unevaluated = re.search(r"\+ '/(config_\d+_\d+\.json)'$", str(executed_config))
@@ -176,7 +179,10 @@ class TrackingHandler:
         return "_".join([self._kind] * (self._kind != "training") + words + [time.strftime("%Y%m%d-%H%M%S")])
 
     def _log_facts(self, engine: Engine) -> None:
-        params, (data_params, data_tags) = knobs(self._config), describe_datalist(self.datalist)
+        params, (data_params, data_tags) = (
+            knobs(self._config, untracked=self.untracked),
+            describe_datalist(self.datalist),
+        )
         tags = {
             "kind": self._kind,
             "bundle": self.bundle_root.name,

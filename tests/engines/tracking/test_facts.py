@@ -28,6 +28,7 @@ def test_a_config_loses_paths_credentials_and_lists_of_data():
 def test_knobs_are_scalars_and_plain_lists_but_not_components():
     config = {"lr": "$1e-3 * 2", "net": "$@net_def", "also": "@lr", "flag": True, "none": None, "run": ["$1"], "d": {}}
     assert knobs(config) == {"lr": "$1e-3 * 2", "flag": "True", "none": "None"}
+    assert knobs(config, untracked=["flag", "other"]) == {"lr": "$1e-3 * 2", "none": "None"}
 
 
 def test_a_datalist_that_is_not_json_is_named(tmp_path):

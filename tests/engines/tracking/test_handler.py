@@ -239,7 +239,7 @@ def test_the_local_record_holds_every_value_that_mlflow_has(handler, runs, tmp_p
 
 
 def test_knobs_data_code_and_machine_are_logged_without_private_paths(handler, runs, config, tmp_path):
-    two_epochs(handler, **config).run()
+    two_epochs(handler, **config, name_knobs=["network_name", "arm", "seed"], untracked=["tracking_uri"]).run()
     client, (run,) = runs()
     params, tags = run.data.params, run.data.tags
     assert run.info.run_name.startswith("unet_positive_seed0_20")
@@ -465,6 +465,7 @@ def test_sigterm_unwinds_the_training_and_marks_its_run_failed(handler, runs):
 
 BUNDLE = {
     "imports": ["$import sys"],
+    "name_knobs": ["network_name", "seed"],
     "network_name": "linear",
     "seed": 7,
     "max_epochs": 2,
@@ -547,10 +548,16 @@ def test_the_shipped_settings_track_a_bundle_and_its_evaluation(bundle, uri, run
     assert evaluation.data.tags["training_run_id"] == training.info.run_id
     assert [run.info.status for run in (training, evaluation, inference)] == ["FINISHED"] * 3
     assert training.data.tags["bundle_version"] == "0.3.1"
-    assert {k: training.data.params[k] for k in ("seed", "learning_rate", "dataset_dir")} == {
+    assert training.data.params == {
+        "network_name": "linear",
         "seed": "8",
         "learning_rate": "0.01",
+        "max_epochs": "2",
+        "epoch_length": "3",
         "dataset_dir": "data",
+        "datalist": "None",
+        "device": "$torch.device('cpu')",
+        "samples": "$[{'image': torch.ones(1, 2), 'label': torch.zeros(1, 1)}] * 3",
     }
     steps = [m.step for m in client.get_metric_history(training.info.run_id, "val_mae")]
     assert steps == [1, 2]
