@@ -81,6 +81,11 @@ VERBS: dict[str, Verb] = {
             "two_stage_segmentation --scale smoke --columns baseline",
         ),
     ),
+    "report": Verb(
+        "report.run:report",
+        "fill the pages' tables from the bundles' results, or say which pages differ",
+        ("", "two_stage_segmentation --merge runs/reproduce/two_stage_segmentation_cpu/results.json"),
+    ),
     "audit": Verb(
         "audit.run:audit_shortcuts",
         "find out how much of a chest X-ray classifier's score is the disease, and how much the source of the image",

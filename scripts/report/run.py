@@ -54,7 +54,7 @@ def report(bundle: str | None = None, *, write: bool = False, merge: str | None 
         different = []
     if different:
         listed = ", ".join(map(_name, different))
-        raise SystemExit(f"{listed} differ from results.json; clinbundles report --write fills them.")
+        raise SystemExit(f"Not as results.json has it: {listed}; clinbundles report --write fills the pages.")
     if loose:
         raise SystemExit("\n".join(loose))
     print(f"{len(pages)} pages agree with results.json")

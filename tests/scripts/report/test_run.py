@@ -101,7 +101,7 @@ def test_a_page_that_was_changed_by_hand_is_named(
     else:
         old, new = ("-->0.988<", "-->-0.988<") if page == "README.md" else ("| +0.014 |", "| -0.014 |")
         change(path, old, new)
-    with pytest.raises(SystemExit, match=f"{XRAY}/docs/{page} differ from results.json"):
+    with pytest.raises(SystemExit, match=f"Not as results.json has it: .*{XRAY}/docs/{page}"):
         run.report()
     run.report(XRAY, write=True)
     run.report()
@@ -113,7 +113,7 @@ def test_a_changed_number_in_the_results_is_named_on_every_page_that_shows_it(ru
     result = next(r for r in content["results"] if head.items() <= r.items())
     result["metrics"][content["headline"]["metric"]]["mean"] = 0.9432
     (copied / "results.json").write_text(as_json(content))
-    with pytest.raises(SystemExit, match=r"README.md, .*docs/README.md, .*results.md, .*metadata.json differ"):
+    with pytest.raises(SystemExit, match=r"README.md, .*docs/README.md, .*results.md, .*metadata.json; "):
         run.report()
 
 
