@@ -5,7 +5,7 @@
         --datalists CHASE_DB1=FILE,BOWL2018=FILE
 
 What to run and what was published stands in the bundle's ``configs/reproduce.json``. Every cell (row, column, seed) is
-one training and one evaluation on the test section, tracked as nested MLflow runs. Finished cells are skipped, a killed
+one training and one evaluation on the test split, tracked as nested MLflow runs. Finished cells are skipped, a killed
 one goes on from its last epoch.
 
 Rows and columns are values of a knob (a list), or entries by name (a dict), which may have
@@ -24,9 +24,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +36,9 @@ import torch
 from monai.bundle import run as run_bundle
 
 from clinbundles.engines.outputs.files import write_atomically
-from clinbundles.engines.tracking.facts import describe_datalist, environment, scrub
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.flags import choose_names, parse_numbers
+from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce.plan import (
     Job,
     choose_tables,
@@ -50,7 +47,8 @@ from clinbundles.scripts.reproduce.plan import (
     make_jobs,
 )
 from clinbundles.scripts.reproduce.plots import plot, plot_lines
-from clinbundles.scripts.reproduce.tables import as_markdown, as_results, figures_of, summarise, tables_of
+from clinbundles.scripts.reproduce.results import Sources, as_results, heading, sources_of
+from clinbundles.scripts.reproduce.tables import as_markdown, figures_of, summarise, tables_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,10 +198,10 @@ def reproduce(
     if not finished:
         raise SystemExit(f"no cell finished; see {output}.")
     summary = summarise(plan, numbers, [job.cell for job in finished], chosen[0])
-    sources = provenance(bundle_dir, scale, plan, finished)
     folder = part if part != next(iter(sets), None) else None
-    title = heading(scale, plan, finished, sources)
-    written = write_tables(plan, summary, title, sources, output / (folder or ""))
+    apart = [folder or "", *(f"{name} {value}" for name, value in knobs.items())]
+    sources = sources_of(bundle_dir, scale, plan, finished, part=" ".join(filter(None, apart)))
+    written = write_tables(plan, summary, sources, output / (folder or ""))
     if grid is not None:
         grid.finish(written, "FAILED" if failed else "FINISHED", folder)
     print(written[0].read_text())
@@ -222,63 +220,18 @@ def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
             raise ValueError(f"--{unknown[0]} is no top-level value of {', '.join(files)}.")
 
 
-def provenance(bundle_dir: Path, scale: str, plan: dict[str, Any], jobs: Sequence[Job]) -> dict[tuple, dict[str, Any]]:
-    """By row and column where figures come from: command, data with hash, split, seeds, hardware, scale. No folders."""
-    facts = environment()
-    gpu, cpu = facts["env.gpu"], f"{facts['env.cpu']}, {facts['env.threads']} threads"
-    words = ["".join(str(scrub(part)) for part in re.split("([,=])", word)) for word in sys.argv[1:]]
-    sources: dict[tuple, dict[str, Any]] = {}
-    for job in jobs:
-        dataset_dir = job.knobs.get("dataset_dir", bundle_dir / "samples")
-        params, tags = describe_datalist(job.knobs.get("datalist", Path(dataset_dir) / "datalist.json"))
-        source = {
-            "command": shlex.join(["python", "scripts/reproduce/run.py", *words]),
-            "data": f"{params.get('data_name', 'unknown')}, sha256 {params.get('data_sha256', 'unknown')[:12]}",
-            "split": "/".join(params.get(f"n_{part}", "0") for part in ("training", "validation", "test"))
-            + f" images, seed {params.get('data_seed', 'unknown')}, figures on test",
-            **{tag.removesuffix("_source"): value for tag, value in tags.items()},
-            "hardware": cpu if gpu == "none" else gpu,
-            "scale": _scale_text(scale, _settings(plan, job)),
-            "seeds": [],
-        }
-        sources.setdefault((job.cell.row, job.cell.column), source)["seeds"].append(job.cell.seed)
-    return sources
-
-
-def heading(scale: str, plan: dict[str, Any], jobs: Sequence[Job], sources: dict[tuple, dict[str, Any]]) -> str:
-    """One line on the data, of each row if they differ, the hardware, and the settings that all cells share."""
-    rows: dict[str, list[str]] = {}
-    for (row, _), source in sources.items():
-        data = "; ".join([source["data"], source["split"], *([f"gaze: {source['gaze']}"] if "gaze" in source else [])])
-        rows.setdefault(data, []).append(row)
-    several = len(rows) > 1
-    data = "; ".join(f"{', '.join(dict.fromkeys(names))}: {text}" if several else text for text, names in rows.items())
-    settings = [_settings(plan, job) for job in jobs]
-    shared = {k: v for k, v in settings[0].items() if all(k in other and other[k] == v for other in settings)}
-    return f"{data}; {next(iter(sources.values()))['hardware']}; {_scale_text(scale, shared)}"
-
-
-def write_tables(
-    plan: dict[str, Any], summary: pd.DataFrame, title: str, sources: dict[tuple, dict[str, Any]], output: Path
-) -> list[Path]:
-    """Write tables.md, tables.csv, tables.png and results.json (entries for the metadata); return the paths."""
+def write_tables(plan: dict[str, Any], summary: pd.DataFrame, sources: Sources, output: Path) -> list[Path]:
+    """Write tables.md, tables.csv, tables.png and results.json (for clinbundles report --merge); return the paths."""
+    title = heading(sources)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "tables.csv", summary.to_csv(index=False))
     write_atomically(output / "tables.md", as_markdown(plan, summary, title))
     draw = plot_lines if plan.get("plot") == "lines" else plot
     draw(plan, summary, title, output / "tables.png")
     results = as_results(plan, summary, sources)
-    write_atomically(output / "results.json", json.dumps(results, indent=4, ensure_ascii=False))
+    check_results(results, str(output / "results.json"))
+    write_atomically(output / "results.json", as_json(results) + "\n")
     return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]
-
-
-def _settings(plan: dict[str, Any], job: Job) -> dict[str, Any]:
-    named = {next(iter(plan["rows"])), next(iter(plan["columns"])), "seed", "dataset_dir", "datalist", *job.needs}
-    return {knob: value for knob, value in job.knobs.items() if knob not in named}
-
-
-def _scale_text(scale: str, settings: dict[str, Any]) -> str:
-    return f"{scale}: " + ", ".join(f"{k} {Path(v).name if isinstance(v, str) else v}" for k, v in settings.items())
 
 
 def _run_here(jobs: Sequence[Job], *context: Any) -> list[str]:

@@ -35,7 +35,7 @@ class Cell:
     folder: Path
 
 
-def tables_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def tables_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """From the content of reproduce.json to all its tables by key: of per-image metrics, then of costs."""
     return {**plan["tables"], **plan.get("costs", {})}
 
@@ -148,7 +148,7 @@ def _paired(measured: pd.DataFrame, reference: pd.DataFrame, patients: np.ndarra
     difference = (measured.mean(axis=1) - reference.mean(axis=1)).to_numpy()
     low, high = mean_interval(difference, patients, draw=draw_one_by_one)
     groups = int(number_groups(patients, len(difference)).max()) + 1
-    return {"difference": difference.mean(), "low": low, "high": high, "groups": groups}
+    return {"difference": difference.mean(), "difference_low": low, "difference_high": high, "groups": groups}
 
 
 def _of_sets(
@@ -165,11 +165,11 @@ def _of_sets(
     same = [one for one in (*sets, *reference) if one.images.equals(sets[0].images)]
     mean, resampled = over_seeds(sets)
     low, high = interval(resampled)
-    line = {"images": len(sets[0].images), "groups": len(sets[0].matrices), "mean_low": low, "mean_high": high}
+    line = {"images": len(sets[0].images), "groups": len(sets[0].matrices), "low": low, "high": high}
     if reference and len(same) == len(sets) + len(reference):
         reference_mean, reference_resampled = over_seeds(reference)
         low, high = interval(resampled - reference_resampled)
-        line |= {"difference": mean - reference_mean, "low": low, "high": high}
+        line |= {"difference": mean - reference_mean, "difference_low": low, "difference_high": high}
     return line
 
 
@@ -182,17 +182,21 @@ def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> st
     others = summary[~summary["table"].isin(compared)]
     if len(others):
         text += [*_side_by_side(plan, others), ""]
-    return "\n".join(text + [f"- {note}" for note in [*plan.get("notes", []), *_few_groups(plan, summary)]]) + "\n"
+    return "\n".join(text + [f"- {note}" for note in [*plan.get("notes", []), *few_groups(plan, summary)]]) + "\n"
 
 
-def _few_groups(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
+def few_groups(plan: Mapping[str, Any], summary: pd.DataFrame) -> list[str]:
     """Say which rows have too few patients or groups to resample, and what became of their intervals."""
     if "groups" not in summary:
         return []
     few = summary[summary["groups"] < FEWEST_GROUPS]
     return [
         f"{row}: {int(lines['groups'].iloc[0])} patients or groups are too few to resample; "
-        + ("intervals are Student's t over their means." if lines["low"].notna().any() else "there are no intervals.")
+        + (
+            "intervals are Student's t over their means."
+            if lines.filter(regex="low$").notna().any(axis=None)
+            else "there are no intervals."
+        )
         for row, lines in few.groupby(next(iter(plan["rows"])), sort=False)
     ]
 
@@ -257,37 +261,4 @@ def _mean_and_spread(cell: pd.Series | None) -> str:
 def _difference(cell: pd.Series | None) -> str:
     if cell is None or pd.isna(cell.get("difference")):
         return "–"
-    return f"{cell['difference']:+.4f} [{cell['low']:+.4f}, {cell['high']:+.4f}]"
-
-
-def as_results(
-    plan: dict[str, Any], summary: pd.DataFrame, sources: Mapping[tuple, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The summary as entries for ``results`` in a bundle's metadata: one a row and column, all its figures in it.
-
-    Args:
-        plan: the content of reproduce.json.
-        summary: what :func:`summarise` returned.
-        sources: by row and column, where its figures come from: command, data, split, seeds, hardware, scale.
-    """
-    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
-    results = []
-    for row, column in itertools.product(dict.fromkeys(summary[row_name]), dict.fromkeys(summary[column_name])):
-        group = summary[(summary[row_name] == row) & (summary[column_name] == column)]
-        if group.empty:
-            continue
-        metrics, costs = {}, {}
-        for line in group.to_dict("records"):
-            table = tables_of(plan)[line["table"]]
-            if "metric" in table:
-                names = ("mean", "mean_low", "mean_high", "std", "published", "difference", "low", "high")
-                figures = {name: line.get(name) for name in names}
-                known = {name: round(float(value), 4) for name, value in figures.items() if not pd.isna(value)}
-                metrics[table["metric"]] = known
-            elif not pd.isna(line["mean"]):
-                costs[table["name"]] = float(f"{line['mean']:.4g}")
-        entry = {row_name: row, column_name: column, **sources[row, column], "metrics": metrics}
-        if notes := _few_groups(plan, group):
-            entry["note"] = "; ".join([*filter(None, [entry.get("note")]), *notes])
-        results.append(entry | ({"cost": costs} if costs else {}))
-    return results
+    return f"{cell['difference']:+.4f} [{cell['difference_low']:+.4f}, {cell['difference_high']:+.4f}]"

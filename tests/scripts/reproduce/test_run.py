@@ -7,6 +7,7 @@ import fire
 import pandas as pd
 import pytest
 
+from clinbundles.scripts.report.results import read_results
 from clinbundles.scripts.reproduce import plan as grid_plan
 
 ROOT = Path(__file__).parents[3]
@@ -141,11 +142,13 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
     assert set(table["metric"]) == {"Dice", "Recall"}
     assert table["mean"].between(0, 1).all()
 
-    result = json.loads((tmp_path / "results.json").read_text())[0]
-    assert result["gaze"] == "simulated"
-    assert "20/6/6 images" in result["split"]
-    assert set(result["metrics"]) == {"val_mean_dice", "val_mean_recall"}
-    assert str(tmp_path) not in json.dumps(result)
+    content = read_results(tmp_path / "results.json")
+    run = content["runs"]["UNet cache_rate 0.0"]
+    assert run["gaze"] == "simulated"
+    assert len({run[f"{name}_sha256"] for name in ("data", "split", "gaze")}) == 3
+    assert "20/6/6 images" in run["split"]
+    assert [set(r["metrics"]) for r in content["results"]] == 2 * [{"val_mean_dice", "val_mean_recall"}]
+    assert str(tmp_path) not in json.dumps(content)
 
     before = [p.stat().st_mtime_ns for p in results]
     reproduce.reproduce("gaze_polyp_segmentation", **arguments)
@@ -196,7 +199,9 @@ def test_a_set_of_columns_reuses_cells_and_has_tables_of_its_own(
 def test_rows_are_those_with_data_and_leave_columns_out_with_all_that_need_them(
     reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", "toy", "--dataset_dirs", toy["dataset_dirs"], "--channels=[4,8]"])
+    monkeypatch.setattr(
+        sys, "argv", ["clinbundles", "reproduce", "toy", "--dataset_dirs", toy["dataset_dirs"], "--channels=[4,8]"]
+    )
     reproduce.reproduce(**toy, figure=3, columns="whole,entropy", cluster="debug")
     assert {name.split()[1] for name in runs.names()} == {
         "eyes_whole_seed0",
@@ -206,15 +211,18 @@ def test_rows_are_those_with_data_and_leave_columns_out_with_all_that_need_them(
         "cells_whole_seed0",
     }
     assert "| cells | entropy | – | – | – |" in (tmp_path / "out" / "tables.md").read_text()
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [(r["data_set"], r["method"], r["cost"]) for r in results] == [
-        ("eyes", "whole", {"macs": 100.0}),
-        ("eyes", "entropy", {"macs": 100.0}),
-        ("cells", "whole", {"macs": 100.0}),
+    content = read_results(tmp_path / "out" / "results.json")
+    cost = {"macs": 100.0, "macs_ratio": 1.0}
+    assert [(r["run"], r["column"], r["cost"]) for r in content["results"]] == [
+        ("eyes", "whole", cost),
+        ("eyes", "entropy", cost),
+        ("cells", "whole", cost),
     ]
-    assert results[1]["scale"] == "tiny: max_epochs 2, image_size 32, n_select 2, score entropy"
-    assert results[0]["command"].endswith("toy --dataset_dirs eyes=e,cells=c '--channels=[4,8]'")
-    assert str(tmp_path) not in json.dumps(results)
+    assert content["runs"]["eyes"]["scale"] == "tiny: max_epochs 2, image_size 32"
+    assert content["results"][1]["settings"] == {"n_select": 2, "score": "entropy"}
+    command = "clinbundles reproduce toy --dataset_dirs eyes=e,cells=c '--channels=[4,8]'"
+    assert content["runs"]["cells"]["command"] == command
+    assert str(tmp_path) not in json.dumps(content)
 
 
 @pytest.mark.parametrize("cluster", [None, "debug"])

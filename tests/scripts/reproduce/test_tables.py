@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from clinbundles.scripts.reproduce.tables import Cell, as_markdown, as_results, figures_of, summarise
+from clinbundles.scripts.reproduce.tables import Cell, as_markdown, few_groups, figures_of, summarise
 
 PLAN = {
     "rows": {"network_name": ["A", "B"]},
@@ -14,7 +14,6 @@ PLAN = {
     "tables": {"1": {"title": "Dice", "metric": "dice", "published": {"A": [0.5, 0.6], "B": [0.7, None]}}},
     "notes": ["a note"],
 }
-SOURCES = {("A", "original"): {"seeds": [0, 1]}, ("A", "positive"): {"seeds": [0, 1]}}
 COSTED = {
     "rows": {"data_set": {"eyes": {}, "cells": {}}},
     "columns": {"method": {"whole": {}, "half": {}}},
@@ -96,7 +95,9 @@ def test_means_spreads_and_paired_differences_are_those_counted_by_hand(cells: l
     positive = summary.loc["positive"]
     assert positive["difference"] == pytest.approx(0.15)
     half = 3.1824 * np.std([0.1, 0.2, 0.1, 0.2], ddof=1) / 2  # Student's t of four images
-    assert [positive["low"], positive["high"]] == pytest.approx([0.15 - half, 0.15 + half], abs=1e-5)
+    assert [positive["difference_low"], positive["difference_high"]] == pytest.approx(
+        [0.15 - half, 0.15 + half], abs=1e-5
+    )
     assert positive["published"] == 0.6
     assert positive["images"] == 4
 
@@ -116,17 +117,18 @@ def test_differences_are_resampled_by_patient_where_the_tables_have_patients(tmp
     apart, together = summary.loc["apart", "positive"], summary.loc["together", "positive"]
     assert (apart["groups"], together["groups"]) == (40, 10)
     assert apart["difference"] == pytest.approx(together["difference"])
-    assert together["high"] - together["low"] == pytest.approx(2 * (apart["high"] - apart["low"]), rel=0.2)
+    widths = (summary["difference_high"] - summary["difference_low"]).xs("positive", level="arm")
+    assert widths["together"] == pytest.approx(2 * widths["apart"], rel=0.2)
 
 
 def test_rows_of_too_few_groups_say_what_their_intervals_are(cells: list, tmp_path: Path) -> None:
     summary = summarise(PLAN, ["1"], cells, "original")
     note = "- A: 4 patients or groups are too few to resample; intervals are Student's t over their means."
     assert note in as_markdown(PLAN, summary, "heading")
-    assert [entry.get("note") for entry in as_results(PLAN, summary, SOURCES)] == [None, note.removeprefix("- ")]
+    assert few_groups(PLAN, summary) == [note.removeprefix("- ")]
     few = [write_classified(tmp_path / name, name, 0, wrong=[0], patient_of=4) for name in ("small", "large")]
     summary = summarise(SCORED, ["6a"], few, "small")
-    assert summary["mean_low"].isna().all()
+    assert summary["low"].isna().all()
     assert "- real: 5 patients or groups are too few to resample; there are no intervals." in as_markdown(
         SCORED, summary, "heading"
     )
@@ -137,16 +139,6 @@ def test_tables_show_measured_beside_published(cells: list) -> None:
     text = as_markdown(PLAN, summary, "heading")
     assert "| A | 0.5000 | 0.4100 ± 0.0141 | 0.6000 | 0.5600 ± 0.0141 | +0.1500 [" in text
     assert "- a note" in text
-
-
-def test_results_hold_every_metric_of_a_row_and_column_with_its_source(cells: list) -> None:
-    results = as_results(PLAN, summarise(PLAN, ["1"], cells, "original"), SOURCES)
-    assert [(r["network_name"], r["arm"], r["seeds"]) for r in results] == [
-        ("A", "original", [0, 1]),
-        ("A", "positive", [0, 1]),
-    ]
-    assert results[0]["metrics"]["dice"] == {"mean": 0.41, "std": 0.0141, "published": 0.5}
-    assert results[1]["metrics"]["dice"]["difference"] == 0.15
 
 
 def test_a_cost_is_converted_and_compared_as_a_part_of_the_first_column(costed: list) -> None:
@@ -165,17 +157,6 @@ def test_tables_without_published_figures_share_one_and_show_what_was_left_out(c
     assert "| cells | whole | 0.6000 | – | – |" in text
     assert "| cells | half | – | – | – |" in text
     assert "paper" not in text
-
-
-def test_results_keep_costs_apart_from_metrics_and_leave_unknown_ones_out(costed: list) -> None:
-    sources = {(cell.row, cell.column): {"seeds": [0]} for cell in costed}
-    results = as_results(COSTED, summarise(COSTED, ["3a", "3b"], costed, "whole"), sources)
-    assert [(r["data_set"], r["method"], r.get("cost")) for r in results] == [
-        ("eyes", "whole", {"gmacs": 4.0}),
-        ("eyes", "half", {"gmacs": 1.0}),
-        ("cells", "whole", None),
-    ]
-    assert all(set(r["metrics"]) == {"dice"} for r in results)
 
 
 def test_a_figure_that_a_cell_did_not_measure_is_named(costed: list) -> None:
@@ -199,23 +180,25 @@ def test_scores_of_whole_sets_are_compared_over_patients(classified: list) -> No
     assert small["std"] == pytest.approx(0.1 / 2**0.5)
     assert large["mean"] == pytest.approx(0.85)
     assert (large["images"], large["seeds"], large["published"]) == (20, 2, 0.8)
-    assert large["mean_low"] < 0.85 < large["mean_high"]
+    assert large["low"] < 0.85 < large["high"]
     assert pd.isna(small["difference"])
     # Over both seeds the second and the fifth patient are the gain; the others stay as they were.
     gains = np.array([0, 1, 0, 0, 1, 0, 0, 0, 0, 0])
     drawn = np.random.default_rng(1).choice(gains, size=(20_000, 10)).mean(1)
     assert large["difference"] == pytest.approx(0.2)
-    assert [large["low"], large["high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.06)
+    assert [large["difference_low"], large["difference_high"]] == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=0.06
+    )
     f1 = summary.loc[("6d", "large")]
-    assert f1["low"] < f1["difference"] < f1["high"]
+    assert f1["difference_low"] < f1["difference"] < f1["difference_high"]
     assert f1["difference"] == pytest.approx(f1["mean"] - summary.loc[("6d", "small"), "mean"])
 
 
 def test_the_same_predictions_differ_by_nothing(tmp_path: Path) -> None:
     cells = [write_classified(tmp_path / name, name, 0, wrong=[0, 5, 9]) for name in ("small", "large")]
     large = summarise(SCORED, ["6d"], cells, "small").set_index("network_name").loc["large"]
-    assert (large["difference"], large["low"], large["high"]) == (0, 0, 0)
-    assert large["mean_low"] < large["mean"] < large["mean_high"]
+    assert (large["difference"], large["difference_low"], large["difference_high"]) == (0, 0, 0)
+    assert large["low"] < large["mean"] < large["high"]
 
 
 def test_patients_known_make_the_interval_wider(tmp_path: Path) -> None:
@@ -223,7 +206,7 @@ def test_patients_known_make_the_interval_wider(tmp_path: Path) -> None:
     known = write_classified(tmp_path / "a", "small", 0, wrong=wrong)
     unknown = write_classified(tmp_path / "b", "large", 0, wrong=wrong, patient_of=None)
     summary = summarise(SCORED, ["6a"], [known, unknown], "small").set_index("network_name")
-    width = summary["mean_high"] - summary["mean_low"]
+    width = summary["high"] - summary["low"]
     assert width["small"] > 1.2 * width["large"]
 
 
@@ -235,17 +218,14 @@ def test_other_images_are_not_compared(tmp_path: Path) -> None:
     summary = summarise(SCORED, ["6a"], cells, "small").set_index("network_name")
     assert "difference" not in summary
     assert summary["mean"].tolist() == pytest.approx([0.95, 0.95])
-    assert summary["mean_low"].notna().all()
+    assert summary["low"].notna().all()
 
 
-def test_scores_of_whole_sets_appear_in_tables_and_results(classified: list) -> None:
+def test_scores_of_whole_sets_appear_in_tables(classified: list) -> None:
     summary = summarise(SCORED, ["6a", "6d"], classified, "small")
     text = as_markdown(SCORED, summary, "heading")
     assert "| real | 0.6000 | 0.6500 ± 0.0707 | 0.8000 | 0.8500 ± 0.0707 | +0.2000 [" in text
     assert "| real | large | " in text
-    results = as_results(SCORED, summary, {("real", name): {"seeds": [0, 1]} for name in ("small", "large")})
-    assert set(results[0]["metrics"]["val_accuracy"]) == {"mean", "mean_low", "mean_high", "std", "published"}
-    assert results[1]["metrics"]["val_macro_f1"]["difference"] > 0
 
 
 def test_a_score_without_labels_and_predictions_is_a_column_like_any_other(tmp_path: Path) -> None:
