@@ -21,7 +21,7 @@ from torchvision.models import mobilenet_v3_small, resnet18
 
 from clinbundles.engines.checkpoint import TrainingCheckpoint
 from clinbundles.engines.epoch_seed import EpochSeed
-from clinbundles.engines.training_phases import TrainingPhases, freeze_all_but
+from clinbundles.engines.training_phases import TrainingPhases
 
 HEAD = {"layers": ["head"], "learning_rate": 1e-3}
 ALL = {"layers": "all", "learning_rate": 1e-4}
@@ -361,54 +361,6 @@ def test_phases_work_on_a_distributed_network(tmp_path: Path) -> None:
     assert together["progress"]["epoch"] == alone.trainer.state.epoch == 8
     assert together["lr_scheduler"]["index"] == 1
     torch.testing.assert_close(together["network"], expected["network"])
-
-
-def test_going_back_to_all_layers_takes_every_hook_back() -> None:
-    network, hooks = small_network(), []
-    freeze_all_but(network, ["head"], hooks)
-    assert len(hooks) == 1
-    freeze_all_but(network, "all", hooks)
-    assert not hooks
-    assert not network.features.norm._forward_pre_hooks
-    assert all(p.requires_grad for p in network.parameters())
-
-
-def test_a_layer_is_known_by_its_whole_name() -> None:
-    network = nn.Sequential(OrderedDict(a=nn.Linear(2, 2), ab=nn.Linear(2, 2)))
-    freeze_all_but(network, ["a"], [])
-    assert [p.requires_grad for p in network.parameters()] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "message"),
-    [
-        ([], r"phases is \[\]: expected a list of one phase or more"),
-        (HEAD, "phases is {.*}: expected a list"),
-        (["head"], "phase 1 is 'head': expected its keys and values"),
-        ([{"layers": "all"}], "phase 1: has no learning_rate"),
-        ([HEAD, {"learning_rate": 1}], "phase 2: has no layers"),
-        ([{**HEAD, "lr": 1}], "phase 1: unknown key 'lr', expected layers, learning_rate, max_epochs, name"),
-        ([{**HEAD, "layers": ["fc"]}], "phase 1: the network has no layer 'fc'; its layers are features, flat, head"),
-        ([{**HEAD, "layers": [""]}], "the network has no layer ''"),
-        ([{**HEAD, "layers": "head"}], "phase 1: layers is 'head', expected \"all\" or a list of names"),
-        ([{**HEAD, "layers": []}], r"phase 1: layers is \[\], expected"),
-        ([{**HEAD, "layers": ["flat"]}], "phase 1: layer 'flat' has no weights that could learn"),
-        ([HEAD, {**ALL, "learning_rate": 0}], "phase 2: learning_rate is 0, expected a number above 0"),
-        ([{**HEAD, "learning_rate": "fast"}], "phase 1: learning_rate is 'fast'"),
-        ([{**HEAD, "learning_rate": float("nan")}], "phase 1: learning_rate is nan"),
-        ([{**HEAD, "max_epochs": 0}], "phase 1: max_epochs is 0, expected a whole number above 0"),
-        ([{**HEAD, "max_epochs": 2.5}], "phase 1: max_epochs is 2.5"),
-    ],
-)
-def test_a_recipe_that_cannot_be_is_refused(recipe: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        prepare(recipe)
-
-
-@pytest.mark.parametrize("option", ["patience", "lr_patience"])
-def test_no_patience_at_all_is_refused(option: str) -> None:
-    with pytest.raises(ValueError, match=f"^{option} is 0: expected 1 epoch or more"):
-        prepare([HEAD], **{option: 0})
 
 
 def test_a_recipe_is_left_as_it_was() -> None:
