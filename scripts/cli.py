@@ -127,6 +127,22 @@ VERBS: dict[str, Verb] = {
             "runs/two_stage_segmentation/train/model.pt --output model.pt --half",
         ),
     ),
+    "show cam": Verb(
+        "show:show_cam",
+        "draw X-rays of each class and what speaks for the class that is called",
+        (
+            "bundles/covid_xray_transfer/samples/datalist.json",
+            "/data/patient.json --dataset_dir /data --each 3 --output cam.png",
+        ),
+    ),
+    "show masks": Verb(
+        "show:show_masks",
+        "draw the masks of an evaluation as hits, misses and false alarms",
+        (
+            "runs/gaze_polyp_segmentation/evaluation/masks --datalist /data/kvasir.json --dataset_dir /data/Kvasir-SEG",
+            "/data/out/masks --datalist /data/kvasir.json --limit 3 --output masks.png",
+        ),
+    ),
     "bench blur": Verb(
         "bench.blur:main",
         "time the attention blur beside torchvision's blur of one width",

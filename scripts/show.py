@@ -1,7 +1,9 @@
-"""Pictures that explain a method: what gaze does to an image, what two stages do, where masks are right and wrong.
+"""Pictures that explain a method: what gaze does to an image, what two stages do, where masks are right
+and wrong, what speaks for a class.
 
 clinbundles show blur --datalist bundles/gaze_polyp_segmentation/samples/datalist.json --item 5 --output blur.png
 clinbundles show windows bundles/two_stage_segmentation/samples/images/Image_02L.jpg --output windows.png
+clinbundles show cam bundles/covid_xray_transfer/samples/datalist.json --output cam.png
 clinbundles show masks runs/evaluation/masks --datalist datalist.json --output masks.png
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +22,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Patch
 from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
 from PIL import Image
 
 from clinbundles.engines.outputs.files import distinct_stems
+from clinbundles.engines.outputs.grad_cam import COLOR_MAP, GradCamWriter, blend_heat
 from clinbundles.nets.weights import load_weights
 from clinbundles.transforms.blur import AttentionGaussianBlur
 from clinbundles.transforms.gaze.attention_map import GazeToAttentionMap, as_observers
 from clinbundles.transforms.readers.images import BinaryMaskReader, RGBImageReader
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "two_stage_segmentation"
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 # Colours that stay apart for the colour-blind (Okabe and Ito).
 OUTCOMES = {"hit": (0, 158, 115), "miss": (230, 159, 0), "false alarm": (86, 180, 233)}
 
@@ -59,9 +64,14 @@ def show_blur(
     positive = AttentionGaussianBlur(sigma_base, weight=weight)(image, attention)
     reverse = AttentionGaussianBlur(weight, weight=weight, mode="reverse")(image, attention)
 
-    figure, axes = plt.subplots(1, 4, figsize=(14, 14 / 4 * height / width + 0.4))
+    observers = as_observers(chosen["fixations"])
+    figure, axes = plt.subplots(1, 4, figsize=(14, 14 / 4 * height / width + 0.8), layout="constrained")
+    figure.suptitle(
+        f"{Path(chosen['image']).name}: {sum(map(len, observers))} fixations of {len(observers)} "
+        f"observer{'s'[: len(observers) - 1]}, the larger the circle the longer; p has a width of {gaze_sigma_px:g} px"
+    )
     axes[0].imshow(pixels)
-    for x, y, duration_ms in np.concatenate(as_observers(chosen["fixations"])):
+    for x, y, duration_ms in np.concatenate(observers):
         axes[0].plot(x * width, y * height, "o", mec="cyan", mfc="none", ms=duration_ms**0.5 / 3)
     axes[0].set_title(f"fixations ({chosen.get('gaze_source', 'source unknown').split(':')[0]})")
     axes[1].imshow(np.asarray(attention[0]), cmap="gray", vmin=0, vmax=1)
@@ -72,8 +82,8 @@ def show_blur(
     axes[3].set_title(f"reverse: σ = {weight:g} − {weight:g} (1 − p)")
     for axis in axes:
         axis.axis("off")
-    figure.tight_layout()
     figure.savefig(output, dpi=80)
+    plt.close(figure)
     print(output)
 
 
@@ -94,11 +104,7 @@ def show_windows(
         output: picture to write.
         knobs: top-level values of inference.json.
     """
-    parser = ConfigParser()
-    parser.read_config(str(BUNDLE / "configs" / "inference.json"))
-    if unknown := [name for name in knobs if name not in parser]:
-        raise ValueError(f"--{unknown[0]} is no top-level value of inference.json.")
-    parser.update({"bundle_root": str(BUNDLE), **knobs})
+    parser = open_inference(BUNDLES / "two_stage_segmentation", knobs)
     network = parser.get_parsed_content("network").eval()
     load_weights(network, ckpt_path or parser.get_parsed_content("ckpt_path"))
     pixels = parser.get_parsed_content("preprocessing")({"image": image})["image"][None].as_tensor()
@@ -172,6 +178,80 @@ def show_masks(
     figure.savefig(output, dpi=80)
     plt.close(figure)
     print(output)
+
+
+def show_cam(
+    datalist: str,
+    *,
+    dataset_dir: str | None = None,
+    split: str = "test",
+    each: int = 2,
+    ckpt_path: str | None = None,
+    output: str = "cam.png",
+    **knobs: Any,
+) -> None:
+    """Draw X-rays of each class and what speaks for the class that the network predicts (Grad-CAM).
+
+    Args:
+        datalist: JSON datalist of labelled images.
+        dataset_dir: folder that its paths start from; the datalist's own if not given.
+        split: which of its images.
+        each: how many of each class, in their order.
+        ckpt_path: weights; the bundle's own if not given.
+        output: picture to write.
+        knobs: top-level values of inference.json.
+    """
+    parser = open_inference(BUNDLES / "covid_xray_transfer", knobs)
+    network = parser.get_parsed_content("network").eval()
+    load_weights(network, ckpt_path or parser.get_parsed_content("ckpt_path"))
+    names = parser.get_parsed_content("class_names")
+    reader, preprocessing, postprocessing = (
+        parser.get_parsed_content(name) for name in ("image_reader", "preprocessing", "postprocessing")
+    )
+    cam = GradCamWriter(".", network, parser.get_parsed_content("cam_layer"), names, reader)
+    items = load_decathlon_datalist(datalist, False, split, dataset_dir or Path(datalist).parent)
+    by_class = [[item for item in items if item["label"] == number][:each] for number in range(len(names))]
+
+    figure = plt.figure(figsize=(5 * len(names), 2.3 * each + 0.6), layout="constrained")
+    axes = figure.subplots(each, 2 * len(names), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    right_calls = []
+    for column, (name, chosen) in enumerate(zip(names, by_class, strict=True)):
+        for row, item in enumerate(chosen):
+            image = preprocessing({"image": item["image"]})["image"].as_tensor()
+            with torch.inference_mode():
+                logits = network(image[None].to(next(network.parameters()).device))[0].cpu()
+            probabilities = postprocessing({"pred": logits})["pred"]
+            best = int(probabilities.argmax())
+            right_calls.append(best == item["label"])
+            pixels = np.asarray(reader.read(item["image"]))
+            left, right = axes[row, 2 * column : 2 * column + 2]
+            left.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            left.set_title(name, fontsize=10)
+            right.imshow(blend_heat(pixels, cam.heat_map(image, best)))
+            right.set_title(f"called {names[best]}: {float(probabilities[best]):.1%}", fontsize=10)
+    scale = figure.colorbar(ScalarMappable(cmap=COLOR_MAP), ax=axes, location="right", shrink=0.6, ticks=[0, 1])
+    scale.ax.set_yticklabels(["nothing", "most"])
+    scale.set_label("speaks for the class that was called")
+    figure.suptitle(f"{len(right_calls)} of {len(items)} {split} images, {sum(right_calls)} called right, and Grad-CAM")
+    figure.savefig(output, dpi=80)
+    plt.close(figure)
+    print(output)
+
+
+def open_inference(folder: Path, knobs: Mapping[str, Any]) -> ConfigParser:
+    """Read a bundle's inference.json and set some of its top-level values.
+
+    Raises:
+        ValueError: it has no such value.
+    """
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    if unknown := [name for name in knobs if name not in parser]:
+        raise ValueError(f"--{unknown[0]} is no top-level value of inference.json.")
+    parser.update({"bundle_root": str(folder), **knobs})
+    return parser
 
 
 def draw_outcomes(

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from clinbundles.nets.pneumonia_cnn import PneumoniaCNN
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageSegmenter
 
 FUNDUS = Path(__file__).parents[2] / "bundles" / "two_stage_segmentation" / "samples"
+XRAYS = Path(__file__).parents[2] / "bundles" / "covid_xray_transfer" / "samples"
 CHANNELS = [4, 4, 4, 4, 4]
 
 
@@ -60,6 +62,24 @@ def test_the_chosen_windows_are_framed_and_the_result_is_drawn(module: ModuleTyp
     with Image.open(tmp_path / "windows.png") as picture:
         thirds = np.array_split(np.asarray(picture.convert("RGB")), 3, axis=1)
     assert [count(third, (255, 165, 0)) > 100 for third in thirds] == [True, True, False]
+
+
+def test_images_of_each_class_stand_beside_what_speaks_for_the_call(module: ModuleType, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = PneumoniaCNN(3, channels=[4, 4], dense_units=8, image_size=32)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    knobs = {"channels": [4, 4], "dense_units": 8, "image_size": 32, "ckpt_path": str(tmp_path / "model.pt")}
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    module.show_cam(str(XRAYS / "datalist.json"), each=1, output=str(small), **knobs)
+    module.show_cam(str(XRAYS / "datalist.json"), each=2, output=str(large), **knobs)
+    with Image.open(small) as one_row, Image.open(large) as two_rows:
+        assert two_rows.height > 1.5 * one_row.height
+        picture = np.asarray(one_row.convert("RGB")).astype(int)
+    sixths = np.array_split(picture[:, : int(0.88 * picture.shape[1])], 6, axis=1)
+    colour = [np.ptp(part, axis=-1).max() > 60 for part in sixths]
+    assert colour == [False, True] * 3
+    with pytest.raises(ValueError, match="--size is no top-level value"):
+        module.show_cam(str(XRAYS / "datalist.json"), size=3)
 
 
 def test_an_unknown_knob_is_named(module: ModuleType) -> None:
