@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from clinbundles.scripts import cli
+
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
 # Options of a run that are no value of its config.
@@ -47,7 +49,10 @@ def check_command(command: str) -> None:
     for word in words:
         if word.startswith("scripts/"):
             assert (ROOT / word).is_file(), command
-    if words[:2] == ["clinbundles", "run"]:
+    if words[0] == "clinbundles" and (words[1] != "run" or "run" in cli.VERBS):
+        verb = cli.find_verb(words[1:])
+        cli.values_of(cli.VERBS[verb], words[1 + len(verb.split()) :])
+    elif words[:2] == ["clinbundles", "run"]:
         name = words[3] if len(words) > 3 and not words[3].startswith("--") else "train"
         check_options(words, chain(ROOT / "bundles" / words[2] / "configs" / f"{name}.json"), command)
     elif "monai.bundle" in words:
