@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill: the best network, and all that a training needs to go on."""
+"""Checkpoints of a training that survive a kill: the best network, and all that it needs to go on."""
 
 from __future__ import annotations
 

@@ -97,8 +97,8 @@ class TrainingPhases:
         """Judge the epoch by its validation, and end the phase or the training where it is due."""
         metrics = self.evaluator.state.metrics
         if self.monitor not in metrics:
-            found = ", ".join(metrics) or "none; it must run before the phases, after every epoch"
-            raise ValueError(f"monitor is {self.monitor!r}, metrics of the validation: {found}.")
+            names = ", ".join(metrics) or "none; it must run before the phases, after every epoch"
+            raise ValueError(f"monitor is {self.monitor!r}, metrics of the validation: {names}.")
         loss, epoch = float(metrics[self.monitor]), engine.state.epoch
         self.scheduler.step(loss)
         if loss < self.best:
@@ -121,7 +121,7 @@ class TrainingPhases:
             self.network.load_state_dict(self.best_weights)
 
     def _is_over(self, epoch: int) -> bool:
-        """Whether this phase ends with ``epoch``, which has been judged."""
+        """Tell whether this phase ends with ``epoch``, which has been judged."""
         longest = self._phase.get("max_epochs", float("inf"))
         idle = epoch - max(self.best_epoch, self.first_epoch)
         return idle >= self.patience or epoch - self.first_epoch >= longest
@@ -131,9 +131,9 @@ class TrainingPhases:
         self.best, self.best_epoch = float("inf"), 0
         self.optimizer.state.clear()
         self._set_up()
-        learning = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        n_weights = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         engine.logger.info(
-            "Phase %s begins, learning rate %g, %d weights learn", self._name(), self._phase["learning_rate"], learning
+            "Phase %s begins, learning rate %g, %d weights learn", self._name(), self._phase["learning_rate"], n_weights
         )
 
     @property
@@ -152,7 +152,7 @@ class TrainingPhases:
         self.scheduler = ReduceLROnPlateau(self.optimizer, factor=self.lr_factor, patience=self.lr_patience - 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs to go on within its phase."""
+        """Give all that a resumed training needs to go on within its phase."""
         names = ("index", "first_epoch", "best", "best_epoch", "best_of_all", "best_weights")
         return {name: getattr(self, name) for name in names} | {"scheduler": self.scheduler.state_dict()}
 
@@ -201,10 +201,10 @@ def _check(phases: Sequence[Mapping[str, Any]], network: nn.Module) -> None:
     for number, phase in enumerate(phases, 1):
         if not isinstance(phase, Mapping):
             raise ValueError(f"phase {number} is {phase!r}: expected its keys and values.")
-        if unknown := sorted(phase.keys() - _PHASE_KEYS):
-            raise ValueError(f"phase {number}: unknown key {unknown[0]!r}, expected {', '.join(sorted(_PHASE_KEYS))}.")
-        if lacking := [key for key in ("layers", "learning_rate") if key not in phase]:
-            raise ValueError(f"phase {number}: has no {lacking[0]}.")
+        if others := sorted(phase.keys() - _PHASE_KEYS):
+            raise ValueError(f"phase {number}: unknown key {others[0]!r}, expected {', '.join(sorted(_PHASE_KEYS))}.")
+        if absent := [key for key in ("layers", "learning_rate") if key not in phase]:
+            raise ValueError(f"phase {number}: has no {absent[0]}.")
         rate, epochs = phase["learning_rate"], phase.get("max_epochs", 1)
         if not isinstance(rate, int | float) or not 0 < rate < float("inf"):
             raise ValueError(f"phase {number}: learning_rate is {rate!r}, expected a number above 0.")
@@ -218,10 +218,10 @@ def _check_layers(number: int, layers: str | Sequence[str], network: nn.Module) 
         return
     if isinstance(layers, str) or not layers:
         raise ValueError(f'phase {number}: layers is {layers!r}, expected "all" or a list of names.')
-    known = dict(network.named_modules())
+    modules = dict(network.named_modules())
     for layer in layers:
-        if not layer or layer not in known:
+        if not layer or layer not in modules:
             top = ", ".join(name for name, _ in network.named_children())
             raise ValueError(f"phase {number}: the network has no layer {layer!r}; its layers are {top}.")
-        if not list(known[layer].parameters()):
+        if not list(modules[layer].parameters()):
             raise ValueError(f"phase {number}: layer {layer!r} has no weights that could learn.")

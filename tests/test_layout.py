@@ -29,7 +29,7 @@ UNTESTED_SCRIPTS = (
 )
 MOST_LINES = 400
 # Wings whose docstrings have been gone through.
-WITH_SENTENCES = ("nets", "scripts.prepare", "scripts.simulate_gaze", "transforms")
+WITH_SENTENCES = ("engines", "nets", "scripts.prepare", "scripts.simulate_gaze", "transforms")
 # They look how far a training is that may be resumed.
 READERS_OF_RESUME_STATES = {"scripts.audit.run", "scripts.reproduce.run"}
 

@@ -1,4 +1,4 @@
-"""How far a classifier's probabilities can be believed, and one temperature that corrects them."""
+"""The calibration of a classifier's probabilities, and one temperature that corrects them."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: i
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     y_pred, y = (torch.from_numpy(values.astype(float))[None, None] for values in (confidence, right))
-    binned = calibration_binning(y_pred, y, num_bins=n_bins)
-    mean_confidence, accuracy, counts = (values[0, 0].numpy().astype(float) for values in binned)
+    bins = calibration_binning(y_pred, y, num_bins=n_bins)
+    mean_confidence, accuracy, counts = (values[0, 0].numpy().astype(float) for values in bins)
     return ReliabilityBins(np.linspace(0, 1, n_bins + 1), counts.astype(int), mean_confidence, accuracy)
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, n_bins: int = N_BINS) -> float:
-    """Probabilities (N, K) and labels (N,) in; mean gap between confidence and accuracy, 0 to 1, out."""
+    """Find the mean gap between confidence and accuracy, 0 to 1, as :class:`ReliabilityBins` defines it."""
     return reliability_bins(probabilities, labels, n_bins=n_bins).expected_calibration_error
 
 
 def fit_temperature(
     probabilities: np.ndarray, labels: np.ndarray, *, bounds: tuple[float, float] = (0.25, 10.0)
 ) -> float:
-    """Probabilities (N, K) and labels (N,) of a validation set in; temperature of least negative log likelihood out.
+    """Find the temperature of least negative log likelihood on a validation set.
 
     Above 1 it lowers the confidence, below 1 it raises it, the predicted class stays. Logarithms of probabilities are
     logits up to a constant that the softmax takes away again, so a table of probabilities is enough to fit on.
 
     Args:
-        probabilities: of each class; 0 counts as 1e-7.
-        labels: class index of each image.
+        probabilities: (N, K) of each class; 0 counts as 1e-7.
+        labels: (N,) class index of each image.
         bounds: lowest and highest temperature. A small set without an error has its optimum at 0, where every image
             would be certain; the lower bound stops that.
 
@@ -84,28 +84,28 @@ def fit_temperature(
     Source: Guo et al., On Calibration of Modern Neural Networks, eq. 9.
     """
     _check(probabilities, labels)
-    clipped = np.maximum(probabilities, SMALLEST)
+    positives = np.maximum(probabilities, SMALLEST)
     rows = np.arange(len(labels))
 
     def loss(logarithm: float) -> float:
         # the loss has one minimum over the temperature's logarithm, and the search is as fine at 0.5 as at 5
-        chosen = apply_temperature(clipped, float(np.exp(logarithm)))[rows, labels]
-        return float(-np.log(np.maximum(chosen, np.finfo(float).tiny)).mean())
+        of_labels = apply_temperature(positives, float(np.exp(logarithm)))[rows, labels]
+        return float(-np.log(np.maximum(of_labels, np.finfo(float).tiny)).mean())
 
     low, high = np.log(bounds)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (N, K) in; those of a softmax with its logits divided by ``temperature``, (N, K), out.
+    """Give the probabilities (N, K) of a softmax whose logits are divided by ``temperature``.
 
     Raises:
         ValueError: ``temperature`` not above 0.
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, expected a number above 0.")
-    scaled = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)
-    return scaled / scaled.sum(axis=1, keepdims=True)
+    powers = (probabilities / probabilities.max(axis=1, keepdims=True)) ** (1 / temperature)
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _check(probabilities: np.ndarray, labels: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""From a classifier's table of predictions to its report: scores with intervals, confusion matrix, reliability."""
+"""The report of a classifier: scores with intervals, confusion matrix and reliability."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_class_report(
     validation_table: str | os.PathLike | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The table ``<output_dir>/per_image.csv`` in; ``metrics.json`` and two figures beside it, and its content, out.
+    """Write ``metrics.json`` and two pictures beside the table ``<output_dir>/per_image.csv``.
 
     metrics.json: number of images, failures and patients; the scores of the set and of each class with 95 % intervals
     by resampling patients; the confusion matrix; temperature and expected calibration error; accuracy by source.
@@ -46,6 +46,9 @@ def write_class_report(
         class_names: of the classes, in the order of the matrix.
         validation_table: table of the same form of the validation set, on which the temperature is fitted.
         seed: of the resampling.
+
+    Returns:
+        the content of ``metrics.json``.
 
     Raises:
         FileNotFoundError: no such table.
@@ -69,17 +72,17 @@ def write_class_report(
     ):
         with replacing(folder / name) as partial:
             figure.savefig(partial, format="png", dpi=130)
-    shown = metrics["scores"]["val_accuracy"]
-    ends = "" if shown["low"] is None else f" [{shown['low']}, {shown['high']}]"
+    accuracy = metrics["scores"]["val_accuracy"]
+    ends = "" if accuracy["low"] is None else f" [{accuracy['low']}, {accuracy['high']}]"
     print(
-        f"{folder / 'metrics.json'}: accuracy {shown['value']}{ends}, macro F1 "
+        f"{folder / 'metrics.json'}: accuracy {accuracy['value']}{ends}, macro F1 "
         f"{metrics['scores']['val_macro_f1']['value']}, {len(table)} images, {failures} failures."
     )
     return metrics
 
 
 def _arrays(table: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels (N,), predictions (N,) and probabilities (N, K)."""
+    """Give labels (N,), predictions (N,) and probabilities (N, K) of a table."""
     index = pd.Index(names)
     labels, predictions = (index.get_indexer(pd.Index(table[column])) for column in ("label", "prediction"))
     return labels, predictions, table[[f"probability_{name}" for name in names]].to_numpy(dtype=float)
@@ -94,10 +97,10 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
     n_groups = int(number_groups(patients, len(table)).max()) + 1
     unit = "images, as patients are not known" if patients is None else "patients"
     notes = [_describe_intervals(n_groups, unit, seed)]
-    for name, images, predicted in zip(names, matrix.sum(1), matrix.sum(0), strict=True):
+    for name, images, predictions_of_it in zip(names, matrix.sum(1), matrix.sum(0), strict=True):
         if not images:
             notes.append(f"{name} has no image: its recall is 0/0, counts as 0 and lowers the macro scores.")
-        if not predicted:
+        if not predictions_of_it:
             notes.append(f"{name} is never predicted: its precision is 0/0 and counts as 0.")
     return {
         "patients": None if patients is None else n_groups,
@@ -115,21 +118,21 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
 def _describe_intervals(n_groups: int, unit: str, seed: int) -> str:
     if n_groups < FEWEST_GROUPS:
         return f"Intervals: none below {FEWEST_GROUPS} groups; here are {n_groups} {unit}."
-    drawn = f"{N_RESAMPLES} resamples of {unit}, seed {seed}, those that lack a class left out"
-    return f"Intervals: 2.5 to 97.5 % percentiles over {drawn}."
+    resamples = f"{N_RESAMPLES} resamples of {unit}, seed {seed}, those that lack a class left out"
+    return f"Intervals: 2.5 to 97.5 % percentiles over {resamples}."
 
 
 def _calibrate(
     table: pd.DataFrame, names: Sequence[str], validation_table: str | os.PathLike | None
 ) -> tuple[dict[str, ReliabilityBins], dict[str, Any]]:
-    """The bins to draw by their title, and the entry of the report."""
+    """Find the bins to draw, by their title, and the entry of the report."""
     labels, _, probabilities = _arrays(table, names)
     bins = {"as predicted": reliability_bins(probabilities, labels)}
     if validation_table is not None:
-        known, _, given = _arrays(read_class_table(Path(validation_table), names)[0], names)
-        temperature = fit_temperature(given, known)
+        validation_labels, _, validation = _arrays(read_class_table(Path(validation_table), names)[0], names)
+        temperature = fit_temperature(validation, validation_labels)
         bins[f"temperature {temperature:.3g}"] = reliability_bins(apply_temperature(probabilities, temperature), labels)
-    errors = [rounded(found.expected_calibration_error) for found in bins.values()]
+    errors = [rounded(each.expected_calibration_error) for each in bins.values()]
     return bins, {
         "expected_calibration_error": errors[0],
         "temperature": None if validation_table is None else rounded(temperature),
@@ -138,18 +141,18 @@ def _calibrate(
 
 
 def _by_source(table: pd.DataFrame) -> dict[str, dict[str, Any]] | None:
-    """Images of each class and accuracy by source: a source with one class only shows what a shortcut could use."""
+    """Count the images of each class by source, and find its accuracy: a source of one class invites a shortcut."""
     if "source" not in table:
         return None
     right = table["label"] == table["prediction"]
-    found = table.assign(source=table["source"].fillna("unknown"), right=right).groupby("source")
+    groups = table.assign(source=table["source"].fillna("unknown"), right=right).groupby("source")
     return {
         str(source): {
             "images": len(group),
             "labels": {str(name): int(n) for name, n in group["label"].value_counts().items()},
             "accuracy": rounded(group["right"].mean()),
         }
-        for source, group in found
+        for source, group in groups
     }
 
 
@@ -168,16 +171,16 @@ def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _draw_reliability(bins: dict[str, ReliabilityBins]) -> Figure:
-    """A panel each: bars of the accuracy, the diagonal where it should be, and how many images a bin has."""
+    """Draw a panel each: bars of the accuracy, the diagonal where it should be, and how many images a bin has."""
     figure = Figure(figsize=(4.2 * len(bins), 4.4), layout="tight")
-    for axes, (title, found) in zip(figure.subplots(1, len(bins), squeeze=False)[0], bins.items(), strict=True):
-        width, filled = found.edges[1], found.counts > 0
-        axes.bar(found.edges[:-1][filled], found.accuracy[filled], width, align="edge", edgecolor="white")
-        axes.plot(found.confidence[filled], found.accuracy[filled], "ko", markersize=3)
+    for axes, (title, values) in zip(figure.subplots(1, len(bins), squeeze=False)[0], bins.items(), strict=True):
+        width, occupied = values.edges[1], values.counts > 0
+        axes.bar(values.edges[:-1][occupied], values.accuracy[occupied], width, align="edge", edgecolor="white")
+        axes.plot(values.confidence[occupied], values.accuracy[occupied], "ko", markersize=3)
         axes.plot([0, 1], [0, 1], "k:", linewidth=1)
-        for left, count in zip(found.edges[:-1][filled], found.counts[filled], strict=True):
+        for left, count in zip(values.edges[:-1][occupied], values.counts[occupied], strict=True):
             axes.text(left + width / 2, 1.01, count, ha="center", fontsize=6)
-        error = found.expected_calibration_error
+        error = values.expected_calibration_error
         axes.set_title(f"{title}: ECE {error:.3f}", fontsize=10, pad=14)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     return figure

@@ -12,13 +12,16 @@ from .intervals import N_RESAMPLES, draw_groups, interval, number_groups, resamp
 def confusion_matrices(
     labels: np.ndarray, predictions: np.ndarray, *, num_classes: int, clusters: np.ndarray | None = None
 ) -> np.ndarray:
-    """Labels and predictions (N,) in; how often each pair occurs, (K, K), rows = label, or (P, K, K) by cluster out.
+    """Count how often each pair of label and prediction occurs.
 
     Args:
-        labels: class index of each image, 0 .. K - 1.
-        predictions: the same, as predicted.
+        labels: (N,) class index of each image, 0 .. K - 1.
+        predictions: (N,) the same, as predicted.
         num_classes: K.
         clusters: number 0 .. P - 1 of the patient of each image, as :func:`.intervals.number_groups` gives it.
+
+    Returns:
+        (K, K), rows are labels; with clusters (P, K, K).
 
     Raises:
         ValueError: no images, lengths that differ, an index that is no class.
@@ -35,27 +38,27 @@ def confusion_matrices(
     owner = np.zeros(len(labels), dtype=int) if clusters is None else clusters
     shape = (int(owner.max()) + 1, num_classes, num_classes)
     cells = np.ravel_multi_index((owner, labels.astype(int), predictions.astype(int)), shape)
-    counted = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
-    return counted[0] if clusters is None else counted
+    counts = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
+    return counts[0] if clusters is None else counts
 
 
 def class_precision(matrices: np.ndarray) -> np.ndarray:
-    """Confusion matrices (..., K, K) in; each class's TP / (TP + FP), (..., K), out. 0/0, never predicted, is 0."""
+    """Find each class's TP / (TP + FP), (..., K), from confusion matrices (..., K, K); 0/0, never predicted, is 0."""
     return _ratio(_hits(matrices), matrices.sum(-2))
 
 
 def class_recall(matrices: np.ndarray) -> np.ndarray:
-    """Confusion matrices (..., K, K) in; each class's TP / (TP + FN), (..., K), out. 0/0, without an image, is 0."""
+    """Find each class's TP / (TP + FN), (..., K), from confusion matrices (..., K, K); 0/0, without an image, is 0."""
     return _ratio(_hits(matrices), matrices.sum(-1))
 
 
 def class_f1(matrices: np.ndarray) -> np.ndarray:
-    """Confusion matrices (..., K, K) in; each class's 2 TP / (2 TP + FP + FN), (..., K), out. 0/0 is 0."""
+    """Find each class's 2 TP / (2 TP + FP + FN), (..., K), from confusion matrices (..., K, K); 0/0 is 0."""
     return _ratio(2 * _hits(matrices), matrices.sum(-1) + matrices.sum(-2))
 
 
 def accuracy(matrices: np.ndarray) -> np.ndarray:
-    """Confusion matrices (..., K, K) in; share of the images on the diagonal, (...), out. 0/0 is 0."""
+    """Find the share of the images on the diagonal, (...), of confusion matrices (..., K, K); 0/0 is 0."""
     return _ratio(_hits(matrices).sum(-1), matrices.sum((-2, -1)))
 
 
@@ -74,14 +77,14 @@ CLASS_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def class_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Labels (N,) and probabilities (N, K) in; area under the ROC curve of each class against the rest, (..., K), out.
+    """Find the area under the ROC curve of each class against the rest, (..., K).
 
     It is the chance that an image of the class gets a higher probability of it than an image of another class, equal
     ones counted by half. NaN where there is no image of the class, or none of another.
 
     Args:
-        labels: class index of each image.
-        probabilities: of each class.
+        labels: (N,) class index of each image.
+        probabilities: (N, K) of each class.
         weights: (..., N) how often each image counts; once if not given.
 
     Source: Hanley and McNeil, The Meaning and Use of the Area under a Receiver Operating Characteristic (ROC) Curve.
@@ -91,9 +94,9 @@ def class_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
     for index, column in enumerate(np.asarray(probabilities, dtype=float).T):
         order = np.argsort(column, kind="stable")
         starts = np.flatnonzero(np.diff(column[order], prepend=-np.inf) > 0)  # of images with equal probability
-        ordered, inside = weights[..., order], np.asarray(labels)[order] == index
-        positives = np.add.reduceat(ordered * inside, starts, axis=-1)
-        negatives = np.add.reduceat(ordered * ~inside, starts, axis=-1)
+        sorted_weights, inside = weights[..., order], np.asarray(labels)[order] == index
+        positives = np.add.reduceat(sorted_weights * inside, starts, axis=-1)
+        negatives = np.add.reduceat(sorted_weights * ~inside, starts, axis=-1)
         below = negatives.cumsum(-1) - negatives / 2
         pairs = positives.sum(-1) * negatives.sum(-1)
         areas.append(np.where(pairs > 0, _ratio((positives * below).sum(-1), pairs), np.nan))
@@ -109,36 +112,36 @@ def bootstrap_intervals(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """A labelled set of N images in; 95 % intervals by name, (2,) of each of SCORES, (K, 2) of the classes' ones, out.
+    """Find the 95 % intervals of all scores of a labelled set of N images.
 
     Patients are resampled, and the images of one are drawn together: they resemble each other, so that resampling
     images would give intervals that are too narrow. Resamples that lack a class are left out; fewer than ten
     patients give NaN.
 
     Args:
-        labels: class index of each image.
-        predictions: the same, as predicted.
+        labels: (N,) class index of each image.
+        predictions: (N,) the same, as predicted.
         probabilities: (N, K) of each class.
         patients: number of each image's patient; None takes every image as a patient of its own.
         n_resamples: how many are drawn.
         seed: of the draw.
 
     Returns:
-        the names of SCORES, those of CLASS_SCORES, and "auc".
+        by name (2,) of each of SCORES, and (K, 2) of each of CLASS_SCORES and of "auc".
     """
     clusters = number_groups(patients, len(labels))
     matrices = confusion_matrices(labels, predictions, num_classes=probabilities.shape[1], clusters=clusters)
     draws = draw_groups(len(matrices), n_resamples=n_resamples, seed=seed)
-    resampled = resample_matrices(matrices, draws)
-    found = {name: interval(score(resampled)) for name, score in (SCORES | CLASS_SCORES).items()}
-    kept = draws[~np.isnan(resampled[:, 0, 0])]
-    areas = [class_auc(labels, probabilities, block[:, clusters]) for block in _blocks(kept)]
-    found["auc"] = interval(np.concatenate([np.full((1, probabilities.shape[1]), np.nan), *areas]))
-    return found
+    resamples = resample_matrices(matrices, draws)
+    intervals = {name: interval(score(resamples)) for name, score in (SCORES | CLASS_SCORES).items()}
+    complete = draws[~np.isnan(resamples[:, 0, 0])]
+    areas = [class_auc(labels, probabilities, block[:, clusters]) for block in _blocks(complete)]
+    intervals["auc"] = interval(np.concatenate([np.full((1, probabilities.shape[1]), np.nan), *areas]))
+    return intervals
 
 
 def _blocks(draws: np.ndarray, size: int = 200) -> list[np.ndarray]:
-    """In parts, because all resamples times all images may not fit in memory."""
+    """Cut draws into parts, because all resamples times all images may not fit in memory."""
     return [draws[start : start + size] for start in range(0, len(draws), size)]
 
 

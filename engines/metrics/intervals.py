@@ -36,8 +36,8 @@ def draw_one_by_one(n_groups: int, *, n_resamples: int = 10_000, seed: int = 0) 
 
     The published differences of segmentations rest on these draws.
     """
-    drawn = np.random.default_rng(seed).integers(0, n_groups, (n_resamples, n_groups))
-    cells = drawn + n_groups * np.arange(n_resamples)[:, None]
+    members = np.random.default_rng(seed).integers(0, n_groups, (n_resamples, n_groups))
+    cells = members + n_groups * np.arange(n_resamples)[:, None]
     return np.bincount(cells.ravel(), minlength=n_resamples * n_groups).reshape(n_resamples, n_groups)
 
 
@@ -48,10 +48,10 @@ def resample_matrices(matrices: np.ndarray, draws: np.ndarray) -> np.ndarray:
     its recall would be 0/0, which says nothing about the classifier. :func:`interval` leaves those resamples out. With
     fewer than ten groups all is NaN.
     """
-    resampled = np.tensordot(draws, matrices.astype(float), axes=1)
-    lacking = (resampled.sum(-1) == 0) & (matrices.sum((0, -1)) > 0)
-    resampled[lacking.any(-1) | (len(matrices) < FEWEST_GROUPS)] = np.nan
-    return resampled
+    resamples = np.tensordot(draws, matrices.astype(float), axes=1)
+    incomplete = (resamples.sum(-1) == 0) & (matrices.sum((0, -1)) > 0)
+    resamples[incomplete.any(-1) | (len(matrices) < FEWEST_GROUPS)] = np.nan
+    return resamples
 
 
 def interval(values: np.ndarray) -> np.ndarray:
@@ -68,10 +68,10 @@ def interval(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     ends = np.full((*values.shape[1:], 2), np.nan)
     for place in np.ndindex(values.shape[1:]):
-        defined = values[(slice(None), *place)]
-        defined = defined[~np.isnan(defined)]
-        if len(defined):
-            ends[place] = np.quantile(defined, [0.025, 0.975])
+        numbers = values[(slice(None), *place)]
+        numbers = numbers[~np.isnan(numbers)]
+        if len(numbers):
+            ends[place] = np.quantile(numbers, [0.025, 0.975])
     return ends
 
 

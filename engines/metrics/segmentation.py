@@ -10,7 +10,7 @@ from monai.metrics import CumulativeIterationMetric, LossMetric, do_metric_reduc
 
 
 class PixelRatioMetric(CumulativeIterationMetric):
-    """Binary prediction and label (B, C, H, W) in; precision or recall of each image, averaged over the images, out.
+    """Find the precision or recall of each image's binary prediction (B, C, H, W), and their mean over the images.
 
     precision = TP / (TP + FP), recall = TP / (TP + FN), counted in pixels of one image; pixels are never pooled over
     images. MONAI's ``ConfusionMatrixMetric`` leaves an image with an empty prediction out of the mean, which rewards a
@@ -41,17 +41,17 @@ class PixelRatioMetric(CumulativeIterationMetric):
                 raise ValueError(f"the {name} holds values other than 0 and 1.")
         axes = tuple(range(2, y.ndim))
         true_positives = (y_pred * y).sum(axes).float()
-        counted = (y_pred if self.ratio == "precision" else y).sum(axes).float()
+        denominator = (y_pred if self.ratio == "precision" else y).sum(axes).float()
         both_empty = (y_pred.sum(axes) + y.sum(axes) == 0).float()
-        return torch.where(counted > 0, true_positives / counted.clamp(min=1), both_empty)
+        return torch.where(denominator > 0, true_positives / denominator.clamp(min=1), both_empty)
 
     def aggregate(self) -> torch.Tensor:
-        """Mean over all images seen since the last reset."""
+        """Give the mean over all images since the last reset."""
         return do_metric_reduction(self.get_buffer(), "mean")[0]
 
 
 class SoftDiceMetric(LossMetric):
-    """Probabilities and binary label (B, C, *S) in; the soft Dice of each image, averaged over the images, out.
+    """Find the soft Dice of each image's probabilities (B, C, *S), and its mean over the images.
 
     (2 sum(p y) + smooth) / (sum(p) + sum(y) + smooth), summed over the pixels of one image and channel: 1 less MONAI's
     ``DiceLoss``. Unlike the Dice of a thresholded mask it charges every hesitant pixel, so the two are not to be

@@ -100,33 +100,33 @@ class ClassTableWriter:
     def write(self, engine: Engine) -> None:
         """Write both files, and log how many images were classified."""
         names = distinct_names(item["path"] for item in self.items)
-        known = {key for item in self.items for key in item}
-        rows = [self._row(item, names[item["path"]], known) for item in self.items]
-        if "group" in known:
+        keys = {key for item in self.items for key in item}
+        rows = [self._row(item, names[item["path"]], keys) for item in self.items]
+        if "group" in keys:
             for row, patient in zip(rows, number_patients([item.get("group") for item in self.items]), strict=True):
                 row["patient"] = patient
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
-        failed = sum(1 for row in rows if row["failure"])
-        level = logging.WARNING if failed else logging.INFO
-        logger.log(level, "%d images classified, %d failed (see per_image.csv)", len(rows) - failed, failed)
+        failures = sum(1 for row in rows if row["failure"])
+        level = logging.WARNING if failures else logging.INFO
+        logger.log(level, "%d images classified, %d failed (see per_image.csv)", len(rows) - failures, failures)
 
-    def _row(self, item: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
-        """Facts of an item in, its row of the table out; ``known`` are the facts that any item has."""
+    def _row(self, item: dict[str, Any], name: str, keys: set[str]) -> dict[str, Any]:
+        """Make an item's row of the table; ``keys`` are those that any item has."""
         label, probabilities = item.get("label"), item["probabilities"]
         best = int(np.argmax(probabilities)) if probabilities else None
         row: dict[str, Any] = {"image": name}
-        if "label" in known:
+        if "label" in keys:
             row["label"] = "" if label is None else self.class_names[label]
         row["prediction"] = "" if best is None else self.class_names[best]
         for k, class_name in enumerate(self.class_names):
             row[f"probability_{class_name}"] = probabilities[k] if probabilities else ""
-        if "label" in known:
+        if "label" in keys:
             row["correct"] = "" if best is None or label is None else int(best == label)
         # Without the folders, which are no more the table's business here than in its first column.
         row["failure"] = item["failure"].replace(str(item["path"]), name)
-        if "source" in known:
+        if "source" in keys:
             row["source"] = item.get("source", "")
         return row
 

@@ -1,4 +1,4 @@
-"""What inference costs: operations, seconds and memory of a network, and seconds from a file to its probabilities."""
+"""The cost of inference: operations, seconds and memory of a network, and seconds from a file to its probabilities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .files import write_atomically
 
 @dataclass(frozen=True)
 class Cost:
-    """What inference costs and what that depends on, the content of every ``cost.json``; null is not measured.
+    """The cost of inference and what it depends on, the content of every ``cost.json``; null is not measured.
 
     Attributes:
         macs_per_image: multiply-accumulates by torch's ``FlopCounterMode``.
@@ -138,12 +138,12 @@ class InferenceCost:
         if self._counting:
             macs, peak = _count(partial(network.forward, *args, **kwargs), self._device)
             self.macs, self.peak = self.macs + macs, max(self.peak, peak)
-        self._entered = time.perf_counter()
+        self._start = time.perf_counter()
 
     def _leave(self, *_: Any) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self._batch_seconds = time.perf_counter() - self._entered + (self._batch_seconds or 0.0)
+        self._batch_seconds = time.perf_counter() - self._start + (self._batch_seconds or 0.0)
 
     def finish_batch(self, engine: Evaluator) -> None:
         """Keep the batch's time."""
@@ -187,7 +187,7 @@ def _count(call: Callable[[], Any], device: torch.device) -> tuple[int, int]:
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
-    """Call in; the most bytes that torch's allocator holds for it at a time out, the result included.
+    """Measure the most bytes that torch's allocator holds for a call at a time, the result included.
 
     On a CPU the allocator's own record is read: what a process takes from the system depends on what it did before.
     """
@@ -229,8 +229,8 @@ def time_files(
 
     Args:
         items: files to take in this order.
-        preprocessing: item in, item with ``image`` (C, H, W) out.
-        network: images (1, C, H, W) in, logits (1, num_classes) out; on ``device``. Its mode is as before afterwards.
+        preprocessing: reads and preprocesses the ``image`` of an item to (C, H, W).
+        network: gives logits (1, num_classes) of images (1, C, H, W); on ``device``. Its mode is as before afterwards.
         output_dir: folder of ``cost.json``.
         device: where the network is.
         n_files: how many files to time, at most.
@@ -247,22 +247,22 @@ def time_files(
     was_training = network.training
     network.eval()
     try:
-        for _ in islice(_timed(items, preprocessing, network, device), warm_up):
+        for _ in islice(_time_each(items, preprocessing, network, device), warm_up):
             pass
-        timed = list(islice(_timed(items, preprocessing, network, device), n_files))
-        if not timed:
+        times = list(islice(_time_each(items, preprocessing, network, device), n_files))
+        if not times:
             raise ValueError(f"none of the {len(items)} files can be read: nothing to time.")
-        image = timed[0].image
+        image = times[0].image
         with torch.no_grad():
             macs, peak = _count(partial(network, image[None].to(device)), device)
     finally:
         network.train(was_training)
-    seconds = [one.preprocessing + one.network for one in timed]
+    seconds = [one.preprocessing + one.network for one in times]
     cost = Cost(
         macs_per_image=macs,
-        seconds_per_image=statistics.median(one.network for one in timed),
+        seconds_per_image=statistics.median(one.network for one in times),
         peak_memory_bytes=peak,
-        images=len(timed),
+        images=len(times),
         batch_size=1,
         image_shape=tuple(image.shape),
         **_circumstances(network, device),
@@ -270,13 +270,13 @@ def time_files(
         seconds_per_file_mean=statistics.fmean(seconds),
         seconds_per_file_p5=float(np.percentile(seconds, 5)),
         seconds_per_file_p95=float(np.percentile(seconds, 95)),
-        preprocessing_seconds=statistics.median(one.preprocessing for one in timed),
+        preprocessing_seconds=statistics.median(one.preprocessing for one in times),
     )
     cost.write(output_dir)
     return cost
 
 
-class _Timed(NamedTuple):
+class _FileTime(NamedTuple):
     """Seconds of both parts of a file, and its preprocessed image (C, H, W)."""
 
     preprocessing: float
@@ -284,15 +284,15 @@ class _Timed(NamedTuple):
     image: torch.Tensor
 
 
-def _timed(
+def _time_each(
     items: Sequence[dict[str, Any]],
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]],
     network: nn.Module,
     device: torch.device,
-) -> Iterator[_Timed]:
+) -> Iterator[_FileTime]:
     """Time every file that can be read."""
     for item in items:
-        started = time.perf_counter()
+        start = time.perf_counter()
         try:
             image = preprocessing(item)[CommonKeys.IMAGE]
         except (RuntimeError, ValueError, OSError) as error:
@@ -300,12 +300,12 @@ def _timed(
                 raise
             continue
         _wait_for(device)
-        prepared = time.perf_counter()
+        middle = time.perf_counter()
         with torch.no_grad():
             plain = convert_to_tensor(image, track_meta=False)
             torch.softmax(network(plain[None].to(device)), dim=1).cpu()
         _wait_for(device)
-        yield _Timed(prepared - started, time.perf_counter() - prepared, plain)
+        yield _FileTime(middle - start, time.perf_counter() - middle, plain)
 
 
 def _wait_for(device: torch.device) -> None:

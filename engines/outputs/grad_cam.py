@@ -1,4 +1,4 @@
-"""Pictures of where in an image a classifier found its class, written while an evaluator runs."""
+"""Pictures of where in an image a classifier sees its class, written while an evaluator runs."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ STRENGTH = 0.5
 
 
 def blend_heat(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Grey image uint8 (H, W) and map (h, w) from 0 to 1 in; RGB uint8 (H, W, 3) out.
+    """Lay a map in colour over a grey image, the more opaque the higher it is: where it is 0 the image stays.
 
-    The map is stretched to the image and laid over it in colour, the more opaque the higher it is: where it is 0 the
-    image is left as it is.
+    Args:
+        grey: uint8 (H, W).
+        heat: (h, w) from 0 to 1, stretched to the image.
+
+    Returns:
+        RGB uint8 (H, W, 3).
     """
     heat_tensor = torch.from_numpy(np.ascontiguousarray(heat, dtype=np.float32))[None, None]
     large = F.interpolate(heat_tensor, size=grey.shape, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1).numpy()
     opacity = STRENGTH * large[..., None]
-    mixed = (1 - opacity) * grey[..., None] + opacity * 255 * colormaps[COLOR_MAP](large)[..., :3]
-    return np.rint(mixed).astype(np.uint8)
+    blend = (1 - opacity) * grey[..., None] + opacity * 255 * colormaps[COLOR_MAP](large)[..., :3]
+    return np.rint(blend).astype(np.uint8)
 
 
 class GradCamWriter:
-    """Write ``overlays/<stem>.png`` for every image that could be read: the image, and beside it what speaks for the
-    predicted class, in colour from blue (little) to red (most) by MONAI's ``GradCAM``; class and probability above.
+    """Write a picture ``overlays/<stem>.png`` of what speaks for the predicted class of every image.
+
+    It shows the image, and beside it MONAI's ``GradCAM`` in colour from blue (little) to red (most); class and
+    probability stand above. A file that could not be read has none.
 
     The map is scaled by its own highest value. It is computed on a copy of the network, which has the network's weights
     at the beginning of the epoch: the hooks, gradients and switches that it needs are not left on the network itself.
@@ -48,7 +54,7 @@ class GradCamWriter:
 
     Args:
         output_dir: folder of ``overlays``.
-        network: images (B, C, H, W) in, logits (B, num_classes) out, as the evaluator calls it.
+        network: gives logits (B, num_classes) of images (B, C, H, W), as the evaluator calls it.
         target_layer: name of the layer whose activations (B, C, h, w) are weighted, as ``named_modules`` has it; as a
             rule the last with height and width.
         class_names: names of the classes, by index.
@@ -87,7 +93,7 @@ class GradCamWriter:
             if "inplace" in vars(module):
                 vars(module)["inplace"] = False  # the next layer must not overwrite what a hooked one gives
         self._grad_cam = GradCAM(self._copy, target_layer)
-        self._checked = False
+        self._is_checked = False
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -120,7 +126,7 @@ class GradCamWriter:
         self._draw(np.asarray(self.reader.read(path)), heat, title, self.folder / f"{self._stems[path]}.png")
 
     def heat_map(self, image: torch.Tensor, class_index: int) -> np.ndarray:
-        """Image (C, H, W) in; what speaks for a class, (h, w) as the layer has it, from 0 to 1, out.
+        """Map what speaks for a class in an image (C, H, W): (h, w) as the layer has it, from 0 to 1.
 
         Raises:
             ValueError: the layer's output has no height and width, or the layer is not called once an image.
@@ -130,7 +136,7 @@ class GradCamWriter:
             plain = convert_to_tensor(image, track_meta=False)[None].to(next(self._copy.parameters()).device)
             # A clone, because the image may be one of inference mode; its gradient, because no weight has any.
             plain = plain.detach().clone().requires_grad_()
-            if not self._checked:
+            if not self._is_checked:
                 self._check_layer(plain)
             heat = self._grad_cam.compute_map(plain, class_idx=class_index).detach().cpu()
         self._grad_cam.nn_module.gradients.clear()
@@ -150,7 +156,7 @@ class GradCamWriter:
             raise ValueError(f"target_layer {self.target_layer!r} is called {len(outputs)} times an image, not once.")
         if getattr(outputs[0], "ndim", 0) != 4:
             raise ValueError(f"target_layer {self.target_layer!r} has no height and width: take an earlier one.")
-        self._checked = True
+        self._is_checked = True
 
     def _draw(self, grey: np.ndarray, heat: np.ndarray, title: str, path: Path) -> None:
         height = 5.0 * min(2.0, max(0.5, grey.shape[0] / grey.shape[1]))

@@ -1,4 +1,4 @@
-"""Masks, overlays and one table of per-image figures, written while an evaluator runs."""
+"""Masks, overlays and one table of per-image values, written while an evaluator runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LABEL_COLOR = (255, 255, 0)
 
 
 def draw_contour(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """RGB image (H, W, 3) uint8 and mask (h, w) in; a copy of the image with the mask's outline in ``color`` out.
+    """Draw the outline of a mask (h, w) on a copy of an RGB image uint8 (H, W, 3).
 
     A mask of another size is stretched to the image's. The line lies inside the mask, about 1/200 of the image wide.
     """
     width = max(1, round(min(image.shape[:2]) / 200))
     mask = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST))
     outline = mask.astype(bool) & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
-    drawn = image.copy()
-    drawn[outline] = color
-    return drawn
+    picture = image.copy()
+    picture[outline] = color
+    return picture
 
 
 class PredictionWriter:
@@ -91,10 +91,10 @@ class PredictionWriter:
         path = input_file(item)
         mask = _plane(item[self.pred_key]) > 0.5
         self._save(mask.astype(np.uint8) * 255, "masks", path)
-        drawn = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
+        overlay = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
         if item.get("label") is not None:  # MONAI sets None where there is none
-            drawn = draw_contour(drawn, _plane(item["label"]) > 0.5, LABEL_COLOR)
-        self._save(drawn, "overlays", path)
+            overlay = draw_contour(overlay, _plane(item["label"]) > 0.5, LABEL_COLOR)
+        self._save(overlay, "overlays", path)
         self.groups.append(item.get("group"))
         self.rows.append(
             {
@@ -126,5 +126,5 @@ class PredictionWriter:
 
 
 def _plane(image: torch.Tensor) -> np.ndarray:
-    """(1, H, W) tensor in, (H, W) array out."""
+    """Give the only channel of an image (1, H, W) as an array (H, W)."""
     return np.asarray(image.detach().cpu())[0]

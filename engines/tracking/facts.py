@@ -1,4 +1,4 @@
-"""What is tracked of a run: knobs, data, code and machine, without anything private, and the numbers of an engine."""
+"""The facts of a run: knobs, data, code and machine, without anything private, and the numbers of an engine."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def knobs(config: Mapping[str, Any], *, untracked: Sequence[str] = ()) -> dict[s
 
 
 def scrub(config: Any, *, key: str = "") -> Any:
-    """From a config to a copy without private paths: absolute ones keep their last part, lists of data are counted.
+    """Copy a config without private paths: absolute ones keep their last part, lists of data are counted.
 
     Args:
         config: a config, or a part of it.
@@ -57,12 +57,12 @@ def scrub(config: Any, *, key: str = "") -> Any:
     if isinstance(config, Mapping):
         return {k: scrub(v, key=str(k)) for k, v in config.items()}
     if isinstance(config, list):
-        counted = key in ("data", "datalist") and config
-        return f"{len(config)} items left out" if counted else [scrub(item, key=key) for item in config]
+        is_data = key in ("data", "datalist") and config
+        return f"{len(config)} items left out" if is_data else [scrub(item, key=key) for item in config]
     if not isinstance(config, str) or not config:
         return config
-    scheme, found, rest = config.partition("://")
-    if found:  # a database or a file by its name, a server without its password
+    scheme, separator, rest = config.partition("://")
+    if separator:  # a database or a file by its name, a server without its password
         return f"{scheme}:///{PurePosixPath(rest).name}" if rest.startswith("/") else without_credentials(config)
     absolute = PurePosixPath(config).is_absolute() or PureWindowsPath(config).is_absolute() or config.startswith("~")
     if absolute or (key in ("dataset_dir", "datalist") and not config.startswith("$")):
@@ -71,16 +71,19 @@ def scrub(config: Any, *, key: str = "") -> Any:
 
 
 def without_credentials(uri: str) -> str:
-    """From a URI such as `https://user:secret@host:5000` to the same without user name and password."""
+    """Take user name and password out of a URI such as `https://user:secret@host:5000`."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
 def describe_datalist(path: str | Path | None) -> tuple[dict[str, str], dict[str, str]]:
-    """From a datalist to parameters and tags: name, seed, ratios, hashes, split sizes, gaze source; no item of it.
+    """Describe a datalist, without an item of it, by name, seed, ratios, hashes, split sizes and source of the gaze.
 
     Args:
         path: JSON file with "training", "validation" and "test" lists; None or a missing file gives nothing.
+
+    Returns:
+        parameters and tags.
 
     Raises:
         ValueError: the file is not JSON.
@@ -108,21 +111,21 @@ def _split_and_gaze(content: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(items, list) and items and all(isinstance(item, dict) and "image" in item for item in items)
     }
     folders = [PurePosixPath(str(item["image"])).parts[:-1] for items in lists.values() for item in items]
-    shared = 0
-    while folders and len({path[: shared + 1] for path in folders}) == 1 and len(min(folders, key=len)) > shared:
-        shared += 1
+    depth = 0
+    while folders and len({path[: depth + 1] for path in folders}) == 1 and len(min(folders, key=len)) > depth:
+        depth += 1
 
     def name(item: Mapping[str, Any]) -> str:
-        return "/".join(PurePosixPath(str(item["image"])).parts[shared:])
+        return "/".join(PurePosixPath(str(item["image"])).parts[depth:])
 
     split = {key: sorted(map(name, items)) for key, items in lists.items()}
     gaze = {name(item): item["fixations"] for items in lists.values() for item in items if "fixations" in item}
-    hashed = {"split_sha256": split} | ({"gaze_sha256": gaze} if gaze else {})
-    return {key: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for key, part in hashed.items()}
+    parts = {"split_sha256": split} | ({"gaze_sha256": gaze} if gaze else {})
+    return {key: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for key, part in parts.items()}
 
 
 def git_state(*files: Path) -> dict[str, str]:
-    """From files to the commit, and whether it was changed, of the first that git tracks; "unknown" if it tracks none.
+    """Find the commit of the first file that git tracks, and whether it was changed; "unknown" if it tracks none.
 
     Args:
         files: a bundle's metadata, a module: what the run is made of.
@@ -144,7 +147,7 @@ def environment() -> dict[str, str]:
     """Give the versions and the hardware that a result depends on, as tags `env.<name>`."""
     gpu, cpuinfo = torch.cuda.is_available(), Path("/proc/cpuinfo")
     cpu = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else None
-    found = {
+    values = {
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
         **{module.__name__: module.__version__ for module in (torch, monai, ignite, np, mlflow)},
@@ -154,31 +157,31 @@ def environment() -> dict[str, str]:
         "cuda": torch.version.cuda if gpu else "none",
         "world_size": os.environ.get("WORLD_SIZE", "1"),
     }
-    return {f"env.{key}": str(value) for key, value in found.items()}
+    return {f"env.{key}": str(value) for key, value in values.items()}
 
 
 def packages() -> str:
     """Give the installed packages, one `name==version` a line."""
-    found = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return "\n".join(sorted(found, key=str.lower)) + "\n"
+    names = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    return "\n".join(sorted(names, key=str.lower)) + "\n"
 
 
 def losses_of(output: Any) -> dict[str, float]:
-    """From a trainer's output (a dict, or MONAI's list of dicts) to `{"train_<key>": loss}` for keys with "loss"."""
+    """Find the losses, `{"train_<key>": loss}`, in a trainer's output: a dict, or MONAI's list of dicts."""
     first = output[0] if isinstance(output, list | tuple) and output else output
     losses = {f"train_{k}": v for k, v in first.items() if "loss" in str(k)} if isinstance(first, Mapping) else {}
     return scalars(losses)
 
 
 def learning_rates(engine: Engine) -> dict[str, float]:
-    """From a trainer to the learning rates of its optimizers: `lr_group_0`, in a GAN `g_lr_group_0`."""
+    """Give the learning rates of a trainer's optimizers: `lr_group_0`, in a GAN `g_lr_group_0`."""
     optimizers = {k: v.param_groups for k, v in vars(engine).items() if isinstance(v, torch.optim.Optimizer)}
-    prefixed = [(k.removesuffix("optimizer"), i, g) for k, groups in optimizers.items() for i, g in enumerate(groups)]
-    return {f"{prefix}lr_group_{i}": float(group["lr"]) for prefix, i, group in prefixed}
+    groups = [(k.removesuffix("optimizer"), i, g) for k, many in optimizers.items() for i, g in enumerate(many)]
+    return {f"{prefix}lr_group_{i}": float(group["lr"]) for prefix, i, group in groups}
 
 
 def scalars(values: Mapping[str, Any]) -> dict[str, float]:
-    """From nested metrics (numbers, tensors, arrays) to floats; a vector of up to 64 is numbered, the rest left out."""
+    """Flatten metrics (numbers, tensors, arrays) to floats; a vector of up to 64 is numbered, the rest left out."""
     result: dict[str, float] = {}
     for key, value in flatten_dict(dict(values)).items():
         if isinstance(value, int | float | np.number | np.ndarray | torch.Tensor):

@@ -48,11 +48,11 @@ _OPEN: dict[Path, TrackingHandler] = {}
 
 
 class Terminated(SystemExit):
-    """Raised in the main thread on SIGTERM, so that a stopped training unwinds and its run is closed."""
+    """SIGTERM, raised in the main thread so that a stopped training unwinds and its run is closed."""
 
 
 class TrackingHandler:
-    """Tracks an ignite engine's run in MLflow and in `output_dir`; made for `monai.bundle run --tracking`.
+    """Track an ignite engine's run in MLflow and in `output_dir`; made for `monai.bundle run --tracking`.
 
     The first engine to start opens the run and closes it; an engine started meanwhile with the same `output_dir`
     (the validator inside a trainer) logs to the same run. See `mlflow/README.md` for what is logged.
@@ -108,8 +108,8 @@ class TrackingHandler:
         self.untracked = untracked
         self.parent_run_id = parent_run_id or os.environ.get("MLFLOW_PARENT_RUN_ID")
         # With a literal output_dir, MONAI hands over the text "<output_dir> + '/config_<time>.json'" unevaluated.
-        unevaluated = re.search(r"\+ '/(config_\d+_\d+\.json)'$", str(executed_config))
-        config = self.output_dir / unevaluated.group(1) if unevaluated else executed_config
+        expression = re.search(r"\+ '/(config_\d+_\d+\.json)'$", str(executed_config))
+        config = self.output_dir / expression.group(1) if expression else executed_config
         self.executed_config = Path(config) if isinstance(config, str | Path) else None
         self.datalist, self.iteration_log, self.on_unreachable = datalist, iteration_log, on_unreachable
 
@@ -142,7 +142,7 @@ class TrackingHandler:
                 try:
                     self._log_facts(engine)
                     state = run(*args, **kwargs)
-                    error = None if self._completed else error
+                    error = None if self._is_complete else error
                     return state
                 except BaseException as raised:  # KeyboardInterrupt and SystemExit end a run too
                     error = type(raised).__name__  # the class alone: a message may hold a patient's path
@@ -158,7 +158,7 @@ class TrackingHandler:
         previous = _read_json(self.output_dir / "run.json") if self.resume and self._kind == "training" else {}
         name = previous.get("run_name") or self.run_name or self._readable_name()
         self._store = RunStore(self.uri, experiment=self.experiment_name, name=name, previous=previous.get("run_id"))
-        self._started, self._completed = time.time(), False
+        self._start, self._is_complete = time.time(), False
         self._losses: dict[str, list[float]] = {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.record = RunRecord(self.output_dir / "run_record.jsonl", self._store.open)
@@ -196,7 +196,7 @@ class TrackingHandler:
         if self._kind == "training":
             params = {key: str(getattr(engine.state, key)) for key in ("max_epochs", "epoch_length")} | params
         else:
-            training = next((found for d in self.training_dirs if (found := _read_json(d / "run.json"))), {})
+            training = next((run for d in self.training_dirs if (run := _read_json(d / "run.json"))), {})
             tags |= {f"training_{key}": training[key] for key in ("run_id", "run_name") if training.get(key)}
         self.record.texts("params", params | data_params)
         self.record.texts("tags", tags | data_tags)
@@ -210,8 +210,8 @@ class TrackingHandler:
 
     def _log_overlays(self) -> None:
         # Numbered in the order of their names, for a file's name may be a patient's; the local record has both.
-        found = sorted(p for p in self.output_dir.rglob("*.png") if "overlays" in p.relative_to(self.output_dir).parts)
-        recent = [path for path in found if path.stat().st_mtime >= self._started - 2]
+        pictures = [p for p in self.output_dir.rglob("*.png") if "overlays" in p.relative_to(self.output_dir).parts]
+        recent = [path for path in sorted(pictures) if path.stat().st_mtime >= self._start - 2]
         for index, path in enumerate(recent):
             send = functools.partial(_log_renamed, path=path, name=f"{index:04d}.png")
             self.record.file(f"overlays/{index:04d}.png", send, file=str(path.relative_to(self.output_dir)))
@@ -241,7 +241,7 @@ class TrackingHandler:
         self._store.close()
 
     def _complete(self) -> None:
-        self._completed = True
+        self._is_complete = True
 
     def _iteration_completed(self, engine: Engine) -> None:
         losses = losses_of(engine.state.output)
@@ -256,8 +256,8 @@ class TrackingHandler:
         if owner is self:
             values |= {f"{name}_epoch": sum(losses) / len(losses) for name, losses in self._losses.items()}
             self._losses = {}
-        known = owner._kind == "training" and math.isfinite(values.get(key, math.nan))
-        if known and (key not in best or engine.metric_cmp_fn(values[key], best[key])):  # type: ignore[attr-defined]
+        has_key = owner._kind == "training" and math.isfinite(values.get(key, math.nan))
+        if has_key and (key not in best or engine.metric_cmp_fn(values[key], best[key])):  # type: ignore[attr-defined]
             best[key] = values[key]
             values |= {f"best_{key}": values[key], f"best_{key}_epoch": float(step)}
         owner.record.metrics(values, step=step, unit="epoch")

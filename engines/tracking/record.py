@@ -1,4 +1,4 @@
-"""What a run has to say: kept in a file beside it, and delivered to MLflow as soon as MLflow takes it."""
+"""The record of a run: kept in a file beside it, and delivered to MLflow as soon as MLflow takes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONGEST_PAUSE_S = 600.0
 
 
 class RunRecord:
-    """Takes parameters, tags, metrics and files; writes each to a JSON-lines file and sends it to MLflow.
+    """Write parameters, tags, metrics and files to a JSON-lines file and send them to MLflow.
 
     Sending never raises: after a failure the values wait, and later calls try again, less and less often.
 
@@ -40,7 +40,7 @@ class RunRecord:
         self.run_id: str | None = None
         self._connect = connect
         self._client: mlflow.MlflowClient | None = None
-        self._lost = False
+        self._is_lost = False
         self._pause = FIRST_PAUSE_S
         self._not_before = 0.0
         self._pending: list[Metric | Param | RunTag] = []
@@ -82,12 +82,12 @@ class RunRecord:
             self.open()
             self._send_all(status)
         except Exception as error:  # whatever a client, a proxy or a driver raises, the training goes on
-            if not self._lost:
+            if not self._is_lost:
                 text = "MLflow does not answer (%s). The run goes on; %s has all values, sent when it is back."
                 logger.warning(text, type(error).__name__, self.path)
             self.wait()
         else:
-            self._lost, self._pause = False, FIRST_PAUSE_S
+            self._is_lost, self._pause = False, FIRST_PAUSE_S
 
     def open(self) -> None:
         """Make or reopen the MLflow run, if that is not done, and raise what goes wrong."""
@@ -96,7 +96,7 @@ class RunRecord:
 
     def wait(self) -> None:
         """Take the server for lost, and leave it alone for a while that doubles each time."""
-        self._lost = True
+        self._is_lost = True
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 

@@ -1,4 +1,4 @@
-"""Where runs are kept: a SQLite file or a server, and how a run in it is made or taken up again."""
+"""The store of runs, a SQLite file or a server: how a run in it is made or taken up again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNREACHABLE = (MlflowException, OSError, SQLAlchemyError)  # what a store that i
 
 
 def default_tracking_uri(bundle_root: str | Path) -> str:
-    """From a bundle's folder to the SQLite URI of its runs: one database for all bundles of a clone.
+    """Give the SQLite URI of a bundle's runs: one database for all bundles of a clone.
 
     A clone is known by its `mlflow/tracking.json`; a bundle outside one keeps its runs in its own folder.
     """
@@ -31,7 +31,7 @@ def default_tracking_uri(bundle_root: str | Path) -> str:
 
 
 class RunStore:
-    """Opens one run in an MLflow store: a new one under a name of its own, or an earlier one to go on with.
+    """Open one run in an MLflow store: a new one under a name of its own, or an earlier one to go on with.
 
     Args:
         uri: SQLite or server URI.
@@ -70,11 +70,11 @@ class RunStore:
                     raise
                 logger.warning("MLflow has no run %s to resume; training goes on in a new run.", self._previous)
                 tags = {"resumed_from_run_id": self._previous}
-        wanted = self.name = re.sub(r"[^\w.+ -]+", "-", self.name)
+        base = self.name = re.sub(r"[^\w.+ -]+", "-", self.name)
         number = 1
         while client.search_runs([experiment.experiment_id], f"attributes.run_name = '{self.name}'", max_results=1):
             number += 1
-            self.name = f"{wanted}-{number}"
+            self.name = f"{base}-{number}"
         return client, client.create_run(experiment.experiment_id, run_name=self.name, tags=tags).info.run_id
 
     def _reopen(self, client: mlflow.MlflowClient, run_id: str) -> str:
@@ -93,13 +93,13 @@ class RunStore:
 
 
 def refused(error: MlflowException) -> bool:
-    """Whether the server answered and did not want the value; else it is not there, or not for us, or too busy."""
+    """Tell whether the server answered and did not want the value; else it is away, or not for us, or too busy."""
     status = error.get_http_status_code()
     return 400 <= status < 500 and status not in (401, 403, 408, 429)
 
 
 def what_failed(uri: str, error: Exception) -> str:
-    """From an error of MLflow to one sentence with the store's URI, and without its password."""
+    """Say in one sentence what is wrong with a store, with its URI and without its password."""
     public = without_credentials(uri)
     reason = str(error).replace(urlsplit(uri).netloc, urlsplit(public).netloc).partition("\n")[0][:200]
     return f"The MLflow store {public} cannot be used ({type(error).__name__}: {reason}); start it or give another."

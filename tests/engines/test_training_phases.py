@@ -348,14 +348,14 @@ def test_phases_work_on_a_distributed_network(tmp_path: Path) -> None:
     torch.set_num_threads(threads)
     # In a process of its own: the threads of a process group outlive it, and what is forked beside them may hang.
     one = {"LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, __file__, str(tmp_path)],
         env={**os.environ, **one},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     together = torch.load(tmp_path / "last.pt", weights_only=True)
     expected = torch.load(tmp_path / "alone" / "last.pt", weights_only=True)
     assert together["progress"]["epoch"] == alone.trainer.state.epoch == 8

@@ -61,9 +61,9 @@ def test_true_probabilities_have_no_error_and_need_no_temperature() -> None:
 def test_a_temperature_is_found_again_and_takes_the_error_away(temperature: float) -> None:
     probabilities, labels = calibrated_set()
     distorted = apply_temperature(probabilities, 1 / temperature)
-    found = fit_temperature(distorted, labels)
-    assert found == pytest.approx(temperature, rel=0.03)
-    before, after = (expected_calibration_error(p, labels) for p in (distorted, apply_temperature(distorted, found)))
+    fit = fit_temperature(distorted, labels)
+    assert fit == pytest.approx(temperature, rel=0.03)
+    before, after = (expected_calibration_error(p, labels) for p in (distorted, apply_temperature(distorted, fit)))
     assert before > 0.08
     assert after < 0.015
 
@@ -87,10 +87,10 @@ def test_it_is_the_softmax_of_the_divided_logits() -> None:
 def test_a_label_rounded_to_probability_zero_does_not_break_the_fit() -> None:
     probabilities, labels = calibrated_set(2000)
     wrong = np.eye(3)[(labels[:5] + 1) % 3]
-    given = np.concatenate([probabilities, wrong])
-    found = fit_temperature(given, np.concatenate([labels, labels[:5]]))
-    assert 1 < found < 1.5
-    assert np.isfinite(apply_temperature(given, found)).all()
+    both = np.concatenate([probabilities, wrong])
+    temperature = fit_temperature(both, np.concatenate([labels, labels[:5]]))
+    assert 1 < temperature < 1.5
+    assert np.isfinite(apply_temperature(both, temperature)).all()
 
 
 def test_a_set_without_an_error_stops_at_the_lower_bound() -> None:

@@ -19,11 +19,11 @@ def make_table(n: int = 90, *, seed: int = 0, temperature: float = 1.0) -> pd.Da
     logits = rng.normal(scale=2, size=(n, 3))
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (rng.random((n, 1)) > probabilities.cumsum(1)).sum(1).clip(max=2)
-    given = apply_temperature(probabilities, temperature).round(6)
+    distorted = apply_temperature(probabilities, temperature).round(6)
     table = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], "label": np.array(NAMES)[labels]})
     table["prediction"] = np.array(NAMES)[probabilities.argmax(1)]
     for k, name in enumerate(NAMES):
-        table[f"probability_{name}"] = given[:, k]
+        table[f"probability_{name}"] = distorted[:, k]
     table["correct"] = (table["label"] == table["prediction"]).astype(int)
     table["failure"] = ""
     table["source"] = np.where(labels == 2, "elsewhere.org", "kermany")

@@ -41,9 +41,9 @@ def test_scores_agree_with_scikit_learn() -> None:
     ],
 )
 def test_macro_scores_give_the_published_figures(matrix: list, published: tuple, within: float) -> None:
-    found = [100 * score(np.array(matrix)) for score in SCORES.values()]
-    assert np.abs(np.array(found) - published).sum() < within
-    _, precision, recall, f1 = found
+    percentages = [100 * score(np.array(matrix)) for score in SCORES.values()]
+    assert np.abs(np.array(percentages) - published).sum() < within
+    _, precision, recall, f1 = percentages
     assert abs(2 * precision * recall / (precision + recall) - f1) > 0.1  # F1 is not the harmonic mean of the two
 
 
@@ -67,11 +67,11 @@ def test_areas_agree_with_scikit_learn_also_where_images_are_drawn_several_times
     labels, _, probabilities = random_set()
     probabilities = probabilities.round(1)  # many equal ones
     weights = np.random.default_rng(2).integers(3, size=(4, 120))
-    found = class_auc(labels, probabilities, weights)
-    assert found.shape == (4, 3)
+    areas = class_auc(labels, probabilities, weights)
+    assert areas.shape == (4, 3)
     for k in range(3):
         assert class_auc(labels, probabilities)[k] == pytest.approx(roc_auc_score(labels == k, probabilities[:, k]))
-        for row, weight in zip(found, weights, strict=True):
+        for row, weight in zip(areas, weights, strict=True):
             assert row[k] == pytest.approx(roc_auc_score(labels == k, probabilities[:, k], sample_weight=weight))
 
 
@@ -103,17 +103,17 @@ def test_images_that_repeat_a_patient_do_not_narrow_the_interval() -> None:
 
 def test_every_interval_encloses_its_value_and_a_seed_repeats_it() -> None:
     labels, predictions, probabilities = random_set()
-    found = bootstrap_intervals(labels, predictions, probabilities, seed=3)
+    ends = bootstrap_intervals(labels, predictions, probabilities, seed=3)
     matrix = confusion_matrices(labels, predictions, num_classes=3)
     values = {name: score(matrix) for name, score in (SCORES | CLASS_SCORES).items()}
     values["auc"] = class_auc(labels, probabilities)
-    assert set(found) == set(values)
+    assert set(ends) == set(values)
     for name, value in values.items():
-        assert (found[name][..., 0] < value).all()
-        assert (value < found[name][..., 1]).all()
+        assert (ends[name][..., 0] < value).all()
+        assert (value < ends[name][..., 1]).all()
     again, other = (bootstrap_intervals(labels, predictions, probabilities, seed=seed) for seed in (3, 4))
-    assert all((again[name] == found[name]).all() for name in found)
-    assert any((other[name] != found[name]).any() for name in found)
+    assert all((again[name] == ends[name]).all() for name in ends)
+    assert any((other[name] != ends[name]).any() for name in ends)
 
 
 def test_resamples_that_lack_a_class_are_left_out() -> None:
@@ -125,15 +125,15 @@ def test_resamples_that_lack_a_class_are_left_out() -> None:
         np.isnan(resampled[:, 0, 0])
         == ((draws[:, 10] == 0) | (draws[:, :5].sum(1) == 0) | (draws[:, 5:10].sum(1) == 0))
     ).all()
-    found = bootstrap_intervals(labels, labels, np.eye(3)[labels])
-    assert all(found[name] == pytest.approx(np.ones_like(found[name])) for name in found)
+    ends = bootstrap_intervals(labels, labels, np.eye(3)[labels])
+    assert all(ends[name] == pytest.approx(np.ones_like(ends[name])) for name in ends)
 
 
 def test_a_class_that_the_whole_set_lacks_does_not_void_the_resamples() -> None:
     labels, predictions = np.array([0, 0, 0, 1, 1, 1] * 5), np.array([0, 0, 1, 1, 1, 0] * 5)
-    found = bootstrap_intervals(labels, predictions, np.eye(3)[predictions])
-    assert 0.4 < found["val_accuracy"][0] < 2 / 3 < found["val_accuracy"][1] < 0.9
-    assert np.isnan(found["auc"][2]).all()
+    ends = bootstrap_intervals(labels, predictions, np.eye(3)[predictions])
+    assert 0.4 < ends["val_accuracy"][0] < 2 / 3 < ends["val_accuracy"][1] < 0.9
+    assert np.isnan(ends["auc"][2]).all()
 
 
 def test_fewer_than_ten_patients_give_no_interval() -> None:

@@ -19,15 +19,15 @@ MACS_OF_A_PIXEL = 3 * 3 * 3 * 2
 class SlowConvolution(nn.Module):
     """Takes `seconds` for the n-th call and at least `held` bytes of memory; its work depends on the first pixel."""
 
-    def __init__(self, seconds: list[float] | None = None, held: int = 0) -> None:
+    def __init__(self, seconds: list[float] | None = None, n_bytes: int = 0) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(3, 2, 3, padding=1)
         self.seconds = seconds or []
-        self.held = held
+        self.n_bytes = n_bytes
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        if self.held:
-            torch.ones(self.held // 4)
+        if self.n_bytes:
+            torch.ones(self.n_bytes // 4)
         # A forward that counts runs under a dispatch mode or the profiler, and must not use up the waiting times.
         counts = torch.utils._python_dispatch.is_in_torch_dispatch_mode() or torch.autograd._profiler_enabled()
         if self.seconds and not counts:
@@ -84,7 +84,7 @@ def test_the_peak_is_what_a_forward_holds_and_not_what_was_held_before(tmp_path:
     before = torch.ones(64 * 2**20)  # 256 MiB that the peak must have forgotten
     del before
     small = evaluate(SlowConvolution(), tmp_path, [0] * 3)["peak_memory_bytes"]
-    large = evaluate(SlowConvolution(held=128 * 2**20), tmp_path, [0] * 3)["peak_memory_bytes"]
+    large = evaluate(SlowConvolution(n_bytes=128 * 2**20), tmp_path, [0] * 3)["peak_memory_bytes"]
     assert small < 2**20
     assert 128 * 2**20 <= large < 129 * 2**20
 
@@ -141,11 +141,11 @@ class Sleeper(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(3))
         self.seconds = seconds
-        self.seen: list[tuple] = []
+        self.inputs: list[tuple] = []
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         time.sleep(self.seconds)
-        self.seen.append((type(image), tuple(image.shape), self.training, torch.is_grad_enabled()))
+        self.inputs.append((type(image), tuple(image.shape), self.training, torch.is_grad_enabled()))
         return image.mean((2, 3)) * self.scale
 
 
@@ -199,7 +199,7 @@ def test_the_first_files_warm_up_and_as_many_are_timed_as_asked(tmp_path: Path) 
 def test_the_network_sees_single_plain_images_in_eval_mode_without_gradients_and_keeps_its_mode(tmp_path: Path) -> None:
     network = Sleeper()
     time_files(files("a"), Compose(Loader()), network, output_dir=tmp_path, device="cpu")
-    assert set(network.seen) == {(torch.Tensor, (1, 3, 8, 6), False, False)}
+    assert set(network.inputs) == {(torch.Tensor, (1, 3, 8, 6), False, False)}
     assert network.training
 
 

@@ -67,12 +67,12 @@ def test_a_lost_mlflow_is_left_alone_for_a_time_that_doubles_but_the_end_is_alwa
     monkeypatch.setattr(run_record.time, "monotonic", lambda: now[0])
     client.gone = True
     record.texts("tags", {"a": "b"})
-    tried = []
+    attempts = []
     for second in range(200):
         now[0], before = float(second), client.calls
         record.send()
-        tried += [second] * (client.calls - before)
-    assert tried == [0, 30, 90]
+        attempts += [second] * (client.calls - before)
+    assert attempts == [0, 30, 90]
     client.gone = False
     record.send(status="FAILED")
     assert client.values == {("tag", "a"): "b"}

@@ -121,10 +121,10 @@ def test_the_shipped_settings_track_a_bundle_and_its_evaluation(bundle, uri, run
 
 def test_the_shipped_settings_give_each_handler_only_arguments_it_has_and_every_key_a_value():
     configs = json.loads((ROOT / "mlflow" / "tracking.json").read_text())["configs"]
-    known = inspect.signature(TrackingHandler).parameters.keys()
+    parameters = inspect.signature(TrackingHandler).parameters.keys()
     for name in ("trainer", "validator", "evaluator"):
         arguments = {key: value for key, value in configs[name].items() if not key.startswith("_")}
-        assert arguments.keys() <= known
+        assert arguments.keys() <= parameters
         references = {str(value)[1:] for value in arguments.values() if str(value).startswith("@")}
         assert references <= configs.keys() | {"bundle_root"}
     assert not list((ROOT / "mlflow").glob("*.py"))
