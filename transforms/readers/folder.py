@@ -62,12 +62,5 @@ def list_images(folder: str) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
-        ValueError: two images that differ only in their suffix (their outputs would overwrite each other).
     """
-    images = _images_in(Path(folder), "*")
-    by_stem: dict[str, Path] = {}
-    for path in images:
-        twin = by_stem.setdefault(image_stem(path), path)
-        if twin is not path:
-            raise ValueError(f"{twin} and {path.name} would write outputs of the same name.")
-    return [{"image": str(path)} for path in images]
+    return [{"image": str(path)} for path in _images_in(Path(folder), "*")]
