@@ -32,11 +32,14 @@ from tqdm import tqdm
 from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically
 from clinbundles.engines.outputs.per_image import patients_of, read_class_table
-from clinbundles.engines.tracking.facts import describe_datalist
+from clinbundles.engines.tracking.facts import describe_datalist, scrub
 from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, score_baselines
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
+from clinbundles.scripts.audit.results import as_results
 from clinbundles.scripts.flags import choose_names
+from clinbundles.scripts.report.provenance import run_of
+from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS, lung_fields
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "covid_xray_transfer"
@@ -86,7 +89,7 @@ def audit_shortcuts(
     seed: int = 0,
     **knobs: Any,
 ) -> None:
-    """Audit ``ckpt_dir``/model.pt; write audit.md, audit.json and audit.png to ``output_dir``.
+    """Audit ``ckpt_dir``/model.pt; write audit.md, audit.json, audit.png and results.json to ``output_dir``.
 
     Args:
         dataset_dir: folder that the paths of the datalist start from.
@@ -123,7 +126,7 @@ def audit_shortcuts(
     for region in chosen if retrain else ():
         rows.append((ANEW, region, train_and_evaluate(setting, region)))
         report = write_audit(setting, rows + last_rows, calls, grad_cam)
-    print(f"{report}\naudit.md, audit.json and audit.png: {setting.output}")
+    print(f"{report}\naudit.md, audit.json, audit.png and results.json: {setting.output}")
 
 
 def prepare(
@@ -324,7 +327,7 @@ def share_inside(heat: np.ndarray, fields: np.ndarray) -> float:
 def write_audit(
     setting: Setting, rows: Sequence[Row], calls: dict[str, dict[str, Any]] | None, grad_cam: dict[str, Any]
 ) -> str:
-    """Write audit.json, audit.png and audit.md; give the last."""
+    """Write audit.json, audit.png, audit.md, and results.json for clinbundles report --merge; give the text."""
     params, _ = describe_datalist(setting.datalist)
     facts = {
         "data": params.get("data_name", setting.datalist.stem),
@@ -337,6 +340,9 @@ def write_audit(
     text = as_markdown(audit)
     write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")
     write_atomically(setting.output / "audit.md", text)
+    scale = ", ".join(["audit", *(f"{name} {scrub(value)}" for name, value in setting.knobs.items())])
+    run = run_of(setting.datalist, verb="audit", seeds=[setting.seed], scale=scale)
+    write_atomically(setting.output / "results.json", as_json(as_results(audit, run)) + "\n")
     with replacing(setting.output / "audit.png") as partial:
         draw(audit).savefig(partial, format="png", dpi=130)
     return text

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from clinbundles.engines.tracking.facts import describe_datalist, environment, scrub
+from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import NUMBERS
 
 from .plan import Job
@@ -20,7 +17,6 @@ from .tables import few_groups, tables_of
 
 # Where numbers come from, by row and column: the fields of a run, and the settings of its cells.
 Sources = dict[tuple[str, str], dict[str, Any]]
-NOT_RECORDED = "not recorded"
 
 
 def sources_of(
@@ -35,30 +31,12 @@ def sources_of(
         jobs: the finished cells.
         part: what tells this grid's runs from others of the same row: a set of columns, options of the command line.
     """
-    facts = environment()
-    threads = f"{facts['env.threads']} thread" + ("s" if facts["env.threads"] != "1" else "")
-    hardware = f"{facts['env.cpu']}, {threads}" if facts["env.gpu"] == "none" else facts["env.gpu"]
-    typed = sys.argv[2:] if sys.argv[1:2] == ["reproduce"] else sys.argv[1:]
-    words = ["".join(str(scrub(piece)) for piece in re.split("([,=])", word)) for word in typed]
     sources: Sources = {}
     for job in jobs:
         dataset_dir = job.knobs.get("dataset_dir", bundle_dir / "samples")
-        params, tags = describe_datalist(job.knobs.get("datalist", Path(dataset_dir) / "datalist.json"))
-        sizes = "/".join(params.get(f"n_{name}", "0") for name in ("training", "validation", "test"))
-        source = {
-            "name": f"{job.cell.row} {part}".strip(),
-            "command": shlex.join(["clinbundles", "reproduce", *words]),
-            "data": params.get("data_name", "unknown"),
-            "data_sha256": params.get("data_sha256", NOT_RECORDED),
-            "split": f"{sizes} images, seed {params.get('data_seed', 'unknown')}, values on test",
-            "split_sha256": params.get("split_sha256", NOT_RECORDED),
-            "gaze": tags.get("gaze_source", "none"),
-            "gaze_sha256": params.get("gaze_sha256", "none"),
-            "seeds": [],
-            "hardware": hardware,
-            "scale": scale,
-            "settings": _settings(plan, job),
-        }
+        datalist = job.knobs.get("datalist", Path(dataset_dir) / "datalist.json")
+        source = run_of(datalist, verb="reproduce", seeds=[], scale=scale)
+        source |= {"name": f"{job.cell.row} {part}".strip(), "settings": _settings(plan, job)}
         sources.setdefault((job.cell.row, job.cell.column), source)["seeds"].append(job.cell.seed)
     return sources
 

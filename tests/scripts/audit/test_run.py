@@ -12,6 +12,7 @@ from PIL import Image
 from clinbundles.engines.metrics.class_report import write_class_report
 from clinbundles.nets.pneumonia_cnn import PneumoniaCNN
 from clinbundles.scripts.audit.baselines import baseline_table
+from clinbundles.scripts.report.results import read_results
 
 NAMES = ["normal", "bacterial", "covid19"]
 SIZES = [(40, 36), (52, 36), (36, 36)]  # width and height say the class
@@ -126,10 +127,14 @@ def test_a_small_audit_runs_from_images_to_its_report(
     with Image.open(out / "audit.png") as picture:
         assert picture.width > 1000
 
+    results = read_results(out / "results.json")
+    assert [result["row"] for result in results["results"]][:3] == ["audited", "audited", "trained anew"]
+    assert results["runs"]["audit"]["seeds"] == [0]
     text = (out / "audit.md").read_text()
     for private in ("secret", "patient-", str(tmp_path)):
         assert private not in text
         assert private not in (out / "audit.json").read_text()
+        assert private not in (out / "results.json").read_text()
     assert text in capsys.readouterr().out
 
     # Nothing is done twice.
