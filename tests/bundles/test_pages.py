@@ -41,7 +41,7 @@ def check_options(words: list[str], configs: list[Path], command: str) -> None:
             assert word[2:].partition("=")[0] in values, f"{command}: {word} is no value of {configs[-1].name}"
 
 
-def check_command(command: str) -> None:
+def check_command(command: str, bundle: Path) -> None:
     words = shlex.split(command, comments=True)
     if words[0] == "make":
         for verb in words[1:]:
@@ -58,8 +58,8 @@ def check_command(command: str) -> None:
     elif "monai.bundle" in words:
         names = re.findall(r"configs/([\w.]+\.json)", dict(pairwise(words))["--config_file"])
         assert names, command
-        folder = next(path.parent for path in ROOT.glob(f"bundles/*/configs/{names[0]}"))
-        check_options(words, [folder / name for name in names], command)
+        options = words[words.index("monai.bundle") :]
+        check_options(options, [bundle / "configs" / name for name in names], command)
 
 
 def test_numbers_have_one_home(bundle: Path) -> None:
@@ -79,8 +79,10 @@ def test_every_command_in_the_pages_can_be_run(bundle: Path) -> None:
         code = "\n".join(blocks).replace("\\\n", " ")
         commands = re.findall(r"^(?:\$ )?((?:clinbundles|python|torchrun|make|cd) .+?)$", code, re.MULTILINE)
         assert commands, page
+        folder = bundle
         for command in commands:
-            check_command(command)
+            folder = ROOT / command.split()[1] if command.startswith("cd ") else folder
+            check_command(command, folder)
 
 
 def test_a_page_has_a_picture_first_few_tables_and_one_value_a_cell(bundle: Path) -> None:
