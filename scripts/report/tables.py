@@ -51,7 +51,8 @@ def cell_text(content: Mapping[str, Any], cell: Mapping[str, Any], place: str) -
     if not any(name in _measured(r, kind) for r in content["results"]):
         raise ValueError(f"{place}: no result has {kind} {name!r}.")
     numbers = _measured(result, kind).get(name, {})
-    spec = cell.get("format", ".3f")
+    # Papers print four digits, and what they print is shown.
+    spec = cell.get("format", ".4f" if value.startswith("published") else ".3f")
     spec = f"+{spec}" if value in SIGNED and not spec.startswith("+") else spec
     if value.endswith("interval"):
         ends = [numbers.get(value.removesuffix("interval") + end) for end in ("low", "high")]

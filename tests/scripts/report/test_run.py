@@ -69,7 +69,7 @@ def test_writing_fills_every_page_and_a_second_time_changes_nothing(
 ) -> None:
     docs = house / "bundles/toy/docs"
     assert (
-        "| [toy](bundles/toy/docs/README.md) | eyes of nobody | Dice | 0.800 | 0.900 |"
+        "| [toy](bundles/toy/docs/README.md) | eyes of nobody | Dice | 0.800 | 0.9000 |"
         in (house / "README.md").read_text()
     )
     assert "| one half | 0.750 |" in (docs / "README.md").read_text()
