@@ -28,6 +28,8 @@ UNTESTED_SCRIPTS = (
     "scripts/bench/two_stage.py",
 )
 MOST_LINES = 400
+# Weights that are still to be replaced by smaller ones.
+STILL_LARGE = {"bundles/covid_xray_transfer/models/model.pt"}
 # Wings whose docstrings have been gone through.
 WITH_SENTENCES = ("engines", "nets", "scripts.prepare", "scripts.simulate_gaze", "transforms")
 # They look how far a training is that may be resumed.
@@ -313,9 +315,15 @@ def test_the_package_mapping_names_every_folder() -> None:
     assert sorted(settings["packages"]) == sorted(f"clinbundles.{folder}" for folder in folders)
 
 
-def test_no_file_in_the_repository_is_large() -> None:
+def test_weights_and_the_whole_tree_stay_small() -> None:
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    files = [ROOT / name for name in listing.split("\0") if name]
-    assert files
-    too_large = [f.name for f in files if f.is_file() and f.stat().st_size > 30e6]
-    assert not too_large
+    names = [name for name in listing.split("\0") if (ROOT / name).is_file() and name not in STILL_LARGE]
+    sizes = {name: (ROOT / name).stat().st_size / 1e6 for name in names}
+    weights: dict[str, float] = {}
+    for name, size in sizes.items():
+        if re.fullmatch(r"bundles/[^/]+/models/.+", name):
+            weights[name.split("/")[1]] = weights.get(name.split("/")[1], 0) + size
+    assert weights
+    assert {bundle: size for bundle, size in weights.items() if size > 5} == {}, "MB of weights in a bundle"
+    assert sum(weights.values()) <= 25
+    assert sum(sizes.values()) <= 35
