@@ -1,7 +1,8 @@
-"""Checkpoints of a training that survive a kill: the best network, and all that it needs to go on."""
+"""Checkpoints that survive a kill, and the loading of weights by a run that says which."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ from monai.engines import Evaluator, Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..nets.weights import load_weights
 from .outputs.files import replacing
 
 
@@ -25,10 +27,11 @@ def _save(content: Any, path: Path) -> None:
 
 
 class TrainingCheckpoint:
-    """Write ``model.pt`` when validation improves and ``last.pt`` after every epoch; go on from ``last.pt`` when asked.
+    """Write ``model.pt`` when validation improves, and after every epoch ``resume.ckpt``, to go on from when asked.
 
-    ``model.pt`` is the network's plain state dict. ``last.pt`` also holds optimizer, scheduler, gradient scaler, epoch
-    and the best metric so far. Both load with ``weights_only=True`` and are written atomically, by rank 0 alone.
+    ``model.pt`` is the network's plain state dict. ``resume.ckpt`` also holds optimizer, scheduler, gradient scaler,
+    epoch and the best metric so far; it does not end in .pt, for a host offers every such file as a model. Both load
+    with ``weights_only=True`` and are written atomically, by rank 0 alone.
     MONAI's ``CheckpointSaver`` forgets the best metric on resuming unless loaded by hand, and writes in place.
 
     List it after ``ValidationHandler`` so that an epoch's checkpoint knows that epoch's validation.
@@ -39,11 +42,11 @@ class TrainingCheckpoint:
         optimizer: the optimizer.
         evaluator: the validation engine whose ``best_metric`` decides; None makes ``model.pt`` the last network.
         lr_scheduler: scheduler with a state dict, if there is one.
-        resume: go on from ``last.pt`` (an error if it is missing).
+        resume: go on from ``resume.ckpt`` (an error if it is missing).
 
     Raises:
-        FileNotFoundError: ``resume`` without a ``last.pt``.
-        ValueError: ``last.pt`` comes from a training with another number of iterations an epoch, or is already past
+        FileNotFoundError: ``resume`` without a ``resume.ckpt``.
+        ValueError: ``resume.ckpt`` comes from a training with another number of iterations an epoch, or is already past
             ``max_epochs``.
     """
 
@@ -58,9 +61,9 @@ class TrainingCheckpoint:
         resume: bool = False,
     ) -> None:
         self.best_path = Path(ckpt_dir) / "model.pt"
-        self.last_path = Path(ckpt_dir) / "last.pt"
-        if resume and not self.last_path.is_file():
-            raise FileNotFoundError(f"resume is true but there is no checkpoint {self.last_path}.")
+        self.resume_path = Path(ckpt_dir) / "resume.ckpt"
+        if resume and not self.resume_path.is_file():
+            raise FileNotFoundError(f"resume is true but there is no checkpoint {self.resume_path}.")
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.evaluator = evaluator
         self.resume = resume
@@ -80,9 +83,9 @@ class TrainingCheckpoint:
 
     def check_fresh(self, engine: Trainer) -> None:
         """Say that an unfinished training lies in the folder and is about to be replaced."""
-        if self.last_path.is_file():
+        if self.resume_path.is_file():
             logging.getLogger(__name__).warning(
-                "%s is replaced by this training; pass --resume True to continue it instead.", self.last_path
+                "%s is replaced by this training; pass --resume True to continue it instead.", self.resume_path
             )
 
     def save_best(self, evaluator: Evaluator) -> None:
@@ -91,7 +94,7 @@ class TrainingCheckpoint:
             _save(self.network.state_dict(), self.best_path)
 
     def save(self, trainer: Trainer) -> None:
-        """Write ``last.pt``."""
+        """Write ``resume.ckpt``."""
         if idist.get_rank() != 0:
             return
         content = {name: item.state_dict() for name, item in self.objects.items()}
@@ -103,19 +106,19 @@ class TrainingCheckpoint:
             }
         else:
             _save(self.network.state_dict(), self.best_path)
-        _save(content, self.last_path)
+        _save(content, self.resume_path)
 
     def load(self, trainer: Trainer) -> None:
-        """Restore everything from ``last.pt`` into the objects, the trainer and the evaluator."""
-        content = torch.load(self.last_path, map_location="cpu", weights_only=True)
+        """Restore everything from ``resume.ckpt`` into the objects, the trainer and the evaluator."""
+        content = torch.load(self.resume_path, map_location="cpu", weights_only=True)
         epoch, epoch_length = content["progress"]["epoch"], content["progress"]["epoch_length"]
         if epoch_length != trainer.state.epoch_length:
             raise ValueError(
-                f"{self.last_path}: {epoch_length} iterations an epoch, this training has "
+                f"{self.resume_path}: {epoch_length} iterations an epoch, this training has "
                 f"{trainer.state.epoch_length}: same data and batch size are needed to resume."
             )
         if epoch >= trainer.state.max_epochs:
-            raise ValueError(f"{self.last_path}: epoch {epoch} is done, raise max_epochs={trainer.state.max_epochs}.")
+            raise ValueError(f"{self.resume_path}: epoch {epoch} is done, raise max_epochs={trainer.state.max_epochs}.")
         for name, item in self.objects.items():
             item.load_state_dict(content[name])
         trainer.state.epoch = epoch
@@ -123,4 +126,36 @@ class TrainingCheckpoint:
         if self.evaluator is not None:
             for name, value in content["best"].items():
                 setattr(self.evaluator.state, name, value)
-        trainer.logger.info("Resumed after epoch %d from %s", epoch, self.last_path)
+        trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
+
+
+class WeightsLoader:
+    """Load weights before an evaluator's first batch, and print their file and the first digits of its SHA-256.
+
+    One loader may serve several engines: it loads once.
+
+    Args:
+        path: file of a state dict; None leaves the network as it is.
+        network: changed in place.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`..nets.weights.load_weights`, when the engine starts.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, network: nn.Module | None) -> None:
+        self.path = path
+        self.network = network
+        self.loaded = False
+
+    def attach(self, engine: Evaluator) -> None:
+        """Register with ``engine``."""
+        engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self) -> None:
+        """Load the weights, if there are any left to load."""
+        if self.loaded or self.path is None or self.network is None:
+            return
+        load_weights(self.network, self.path)
+        digits = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:12]
+        print(f"weights: {self.path}, sha256 {digits}", flush=True)
+        self.loaded = True

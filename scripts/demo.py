@@ -18,12 +18,13 @@ BUNDLE = ROOT / "bundles" / "gaze_polyp_segmentation"
 def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
     """Train on the shipped frames for ``max_epochs`` epochs, evaluate on their test section, print what came out."""
     output = (ROOT / output_dir).resolve()
-    common = ["--bundle_root", ".", "--dataset_dir", "samples", "--ckpt_dir", str(output), "--image_size", "160"]
+    common = ["--bundle_root", ".", "--dataset_dir", "samples", "--image_size", "160"]
     common += ["--tracking", "../../mlflow/tracking.json", "--cache_rate", "1.0"]
     schedule = ["--max_epochs", str(max_epochs), "--batch_size", "4", "--learning_rate", "0.001"]
-    _run(["--config_file", "configs/train.json", *common, *schedule, "--output_dir", str(output)])
+    _run(["--config_file", "configs/train.json", *common, *schedule, "--ckpt_dir", str(output)])
     both = "['configs/train.json','configs/evaluate.json']"
-    _run(["--config_file", both, *common, *schedule, "--output_dir", str(output / "test")])
+    weights = ["--ckpt_path", str(output / "model.pt"), "--output_dir", str(output / "test")]
+    _run(["--config_file", both, *common, *schedule, *weights])
 
     table, _ = read_per_image(output / "test" / "per_image.csv")
     metrics = [c for c in table.columns if c.startswith("val_mean_")]

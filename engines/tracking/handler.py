@@ -68,7 +68,8 @@ class TrackingHandler:
         iteration_log: log losses and learning rates of every iteration.
         executed_config, datalist: files as MONAI saves and reads them; None to log nothing of them.
         ckpt_dir: where the training keeps its checkpoints; `run.json` is written there too.
-        training_dir: folder of the `run.json` of the training to point to; None for `ckpt_dir`, then `output_dir`.
+        ckpt_path: the weights of an evaluation or inference.
+        training_dir: folder of the `run.json` of their training; None for that of `ckpt_path`, then `output_dir`.
         resume: go on with the MLflow run that `output_dir/run.json` names.
         parent_run_id: the run under which this one is nested; None for the variable MLFLOW_PARENT_RUN_ID.
         on_unreachable: "error" (a ConnectionError) or "warn", if MLflow does not answer when the engine starts.
@@ -92,6 +93,7 @@ class TrackingHandler:
         executed_config: str | Path | None = None,
         datalist: str | Path | None = None,
         ckpt_dir: str | Path | None = None,
+        ckpt_path: str | Path | None = None,
         training_dir: str | Path | None = None,
         resume: bool = False,
         parent_run_id: str | None = None,
@@ -101,7 +103,8 @@ class TrackingHandler:
             raise ValueError(f'on_unreachable must be "error" or "warn", got {on_unreachable!r}.')
         self.bundle_root, self.output_dir = Path(bundle_root).resolve(), Path(output_dir).resolve()
         self.ckpt_dir = Path(ckpt_dir).resolve() if ckpt_dir is not None else self.output_dir
-        self.training_dirs = [Path(training_dir)] if training_dir is not None else [self.ckpt_dir, self.output_dir]
+        beside_weights = [Path(ckpt_path).parent] if ckpt_path is not None else []
+        self.training_dirs = [Path(training_dir)] if training_dir is not None else [*beside_weights, self.output_dir]
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or default_tracking_uri(self.bundle_root)
         self.experiment_name = experiment_name or self.bundle_root.name
         self.run_name, self.name_knobs, self.kind, self.resume = run_name, name_knobs, kind, resume

@@ -23,10 +23,10 @@ UNREACHABLE = (MlflowException, OSError, SQLAlchemyError)  # what a store that i
 def default_tracking_uri(bundle_root: str | Path) -> str:
     """Give the SQLite URI of a bundle's runs: one database for all bundles of a clone.
 
-    A clone is known by its `mlflow/tracking.json`; a bundle outside one keeps its runs in its own folder.
+    A clone is known by its `mlflow/tracking.json`; the runs of a bundle outside one are kept in the current folder.
     """
-    root = Path(bundle_root).resolve()
-    home = next((parent for parent in root.parents if (parent / "mlflow" / "tracking.json").is_file()), root)
+    parents = Path(bundle_root).resolve().parents
+    home = next((parent for parent in parents if (parent / "mlflow" / "tracking.json").is_file()), Path.cwd())
     return f"sqlite:///{(home / 'runs' / 'mlflow.db').as_posix()}"
 
 

@@ -72,7 +72,7 @@ class Setting:
         """The evaluation's config, to take parts of it."""
         parser = ConfigParser()
         parser.read_config([TRAIN, EVALUATE])
-        parser.update(self.common | {"ckpt_dir": str(self.ckpt_dir)} | overrides)
+        parser.update(self.common | {"ckpt_path": str(self.ckpt_dir / "model.pt")} | overrides)
         return parser
 
 
@@ -213,7 +213,7 @@ def evaluate(
         run_bundle(
             config_file=[TRAIN, EVALUATE],
             output_dir=str(folder),
-            ckpt_dir=str(weights),
+            ckpt_path=str(weights / "model.pt"),
             region=region,
             split=section,
             # Neither the temperature nor the time of a file is asked for.
@@ -227,7 +227,7 @@ def evaluate(
 def train_and_evaluate(setting: Setting, region: str) -> dict[str, Any]:
     """Train the network anew on a region, or go on where it was left, and give its metrics on that region."""
     folder = setting.output / "trained_anew" / region
-    last, done = folder / "last.pt", folder / "trained.json"
+    last, done = folder / "resume.ckpt", folder / "trained.json"
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0

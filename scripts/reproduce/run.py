@@ -70,7 +70,7 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
     common = {"bundle_root": str(bundle), **{k: "$None" if v is None else v for k, v in knobs.items()}, **tracking}
     trained = folder if "train" in configs else list(job.needs.values())[-1]
     if "train" in configs:
-        last = folder / "last.pt"
+        last = folder / "resume.ckpt"
         epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
         if epochs < knobs["max_epochs"]:
             run_bundle(
@@ -86,9 +86,9 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
         run_bundle(
             config_file=configs["evaluate"],
             output_dir=str(folder / "test"),
-            ckpt_dir=str(trained),
             run_name=f"evaluation_{folder.name}",
-            **common,
+            **({"training_dir": str(trained)} if tracking else {}),
+            **({"ckpt_path": str(trained / "model.pt")} | common),
         )
         tables = tables_of(plan).values()
         figures = {t.get("metric") or t["cost"]: float(figures_of(t, folder).mean()) for t in tables}

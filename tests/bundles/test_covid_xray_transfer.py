@@ -31,7 +31,7 @@ def run(*names: str, out: Path, **knobs: Any) -> None:
         config_file=files(*names),
         bundle_root=str(BUNDLE),
         output_dir=str(out),
-        ckpt_dir=str(knobs.pop("ckpt_dir", out)),
+        ckpt_dir=str(out),
         logging_file=False,
         **{**SMALL, **knobs},
     )
@@ -97,13 +97,13 @@ def test_the_head_is_new_and_the_other_layers_start_from_the_pretraining(trained
         initial_weights=str(trained / "model_0" / "model.pt"),
         max_epochs=1,
     )
-    after = weights(tmp_path / "last.pt")["network"]
+    after = weights(tmp_path / "resume.ckpt")["network"]
     for name, value in start.items():
         assert torch.equal(after[name], value) != name.startswith("head."), name
 
 
 def test_the_second_phase_moves_all_layers(trained: Path) -> None:
-    start, last = weights(trained / "model_0" / "model.pt"), weights(trained / "model_2" / "last.pt")
+    start, last = weights(trained / "model_0" / "model.pt"), weights(trained / "model_2" / "resume.ckpt")
     assert last["progress"]["epoch"] == 2
     assert last["lr_scheduler"]["index"] == 1
     assert all(not torch.equal(last["network"][name], value) for name, value in start.items())
@@ -132,7 +132,7 @@ def test_a_killed_transfer_goes_on_where_it_was(trained: Path, tmp_path: Path) -
     run(*configs, out=tmp_path / "killed", **knobs, max_epochs=2)
     run(*configs, out=tmp_path / "killed", **knobs, max_epochs=3, resume=True)
     run(*configs, out=tmp_path / "whole", **knobs, max_epochs=3)
-    resumed, whole = (weights(tmp_path / name / "last.pt")["network"] for name in ("killed", "whole"))
+    resumed, whole = (weights(tmp_path / name / "resume.ckpt")["network"] for name in ("killed", "whole"))
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value)
 
@@ -143,7 +143,7 @@ def test_evaluation_scores_calibrates_and_times(trained: Path, tmp_path: Path) -
         "train_transfer",
         "evaluate",
         out=tmp_path,
-        ckpt_dir=trained / "model_2",
+        ckpt_path=str(trained / "model_2" / "model.pt"),
         n_timed_files=2,
     )
     table = rows(tmp_path / "per_image.csv")
@@ -171,7 +171,7 @@ def test_another_section_can_be_evaluated(trained: Path, tmp_path: Path) -> None
     content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
     if "same_source" not in content:
         knobs["split"] = "training"
-    run("train", "evaluate", out=tmp_path, ckpt_dir=trained / "model_2", **knobs)
+    run("train", "evaluate", out=tmp_path, ckpt_path=str(trained / "model_2" / "model.pt"), **knobs)
     assert len(rows(tmp_path / "per_image.csv")) == len(content[knobs["split"]])
 
 
@@ -340,7 +340,7 @@ def test_two_processes_train_in_two_phases(trained: Path, tmp_path: Path) -> Non
         cwd=BUNDLE,
         launcher=["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"],
     )
-    last = weights(tmp_path / "last.pt")
+    last = weights(tmp_path / "resume.ckpt")
     assert last["lr_scheduler"]["index"] == 1
     assert set(weights(tmp_path / "model.pt")) == set(weights(trained / "model_0" / "model.pt"))
 

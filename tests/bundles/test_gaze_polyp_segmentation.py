@@ -196,7 +196,7 @@ def test_a_training_killed_by_the_system_is_resumed_to_the_same_weights(tmp_path
     process = subprocess.Popen(
         command(tmp_path / "killed"), cwd=BUNDLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    last = tmp_path / "killed" / "last.pt"
+    last = tmp_path / "killed" / "resume.ckpt"
     deadline = time.monotonic() + 240
     while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -209,7 +209,7 @@ def test_a_training_killed_by_the_system_is_resumed_to_the_same_weights(tmp_path
         command(tmp_path / "killed", "--resume", "True"), cwd=BUNDLE, capture_output=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    unbroken, resumed = (torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("unbroken", "killed"))
+    unbroken, resumed = (torch.load(tmp_path / n / "resume.ckpt", weights_only=True) for n in ("unbroken", "killed"))
     assert unbroken["best"] == resumed["best"]
     for name, weight in unbroken["network"].items():
         assert torch.equal(weight, resumed["network"][name]), name

@@ -1,8 +1,10 @@
 """Every bundle's trainings, evaluation and inference take a step on its samples: here, in a process, under torchrun."""
 
 import csv
+import hashlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -39,72 +41,95 @@ def small(bundle: Path, *names: str) -> dict[str, Any]:
     return {k: "$None" if v is None else v for k, v in (sizes | other_weights).items() if k in known}
 
 
-def as_flags(overrides: dict[str, Any]) -> list[str]:
-    return [word for k, v in overrides.items() for word in (f"--{k}", str(v))]
-
-
-def n_samples(bundle: Path, split: str) -> int:
-    return len(json.loads((bundle / "samples" / "datalist.json").read_text())[split])
+def contents(bundle: Path) -> dict[Path, int]:
+    """Every file of the bundle and when it was last written."""
+    return {path: path.stat().st_mtime_ns for path in bundle.rglob("*")}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
-def test_train_then_evaluate_then_infer_from_another_folder(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def next_run(said: str, bundle: Path) -> tuple[list[str], dict[str, str]]:
+    """Config files and options of the command that a training ends with."""
+    program, verb, name, configs, option, path = shlex.split(said.splitlines()[-1].partition("options: ")[2])
+    assert (program, verb, name) == ("clinbundles", "run", bundle.name)
+    assert Path(path).is_file()
+    files = [file for config in configs.split(",") for file in chain(bundle, f"{config}.json")]
+    return list(dict.fromkeys(files)), {option.removeprefix("--"): path}
+
+
+def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    common = {"bundle_root": str(bundle), "logging_file": False, "ckpt_dir": str(tmp_path / "ckpt")}
+    before = contents(bundle)
+    common = {"bundle_root": str(bundle), "logging_file": False}
     train = small(bundle, "train.json")
-    run_bundle(config_file=chain(bundle, "train.json"), output_dir=str(tmp_path / "train"), **common, **train)
-    assert {p.name for p in (tmp_path / "ckpt").iterdir()} == {"model.pt", "last.pt"}
+    run_bundle(config_file=chain(bundle, "train.json"), **common, **train)
+    evaluate, weights = next_run(capsys.readouterr().out, bundle)
+    assert evaluate == chain(bundle, "evaluate.json")
+    model = Path(weights["ckpt_path"])
+    assert model.parents[1] == Path("runs", bundle.name)
+    assert {path.name for path in model.parent.iterdir()} == {"model.pt", "resume.ckpt"}
+    run_bundle(config_file=chain(bundle, "train.json"), **common, **train | {"max_epochs": 2, "resume": True})
 
-    run_bundle(config_file=chain(bundle, "evaluate.json"), output_dir=str(tmp_path / "test"), **common, **train)
-    assert len(rows(tmp_path / "test" / "per_image.csv")) == n_samples(bundle, "test")
+    capsys.readouterr()
+    run_bundle(config_file=evaluate, **common, **train, **weights)
+    digits = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
+    assert capsys.readouterr().out.splitlines()[0] == f"weights: {model}, sha256 {digits}"
+    datalist = json.loads((bundle / "samples" / "datalist.json").read_text())
+    assert len(rows(Path("runs", bundle.name, "evaluation", "per_image.csv"))) == len(datalist["test"])
 
-    inference = small(bundle, "inference.json")
-    run_bundle(
-        config_file=chain(bundle, "inference.json"), output_dir=str(tmp_path / "inference"), **common, **inference
-    )
-    assert rows(tmp_path / "inference" / "per_image.csv")
+    run_bundle(config_file=chain(bundle, "inference.json"), **common)
+    shipped = bundle / "models" / "model.pt"
+    digits = hashlib.sha256(shipped.read_bytes()).hexdigest()[:12]
+    assert capsys.readouterr().out.splitlines()[0] == f"weights: {shipped}, sha256 {digits}"
+    assert rows(Path("runs", bundle.name, "inference", "per_image.csv"))
+    assert contents(bundle) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
-def test_the_command_line_trains_from_the_bundle_folder(bundle: Path, tmp_path: Path) -> None:
-    flags = as_flags(small(bundle, "train.json") | {"output_dir": tmp_path, "ckpt_dir": tmp_path})
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json", *flags]
-    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "model.pt").is_file()
+def test_every_other_overlay_trains_a_step_in_a_folder_of_its_own(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = contents(bundle)
+    names = [*sorted(p.name for p in (bundle / "configs").glob("train_*.json")), "paper.json"]
+    folders: list[str] = []
+    for name in (name for name in names if (bundle / "configs" / name).is_file()):
+        run_bundle(config_file=chain(bundle, name), bundle_root=str(bundle), logging_file=False, **small(bundle, name))
+        files, options = next_run(capsys.readouterr().out, bundle)
+        known = {key for file in files for key in json.loads(Path(file).read_text())}
+        assert options.keys() <= known, name
+        folders += options.values()
+    assert folders
+    assert len(folders) == len(set(folders))
+    assert contents(bundle) == before
 
 
 def test_two_processes_train_together(bundle: Path, tmp_path: Path) -> None:
-    flags = as_flags(small(bundle, "train.json") | {"output_dir": tmp_path, "ckpt_dir": tmp_path})
+    flags = [word for knob, value in small(bundle, "train.json").items() for word in (f"--{knob}", str(value))]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    both = "['configs/train.json','configs/multi_gpu_train.json']"
+    both = str(chain(bundle, "multi_gpu_train.json"))
     done = subprocess.run(
-        [*launcher, "-m", "monai.bundle", "run", "--config_file", both, *flags],
-        cwd=bundle,
+        [*launcher, "-m", "monai.bundle", "run", "--config_file", both, "--bundle_root", str(bundle), *flags],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=400,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "model.pt").is_file()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("next")]
+    assert len(lines) == 1
+    assert (tmp_path / lines[0].split()[-1]).is_file()
 
 
-def test_every_other_overlay_trains_a_step(bundle: Path, tmp_path: Path) -> None:
-    names = sorted(p.name for p in (bundle / "configs").glob("*.json") if "extends" in load(bundle, p.name))
-    names = [name for name in names if name not in ("evaluate.json", "multi_gpu_train.json")]
-    assert names
-    for name in names:
-        run_bundle(
-            config_file=chain(bundle, name),
-            bundle_root=str(bundle),
-            ckpt_dir=str(tmp_path / name),
-            output_dir=str(tmp_path / name),
-            logging_file=False,
-            **small(bundle, name),
-        )
-        assert (tmp_path / name / "model.pt").is_file()
+def test_the_command_line_trains_from_the_bundle_folder(bundle: Path, tmp_path: Path) -> None:
+    values = small(bundle, "train.json") | {"runs_dir": tmp_path}
+    flags = [word for knob, value in values.items() for word in (f"--{knob}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json", *flags]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Path(done.stdout.splitlines()[-1].split()[-1]).is_file()

@@ -68,12 +68,12 @@ def test_stage_2_learns_while_stage_1_stays_what_it_was(trained: Path) -> None:
 
 
 def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: Path) -> None:
-    two_stages = ("train", "evaluate")
-    run(*two_stages, out=tmp_path, ckpt_dir=str(trained / "both"), **TWO)
+    both: dict[str, Any] = {"ckpt_path": str(trained / "both" / "model.pt"), **TWO}
+    run("train", "evaluate", out=tmp_path, **both)
     rows = list(csv.DictReader((tmp_path / "per_image.csv").read_text().splitlines()))
     assert [row["image"] for row in rows] == ["Image_02L.jpg", "Image_06R.jpg", "Image_14L.jpg"]
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("val_mean_dice", "val_soft_dice"))
-    run(*two_stages, out=tmp_path / "coarse", ckpt_dir=str(trained / "both"), **{**TWO, "n_select": 0})
+    run("train", "evaluate", out=tmp_path / "coarse", **{**both, "n_select": 0})
     full, stage_1 = (
         json.loads((p / "cost.json").read_text())["macs_per_image"] for p in (tmp_path, tmp_path / "coarse")
     )
@@ -84,7 +84,7 @@ def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: 
 def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: Path, tmp_path: Path) -> None:
     def first_image(**knobs: Any) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        run("train", "evaluate", out=folder, ckpt_dir=str(trained / "both"), **{**TWO, **knobs})
+        run("train", "evaluate", out=folder, ckpt_path=str(trained / "both" / "model.pt"), **{**TWO, **knobs})
         return pixels(folder / "masks" / "Image_02L.png")
 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
@@ -154,13 +154,13 @@ def test_a_killed_refinement_goes_on_where_it_was(trained: Path, tmp_path: Path)
     }
     run("train", out=tmp_path, **knobs)
     run("train", out=tmp_path, **{**knobs, "max_epochs": 2, "resume": True})
-    resumed = torch.load(tmp_path / "last.pt", weights_only=True)
+    resumed = torch.load(tmp_path / "resume.ckpt", weights_only=True)
     run(
         "train",
         out=tmp_path,
         **{**knobs, "max_epochs": 2, "ckpt_dir": str(tmp_path / "whole")},
     )
-    whole = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)
+    whole = torch.load(tmp_path / "whole" / "resume.ckpt", weights_only=True)
     for name, value in whole["network"].items():
         torch.testing.assert_close(resumed["network"][name], value)
 

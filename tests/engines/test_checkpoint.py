@@ -1,4 +1,5 @@
 import copy
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from monai.metrics import MSEMetric
 from monai.transforms import RandGaussianNoised
 from torch import nn
 
-from clinbundles.engines.checkpoint import TrainingCheckpoint
+from clinbundles.engines.checkpoint import TrainingCheckpoint, WeightsLoader
 from clinbundles.engines.epoch_seed import EpochSeed
 
 
@@ -86,9 +87,9 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
 
 def test_the_best_model_is_not_replaced_by_a_worse_one_after_resuming(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=2)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state = torch.load(tmp_path / "resume.ckpt", weights_only=True)
     state["best"] = {"best_metric": 1e9, "best_metric_epoch": 1}
-    torch.save(state, tmp_path / "last.pt")
+    torch.save(state, tmp_path / "resume.ckpt")
     before = (tmp_path / "model.pt").read_bytes()
     train(tmp_path, max_epochs=4, resume=True)
     assert (tmp_path / "model.pt").read_bytes() == before
@@ -97,8 +98,8 @@ def test_the_best_model_is_not_replaced_by_a_worse_one_after_resuming(tmp_path: 
 def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=1)
     assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"0.weight", "0.bias", "2.weight", "2.bias"}
-    assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"] == {"epoch": 1, "epoch_length": 3}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt"]
+    assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["progress"] == {"epoch": 1, "epoch_length": 3}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "resume.ckpt"]
 
 
 def test_the_same_weights_give_the_same_file(tmp_path: Path) -> None:
@@ -108,8 +109,35 @@ def test_the_same_weights_give_the_same_file(tmp_path: Path) -> None:
 
 
 def test_resuming_from_nothing_or_past_the_end_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"last\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"resume\.ckpt"):
         train(tmp_path, max_epochs=1, resume=True)
     train(tmp_path, max_epochs=2)
     with pytest.raises(ValueError, match="epoch 2 is done, raise max_epochs=2"):
         train(tmp_path, max_epochs=2, resume=True)
+
+
+def test_a_loader_names_its_file_and_loads_it_once_for_all_its_engines(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    trained, network = nn.Linear(2, 1), nn.Linear(2, 1)
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
+    loader = WeightsLoader(tmp_path / "model.pt", network)
+    for _ in range(2):
+        engine = Engine(lambda engine, batch: network(batch))
+        loader.attach(engine)
+        engine.run([torch.ones(1, 2)])
+        assert torch.equal(engine.state.output, trained(torch.ones(1, 2)))
+    digits = hashlib.sha256((tmp_path / "model.pt").read_bytes()).hexdigest()[:12]
+    assert capsys.readouterr().out == f"weights: {tmp_path / 'model.pt'}, sha256 {digits}\n"
+
+
+def test_a_loader_without_a_file_leaves_the_network_and_a_misfit_is_one_sentence(tmp_path: Path) -> None:
+    network = nn.Linear(2, 1)
+    before = copy.deepcopy(network.state_dict())
+    WeightsLoader(None, network).load()
+    assert torch.equal(network.weight, before["weight"])
+    torch.save(nn.Linear(3, 1).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt: 1 of 2 weights do not fit the network, the first is weight"):
+        WeightsLoader(tmp_path / "model.pt", network).load()
+    with pytest.raises(FileNotFoundError, match=r"none\.pt: no such file"):
+        WeightsLoader(tmp_path / "none.pt", network).load()

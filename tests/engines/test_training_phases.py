@@ -294,7 +294,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, ep
     assert resumed.indices == unbroken.indices[epoch - 1 :]
     assert resumed.rates == unbroken.rates[epoch - 1 :]
     assert not changed(unbroken.network.state_dict(), resumed.network.state_dict())
-    assert same(*[torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("unbroken", "killed")])
+    assert same(*[torch.load(tmp_path / name / "resume.ckpt", weights_only=True) for name in ("unbroken", "killed")])
 
 
 def test_frozen_statistics_stay_frozen_after_resuming(tmp_path: Path) -> None:
@@ -356,8 +356,8 @@ def test_phases_work_on_a_distributed_network(tmp_path: Path) -> None:
         timeout=300,
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    together = torch.load(tmp_path / "last.pt", weights_only=True)
-    expected = torch.load(tmp_path / "alone" / "last.pt", weights_only=True)
+    together = torch.load(tmp_path / "resume.ckpt", weights_only=True)
+    expected = torch.load(tmp_path / "alone" / "resume.ckpt", weights_only=True)
     assert together["progress"]["epoch"] == alone.trainer.state.epoch == 8
     assert together["lr_scheduler"]["index"] == 1
     torch.testing.assert_close(together["network"], expected["network"])

@@ -96,7 +96,8 @@ def test_an_evaluation_points_to_its_training_and_prediction_without_metric_is_i
     two_epochs().run()
     training = json.loads((tmp_path / "out" / "run.json").read_text())
     assert json.loads((tmp_path / "ckpt" / "run.json").read_text()) == training
-    evaluator([0.75, 0.75], [handler(output_dir=tmp_path / "eval", iteration_log=False)]).run()
+    weights = {"ckpt_path": tmp_path / "ckpt" / "model.pt"}
+    evaluator([0.75, 0.75], [handler(output_dir=tmp_path / "eval", iteration_log=False, **weights)]).run()
     predictor = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=data(2),

@@ -7,9 +7,10 @@ from clinbundles.engines.tracking.store import RunStore, default_tracking_uri, w
 ROOT = Path(__file__).parents[3]
 
 
-def test_bundles_of_a_clone_share_a_database_and_a_bundle_elsewhere_has_its_own(tmp_path):
+def test_bundles_of_a_clone_share_a_database_and_one_from_elsewhere_leaves_its_folder_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert default_tracking_uri(ROOT / "bundles" / "any") == f"sqlite:///{ROOT.as_posix()}/runs/mlflow.db"
-    assert default_tracking_uri(tmp_path / "b") == f"sqlite:///{tmp_path.as_posix()}/b/runs/mlflow.db"
+    assert default_tracking_uri(tmp_path / "b") == f"sqlite:///{tmp_path.as_posix()}/runs/mlflow.db"
 
 
 def test_a_database_that_cannot_be_written_is_one_clear_error(tmp_path):

@@ -70,14 +70,15 @@ class Runs:
         self.calls: list[dict] = []
         self.killed_at = ""
 
-    def __call__(self, *, config_file: list, output_dir: str, ckpt_dir: str, region: str, **knobs) -> None:
-        stage = "train" if len(config_file) == 1 else f"evaluate {Path(ckpt_dir).name} {knobs['split']}"
+    def __call__(self, *, config_file: list, output_dir: str, region: str, **knobs) -> None:
+        model = Path(knobs.get("ckpt_path", ""))
+        stage = "train" if len(config_file) == 1 else f"evaluate {model.parent.name} {knobs['split']}"
         name = f"{stage} {region}"
         self.calls.append({"name": name, **knobs})
         if name == self.killed_at:
             raise KeyboardInterrupt
         if stage == "train":
-            torch.save({"progress": {"epoch": 1}}, Path(ckpt_dir) / "last.pt")
+            torch.save({"progress": {"epoch": 1}}, Path(knobs["ckpt_dir"]) / "resume.ckpt")
             return
         content = json.loads(Path(knobs["datalist"]).read_text())[knobs["split"]]
         made = Path(knobs["dataset_dir"]) / knobs["split"]
@@ -189,7 +190,7 @@ def test_a_killed_audit_goes_on_where_it_was(module: ModuleType, data: dict, run
 def test_a_killed_training_is_resumed(module: ModuleType, data: dict, runs: Runs, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "trained_anew" / "border"
     folder.mkdir(parents=True)
-    torch.save({"progress": {"epoch": 2}}, folder / "last.pt")
+    torch.save({"progress": {"epoch": 2}}, folder / "resume.ckpt")
     module.audit_shortcuts(**{**data, "max_epochs": 5}, regions="border")
     assert [call["resume"] for call in runs.calls if call["name"] == "train border"] == [True]
 

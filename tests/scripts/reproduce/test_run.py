@@ -56,13 +56,13 @@ class Runs:
         self.calls: list[dict] = []
         self.broken: set[str] = set()
 
-    def __call__(self, *, config_file: list, output_dir: str, ckpt_dir: str, run_name: str, **knobs) -> None:
+    def __call__(self, *, config_file: list, output_dir: str, run_name: str, **knobs) -> None:
         stage = "evaluate" if config_file[-1].endswith("evaluate.json") else "train"
-        self.calls.append({"name": run_name, "stage": stage, "ckpt_dir": Path(ckpt_dir).name, **knobs})
+        self.calls.append({"name": run_name, "stage": stage, **knobs})
         if run_name in self.broken:
             raise RuntimeError(f"{run_name} broke")
         if stage == "train":
-            (Path(ckpt_dir) / "model.pt").touch()
+            (Path(knobs["ckpt_dir"]) / "model.pt").touch()
             return
         folder = Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def test_what_a_cell_needs_runs_first_and_is_handed_over(
     coarse = str(tmp_path / "out" / "eyes_coarse_seed0" / "model.pt")
     stage_1, finer = runs.call("eyes_stage1_seed0", "evaluate"), runs.call("eyes_finer_seed0", "train")
     assert stage_1["coarse_weights"] == finer["coarse_weights"] == coarse
-    assert (stage_1["n_select"], stage_1["ckpt_path"], stage_1["ckpt_dir"]) == (0, "$None", "eyes_coarse_seed0")
+    assert (stage_1["n_select"], stage_1["ckpt_path"]) == (0, "$None")
     assert (finer["n_select"], finer["max_epochs"], finer["image_size"]) == (4, 2, 32)
     assert runs.call("eyes_coarse_seed0", "train")["max_epochs"] == 3
     assert finer["dataset_dir"] == str(tmp_path / "e")
@@ -190,7 +190,7 @@ def test_a_set_of_columns_reuses_cells_and_has_tables_of_its_own(
     reproduce.reproduce(**toy, figure=3, rows="eyes", columns="levers")
     assert runs.names()[before:] == ["evaluate eyes_entropy_seed0"]
     entropy = runs.calls[-1]
-    assert (entropy["score"], entropy["n_select"], entropy["ckpt_dir"]) == ("entropy", 2, "eyes_fine_seed0")
+    assert (entropy["score"], entropy["n_select"]) == ("entropy", 2)
     assert entropy["ckpt_path"] == str(tmp_path / "out" / "eyes_fine_seed0" / "model.pt")
     assert (tmp_path / "out" / "tables.md").read_text() == first
     assert "| eyes | entropy | 0.6000 | +0.0000 [" in (tmp_path / "out" / "levers" / "tables.md").read_text()
