@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import jsonschema
 import pytest
 import torch
 from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
+from monai.bundle import load as load_bundle
 from monai.utils import optional_import
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 SCHEMA = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
 NO_RUN = ("metadata.json", "reproduce.json")
-# Weights of another training, or of a download, which there may be none of.
-OTHER_WEIGHTS = ("coarse_weights", "initial_weights")
 # What training and inference each have of their own.
 OF_THE_RUN = {
     "_desc_",
@@ -144,15 +144,27 @@ def test_inference_and_the_main_training_stand_alone_and_the_others_do_not(bundl
     assert alone == {"inference.json", "train.json"}
 
 
+def test_a_config_opens_with_the_command_that_runs_it(bundle: Path) -> None:
+    configs = runnable_configs(bundle)
+    for name, files in configs.items():
+        command = shlex.split(load(bundle / "configs" / name)["_desc_"].partition(": ")[0])
+        if command[0] == "torchrun":
+            passed = re.findall(r"[\w.]+\.json", command[-1])
+        else:
+            assert command[:3] == ["clinbundles", "run", bundle.name], name
+            passed = list(dict.fromkeys(f for n in command[3].split(",") for f in configs[f"{n}.json"]))
+            known = merged(bundle, passed)
+            assert all(word[2:] in known for word in command[4:] if word.startswith("--")), name
+        assert set(passed) >= set(files), name
+        assert passed[-1] == name
+
+
 def test_check_properties_has_nothing_to_say(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_process = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in one_process.items():
         monkeypatch.setenv(name, value)
     for name, files in runnable_configs(bundle).items():
         overrides: dict[str, Any] = {"cache_rate": 0.0} if "train" in files[0] else {}
-        for knob in OTHER_WEIGHTS:
-            if any(knob in load(bundle / "configs" / file) for file in files):
-                overrides[knob] = "$None"
         checked = workflow(bundle, files, **overrides)
         checked.initialize()
         try:
@@ -205,6 +217,16 @@ def test_shipped_weights_load_strictly_and_without_pickled_code(bundle: Path) ->
     assert described.get("sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
     network = workflow(bundle, ["inference.json"], device="cpu").parser.get_parsed_content("network_def")
     network.load_state_dict(torch.load(weights, weights_only=True))
+
+
+@pytest.mark.parametrize("kind", ["train", "inference"])
+def test_monai_loads_the_network_with_its_weights_by_the_name_of_the_bundle(bundle: Path, kind: str) -> None:
+    network = load_bundle(bundle.name, bundle_dir=str(bundle.parent), workflow_type=kind, device="cpu")
+    assert isinstance(network, torch.nn.Module)
+    present = network.state_dict()
+    shipped = torch.load(bundle / "models/model.pt", weights_only=True)
+    assert present.keys() == shipped.keys()
+    assert all(torch.equal(present[name], value.to(present[name].dtype)) for name, value in shipped.items())
 
 
 def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
