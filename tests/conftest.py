@@ -3,7 +3,9 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # A machine may lack a GPU, development data (always below shared/) and a kernel that tells how much memory was used.
 # Whatever else is missing, such as a package, a program or the package index, is a fault of the environment.
 MAY_BE_MISSING = re.compile(r"\bGPU\b|\bCUDA device\b|\bshared/|\bpeak memory\b")
+
+NO_INDEX = re.compile(r"error sending request|failed to fetch|dns error|request failed", re.IGNORECASE)
 
 
 class Skips:
@@ -69,3 +73,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no development data: {folder} is missing")
     return folder
+
+
+@pytest.fixture(scope="session")
+def uv() -> Callable[..., str]:
+    """Run uv and return what it printed; without the package index, skip the test."""
+    unreachable: list[str] = []
+
+    def run(*arguments: str) -> str:
+        if not unreachable:
+            done = subprocess.run([sys.executable, "-m", "uv", *arguments], capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return done.stdout
+            assert NO_INDEX.search(done.stderr), done.stderr
+            unreachable.append(" ".join(done.stderr.split()))
+        pytest.skip(f"the package index cannot be reached: {unreachable[0]}")
+
+    return run
