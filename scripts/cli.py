@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import os
 import re
 import sys
 import textwrap
@@ -50,6 +51,15 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
+    "run": Verb(
+        "bundle:run",
+        "train, evaluate or apply a bundle",
+        (
+            "gaze_polyp_segmentation inference --dataset_dir /data/frames --output_dir /data/masks",
+            "gaze_polyp_segmentation train --dataset_dir /data/Kvasir-SEG --datalist /data/kvasir.json --tracking",
+        ),
+        more="bundle:describe_run",
+    ),
     "prepare": Verb(
         "prepare.command:prepare",
         "write the datalist of a data set, with splits that no patient or sequence crosses",
@@ -160,10 +170,7 @@ VERBS: dict[str, Verb] = {
     ),
     "demo": Verb("demo:demo", "train, evaluate and track on the shipped polyp frames", ("", "--max_epochs 5")),
 }
-EXAMPLES = (
-    "run gaze_polyp_segmentation inference --dataset_dir /data/frames --output_dir /data/masks",
-    "prepare kvasir_seg --dataset_dir /data/Kvasir-SEG --output /data/kvasir.json",
-)
+EXAMPLES = [f"{name} {VERBS[name].examples[0]}" for name in ("run", "prepare")]
 PURPOSE = "Train, compare and apply the bundles, and prepare data for them. clinbundles VERB --help says more of one."
 # Libraries whose ValueErrors and KeyErrors are sentences for the user; those of others are faults of the program.
 SPOKEN_BY = ("clinbundles", "monai", "json")
@@ -172,6 +179,8 @@ SPOKEN_BY = ("clinbundles", "monai", "json")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb; exit with one sentence and status 1 on a mistake of the user."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # a progress bar in a file is thousands of lines
     name = ""
     try:
         wants_help = not words or "--help" in words or "-h" in words
@@ -270,9 +279,8 @@ def _examples(lines: Iterable[str]) -> list[str]:
 
 
 def _listed(options: Mapping[str, Option]) -> Iterator[str]:
-    for option in options.values():
-        title = option.name.upper() if option.positional else option.flag
-        yield f"  {title}" + ("" if option.default in (REQUIRED, None) else f" (default {option.default})")
+    for option in (option for option in options.values() if option.listed):
+        yield f"  {option.title}" + ("" if option.default in (REQUIRED, None) else f" (default {option.default})")
         if option.meaning:
             yield textwrap.fill(option.meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
 

@@ -23,20 +23,44 @@ NAMES_IN_SIGNATURES = {"Any": Any, "Literal": Literal, "Mapping": Mapping, "Path
 KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
+class Expression:
+    """The kind of an option's value that a config works out: text that begins with $, @ or %."""
+
+
 @dataclass(frozen=True)
 class Option:
-    """One thing that a verb can be told: its name, the type of its value, its default, and what it means."""
+    """One thing that a verb can be told: its name, the type of its value, its default, what it means.
+
+    One that is not ``listed`` is left out of the help.
+    """
 
     name: str
     kind: Any = Any
     default: Any = REQUIRED
     meaning: str = ""
     positional: bool = False
+    listed: bool = True
 
     @property
     def flag(self) -> str:
         """How it is written on the command line."""
         return f"--{self.name}"
+
+    @property
+    def title(self) -> str:
+        """How the help names it."""
+        return self.name.upper() if self.positional else self.flag
+
+    def check(self, value: Any) -> None:
+        """Refuse a value, read already, that is not of the option's type.
+
+        Raises:
+            ValueError: it is text or a truth value where another was expected.
+        """
+        kinds = _alternatives(self.kind)
+        if isinstance(value, str | bool | int | float) and not {Any, str} & set(kinds):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            read_value(text, self)
 
 
 def outlines(path: Path) -> dict[str, Callable[..., Any]]:
@@ -93,7 +117,7 @@ def split_words(words: Iterable[str]) -> tuple[list[str], dict[str, str | None]]
             positional.append(word)
             continue
         name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
+        name = name.replace("-", "_").replace("::", "#")
         if name in options:
             raise ValueError(f"--{name} is given twice.")
         follows = bool(rest) and not rest[0].startswith("--")
@@ -123,16 +147,16 @@ def read_values(
     if len(positional) > len(places):
         raise ValueError(f"{positional[len(places)]!r} is one word too many.")
     texts: dict[str, str | None] = {option.name: text for option, text in zip(places, positional, strict=False)}
+    missing = [o for o in options.values() if o.default is REQUIRED and o.name not in {**texts, **named}]
+    if missing:
+        meanings = [f"{option.title} ({option.meaning.rstrip('.')})" for option in missing]
+        raise ValueError(f"{' and '.join(meanings)} {'is' if len(missing) == 1 else 'are'} missing.")
     for name, text in named.items():
         if name in texts:
             raise ValueError(f"{options[name].flag} is given twice.")
         if name not in options and not any_name:
             raise ValueError(f"there is no option --{name}{nearest(name, options, prefix='--')}")
         texts[name] = text
-    missing = [option for option in options.values() if option.default is REQUIRED and option.name not in texts]
-    if missing:
-        words = [option.name.upper() if option.positional else option.flag for option in missing]
-        raise ValueError(f"{' and '.join(words)} {'is' if len(words) == 1 else 'are'} missing.")
     return {name: read_value(text, options.get(name, Option(name))) for name, text in texts.items()}
 
 
@@ -149,6 +173,8 @@ def read_value(text: str | None, option: Option) -> Any:
         raise ValueError(f"{option.flag} needs a value.")
     if text.lower() in WORDS and type(WORDS[text.lower()]) in kinds:
         return WORDS[text.lower()]
+    if Expression in kinds and text[:1] in ("$", "@", "%"):
+        return text
     choices = [choice for kind in kinds for choice in typing.get_args(kind) if typing.get_origin(kind) is Literal]
     if text in choices:
         return text
@@ -160,8 +186,8 @@ def read_value(text: str | None, option: Option) -> Any:
         return number
     if str in kinds:
         return text
-    if named := [words for kind, words in KINDS.items() if kind in kinds]:
-        raise ValueError(f"{option.flag} is {text!r}, expected {' or '.join(named)}.")
+    if expected := [words for kind, words in KINDS.items() if kind in kinds]:
+        raise ValueError(f"{option.flag} is {text!r}, expected {expected[-1]}.")
     return value_of(text)
 
 

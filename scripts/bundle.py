@@ -1,0 +1,233 @@
+"""A bundle by its name or folder: its configs with what they extend, opened with options, run, its weights loaded.
+
+``clinbundles run`` is :func:`run`. Importing this file imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinbundles.scripts.flags import Expression, Option, as_parts, nearest
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+    from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_RUN = ("metadata", "reproduce")
+# What monai.bundle.run takes beside the values of a config.
+OF_MONAI = ("run_id", "init_id", "final_id", "meta_file", "logging_file")
+PATH_ENDINGS = ("_dir", "_path", "datalist")
+
+
+def run(bundle: str, config: str, *, tracking: str | bool | None = None, **options: Any) -> None:
+    """Train, evaluate or apply a bundle: run one of its configs, with what that extends.
+
+    Any top-level value of the config is an option, and so is what lies below one, such as --train#dataloader#shuffle.
+    A path is taken from the current folder.
+
+    Args:
+        bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
+        config: train, evaluate, inference, or the name of another config; several with commas between them.
+        tracking: settings for MLflow; without a value, the project's mlflow/tracking.json.
+        options: values of the config.
+    """
+    folder = find_bundle(bundle)
+    if tracking:
+        options["tracking"] = str(tracking_file(tracking))
+    run_configs(folder, as_parts(config), **options)
+
+
+def describe_run(bundle: str = "", config: str = "", tracking: Any = None, **_: Any) -> dict[str, Option]:
+    """Describe what else ``run`` takes: the values of the config, of the tracking settings, and MONAI's own options."""
+    if not bundle:
+        return {}
+    folder = find_bundle(bundle)
+    names = f"one of {', '.join(config_names(folder))}; several with commas between them."
+    options = {"config": Option("config", str, meaning=names, positional=True)}
+    if config:
+        options |= {name: Option(name, str, None, listed=False) for name in OF_MONAI}
+        if tracking:
+            options |= options_of_config(json.loads(tracking_file(tracking).read_text())["configs"])
+        options |= options_of_config(read_configs(folder, as_parts(config)))
+    return options
+
+
+def find_bundle(name: str | Path) -> Path:
+    """Find the folder of a bundle by its name, in ./bundles or in the checkout, or by its path.
+
+    Raises:
+        FileNotFoundError: there is no such bundle.
+    """
+    places = [Path("bundles"), ROOT / "bundles"]
+    for folder in (*(place / name for place in places), Path(name)):
+        if (folder / "configs").is_dir():
+            return folder.resolve()
+    names = sorted({path.parents[1].name for place in places for path in place.glob("*/configs/metadata.json")})
+    there_are = f" There are {', '.join(names)}." if names else " There are none in ./bundles."
+    raise FileNotFoundError(
+        f"{str(name)!r} is no bundle and no folder with configs{nearest(str(name), names)}{there_are}"
+    )
+
+
+def config_names(folder: Path) -> list[str]:
+    """List the configs of a bundle that can be run, by name."""
+    return sorted(path.stem for path in (folder / "configs").glob("*.json") if path.stem not in NOT_RUN)
+
+
+def config_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """List the files of configs, each once and behind those that it extends.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+    """
+    files: list[Path] = []
+    for name in (name.removesuffix(".json") for name in names):
+        file = folder / "configs" / f"{name}.json"
+        if not file.is_file():
+            known = config_names(folder)
+            raise FileNotFoundError(
+                f"{folder.name} has no config {name!r}{nearest(name, known)} There are {', '.join(known)}."
+            )
+        below = json.loads(file.read_text()).get("extends", [])
+        files += [*config_files(folder, below), file]
+    return list(dict.fromkeys(files))
+
+
+def read_configs(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Merge configs with what they extend, as MONAI does."""
+    whole: dict[str, Any] = {}
+    for file in config_files(folder, names):
+        for key, value in json.loads(file.read_text()).items():
+            *path, last = key.removeprefix("+").replace("::", "#").split("#")
+            place: Any = whole
+            for part in path:
+                place = place[int(part) if isinstance(place, list) else part]
+            if key.startswith("+"):
+                place[last] = place[last] | value if isinstance(value, dict) else place[last] + value
+            else:
+                place[int(last) if isinstance(place, list) else last] = value
+    return whole
+
+
+def options_of_config(content: Mapping[str, Any]) -> dict[str, Option]:
+    """Describe the values of a config as options: those at the top, and those below them by their ids."""
+    return {
+        name: Option(name, _kind(name, value), value, listed=_is_plain(name, value))
+        for name, value in _values(content)
+        if not name.startswith("_") and name != "extends"
+    }
+
+
+def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any], *, more: Sequence[str] = ()) -> None:
+    """Refuse options that the configs do not have, but for some ``more``, and values of another type than theirs.
+
+    Raises:
+        ValueError: the message names the option.
+    """
+    known = options_of_config(read_configs(folder, names))
+    for name, value in options.items():
+        name = name.replace("::", "#")
+        if name in more:
+            continue
+        if name not in known:
+            tops = [*more, *(option for option in known if "#" not in option)]
+            raise ValueError(
+                f"--{name} is no value of {' and '.join(f'{config}.json' for config in names)}"
+                f"{nearest(name, tops, prefix='--')}"
+            )
+        known[name].check(value)
+
+
+def open_configs(folder: Path, names: Sequence[str], **options: Any) -> ConfigParser:
+    """Open configs with options, to take parts of them.
+
+    Raises:
+        ValueError: as :func:`check_options`.
+    """
+    from monai.bundle import ConfigParser
+
+    check_options(folder, names, options)
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in config_files(folder, names)])
+    parser.update({"bundle_root": str(folder), **as_overrides(options)})
+    return parser
+
+
+def run_configs(folder: Path, names: Sequence[str], **options: Any) -> None:
+    """Run configs with options in this process, as ``python -m monai.bundle run`` does, with a line an epoch.
+
+    Raises:
+        ValueError: as :func:`check_options`.
+    """
+    more = [*OF_MONAI, "tracking"]
+    if options.get("tracking") is not None:
+        more += json.loads(Path(options["tracking"]).read_text())["configs"]
+    check_options(folder, names, options, more=more)
+
+    from clinbundles.scripts.progress import run_watched
+
+    files = [str(file) for file in config_files(folder, names)]
+    run_watched(files, {"bundle_root": str(folder), **as_overrides(options)})
+
+
+def load_network(parser: ConfigParser) -> nn.Module:
+    """Make the network of an opened config, with the weights of ``ckpt_path``, to evaluate.
+
+    Raises:
+        FileNotFoundError, ValueError: the weights are missing or do not fit.
+    """
+    from clinbundles.nets.weights import load_weights
+
+    return load_weights(parser.get_parsed_content("network_def"), parser.get_parsed_content("ckpt_path")).eval()
+
+
+def as_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Write options as MONAI takes them: it drops one that is None, and a config holds lists."""
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+    return {name: "$None" if value is None else value for name, value in lists.items()}
+
+
+def tracking_file(tracking: Any = True) -> Path:
+    """Find the settings for MLflow: a file, or for True the project's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    files = (
+        [place / "mlflow" / "tracking.json" for place in (Path.cwd(), ROOT)] if tracking is True else [Path(tracking)]
+    )
+    for file in files:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"--tracking {files[0]}: no such file.")
+
+
+def _values(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
+    for key, value in pairs:
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping | list):
+            yield from _values(value, f"{prefix}{key}#")
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Tell what a person would change from what the config is made of."""
+    if "#" in name or isinstance(value, Mapping):
+        return False
+    if isinstance(value, list):
+        return not any(isinstance(each, Mapping) or str(each).startswith("$") for each in value)
+    return name.endswith(PATH_ENDINGS) or not str(value).startswith("$")
+
+
+def _kind(name: str, value: Any) -> Any:
+    if isinstance(value, bool):
+        return Expression | bool | None
+    if isinstance(value, int | float):
+        return Expression | int | float | None
+    if name.endswith(PATH_ENDINGS) or (isinstance(value, str) and value[:1] not in "$@%" and "#" not in name):
+        return str | None
+    return Any

@@ -1,0 +1,169 @@
+"""What a person sees of a run: a line an epoch, a bar on a terminal, the metrics of an evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
+from monai.bundle import run as run_bundle
+from monai.engines import Trainer
+from tqdm import tqdm
+
+# They tell at length what the lines here say or the command says of an error, or of a reader that nobody asked for.
+TALKERS = (
+    "monai.bundle.scripts",
+    "monai.bundle.workflows",
+    "monai.data.nvimgcodec_pydicom_plugin",
+    "monai.handlers.StatsHandler",
+)
+
+
+def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Run configs by ``monai.bundle.run`` with a line an epoch in place of its log.
+
+    Args:
+        files: config files, those that are laid on others behind them.
+        overrides: values by their ids. With ``logging_file``, the log comes as that file says.
+    """
+    if overrides.get("logging_file"):
+        run_bundle(config_file=list(files), **overrides)
+        return
+    with quiet_logs(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI reminds that a config is code
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        quiet = {**overrides, "logging_file": False}
+        run_bundle(config_file=list(files), workflow_name=WatchedWorkflow, **quiet)
+
+
+class WatchedWorkflow(ConfigWorkflow):
+    """MONAI's workflow of a config, with an :class:`EngineWatch` at every engine."""
+
+    def initialize(self) -> Any:
+        """Add the watches, then initialize as MONAI does."""
+        trains = "trainer" in json.dumps(self.parser.get(self.run_id))
+        for engine in _engines(self.parser.get()):
+            key = "train_handlers" if "train_handlers" in engine else "val_handlers"
+            handlers = engine[key]
+            while isinstance(handlers, str) and handlers.startswith("@"):
+                handlers = self.parser.get(handlers[1:])
+            validators = [each["validator"] for each in handlers if "validator" in each]
+            watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains}
+            handlers.append(watch | ({"validator": validators[0]} if validators else {}))
+        return super().initialize()
+
+
+class EngineWatch:
+    """Print a line for every epoch of a training, and the metrics at the end of an evaluation.
+
+    The line has the loss, the validation, the best so far and the time. Only the first of several processes prints.
+    Attach it last: the line of an epoch has its validation.
+
+    Args:
+        validator: the engine that validates a training.
+        prints_metrics: print the metrics of an evaluation, which a validation inside a training leaves to the line.
+    """
+
+    def __init__(self, *, validator: Engine | None = None, prints_metrics: bool = True) -> None:
+        self.validator, self.prints_metrics = validator, prints_metrics
+        self.losses: dict[str, list[float]] = {}
+        self.seconds: list[float] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Watch an engine, in place of its own log."""
+        engine.logger.addFilter(_nothing)
+        if os.environ.get("RANK", "0") != "0":
+            return
+        if isinstance(engine, Trainer):
+            engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self.count)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.print_epoch)
+        elif self.prints_metrics:
+            engine.add_event_handler(Events.COMPLETED, self.print_metrics)
+
+    def start(self, engine: Engine) -> None:
+        """Begin an epoch."""
+        self.losses, self.started = {}, time.monotonic()
+        name = f"epoch {engine.state.epoch} of {engine.state.max_epochs}"
+        self.bar = tqdm(total=engine.state.epoch_length, desc=name, unit="batch", leave=False, disable=None)
+
+    def count(self, engine: Engine) -> None:
+        """Note the losses of a batch."""
+        output: Any = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
+        for name, value in output.items():
+            if "loss" in name:
+                self.losses.setdefault(name, []).append(float(value))
+        self.bar.update()
+        if self.bar.n == self.bar.total:
+            self.bar.close()
+
+    def print_epoch(self, engine: Engine) -> None:
+        """Print the line of an epoch, with its validation if there was one."""
+        self.bar.close()
+        self.seconds.append(time.monotonic() - self.started)
+        trained: Any = engine.state
+        epoch, last = trained.epoch, trained.max_epochs
+        parts = [f"{name} {math.fsum(values) / len(values):.4f}" for name, values in self.losses.items()]
+        state: Any = None if self.validator is None else self.validator.state
+        if state is not None and state.epoch == epoch and (name := getattr(state, "key_metric_name", None)):
+            best = f"best {state.best_metric:.4f} in epoch {state.best_metric_epoch}"
+            best = "best so far" if state.best_metric_epoch == epoch else best
+            parts.append(f"{name} {float(state.metrics[name]):.4f} ({best})")
+        left = math.fsum(self.seconds) / len(self.seconds) * (last - epoch)
+        parts.append(f"{in_words(self.seconds[-1])}" + (f", {in_words(left)} left" if left else ""))
+        print(f"epoch {epoch} of {last}: {', '.join(parts)}", flush=True)
+
+    def print_metrics(self, engine: Engine) -> None:
+        """Print the metrics that are numbers."""
+        numbers = {name: value for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
+        if numbers:
+            print(", ".join(f"{name} {value:.4f}" for name, value in numbers.items()), flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """Write a time as a person would: seconds, minutes, or hours and minutes."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Let through warnings alone, meanwhile, and nothing of the TALKERS."""
+    loggers = [logging.getLogger(name) for name in TALKERS]
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    for logger in loggers:
+        logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        for each in logging.root.manager.loggerDict.values():
+            if isinstance(each, logging.Logger):  # an engine's too
+                each.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _engines(config: Any) -> Iterator[dict[str, Any]]:
+    """The configs of engines that have handlers, anywhere in a config."""
+    if isinstance(config, dict):
+        if {"train_handlers", "val_handlers"} & config.keys():
+            yield config
+        for value in config.values():
+            yield from _engines(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _engines(value)

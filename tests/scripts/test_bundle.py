@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from clinbundles.scripts import bundle
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = sorted((ROOT / "bundles").glob("*/"))
+
+
+def test_a_bundle_is_found_by_name_and_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert FOLDERS
+    for folder in FOLDERS:
+        assert bundle.find_bundle(folder.name) == bundle.find_bundle(folder) == folder
+    with pytest.raises(FileNotFoundError, match=r"'covid_xray' is no bundle.*did you mean covid_xray_transfer"):
+        bundle.find_bundle("covid_xray")
+
+
+def test_a_config_comes_behind_all_that_it_extends_each_file_once() -> None:
+    folder = ROOT / "bundles" / "covid_xray_transfer"
+    names = [file.name for file in bundle.config_files(folder, ["train_transfer", "evaluate"])]
+    assert names == ["train.json", "train_transfer.json", "evaluate.json"]
+    with pytest.raises(FileNotFoundError, match="has no config 'trian'; did you mean train"):
+        bundle.config_files(folder, ["trian"])
+
+
+def test_options_are_values_of_the_config_and_keep_their_type() -> None:
+    folder = ROOT / "bundles" / "two_stage_segmentation"
+    bundle.check_options(folder, ["train"], {"rotate": False, "max_epochs": 2, "train#dataloader#shuffle": False})
+    with pytest.raises(ValueError, match=r"--max_epoch is no value of train\.json; did you mean --max_epochs"):
+        bundle.check_options(folder, ["train"], {"max_epoch": 2})
+    with pytest.raises(ValueError, match="rotate"):
+        bundle.check_options(folder, ["train"], {"rotate": "maybe"})
+
+
+def test_none_reaches_monai_as_an_expression_and_pairs_as_lists() -> None:
+    assert bundle.as_overrides({"a": None, "b": (1, 2), "c": 0}) == {"a": "$None", "b": [1, 2], "c": 0}

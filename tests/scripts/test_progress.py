@@ -1,0 +1,30 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from clinbundles.scripts.bundle import run
+
+CHANNELS = [4, 4, 4, 4, 4]
+
+
+def test_a_training_prints_a_line_an_epoch_and_ends_with_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"image_size": 64, "channels": CHANNELS, "max_epochs": 2, "val_interval": 1}
+    run("two_stage_segmentation", "train_baseline", **small)
+    out = capfd.readouterr().out
+    assert sum("poch" in line and "loss" in line for line in out.splitlines()) == 2
+    assert "--ckpt_path" in out.strip().splitlines()[-1]
+    assert next((tmp_path / "runs").rglob("model.pt")).stat().st_size > 0
+
+
+def test_an_inference_ends_with_where_its_results_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("covid_xray_transfer", "inference", output_dir="out")
+    assert "out" in capfd.readouterr().out.strip().splitlines()[-1]
+    with (tmp_path / "out" / "per_image.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) > 0
