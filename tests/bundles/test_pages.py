@@ -27,12 +27,6 @@ def pages(bundle: Path) -> list[Path]:
     return [ROOT / "README.md", bundle / "docs" / "README.md"]
 
 
-def chain(config: Path) -> list[Path]:
-    """A config behind what it extends."""
-    below = [file for name in load(config).get("extends", []) for file in chain(config.with_name(name))]
-    return [*dict.fromkeys(below), config]
-
-
 def check_options(words: list[str], configs: list[Path], command: str) -> None:
     """Every option of a run is a top-level value of its configs."""
     values = {key for config in configs for key in load(config)}
@@ -49,12 +43,9 @@ def check_command(command: str, bundle: Path) -> None:
     for word in words:
         if word.startswith("scripts/"):
             assert (ROOT / word).is_file(), command
-    if words[0] == "clinbundles" and (words[1] != "run" or "run" in cli.VERBS):
+    if words[0] == "clinbundles":
         verb = cli.find_verb(words[1:])
         cli.values_of(cli.VERBS[verb], words[1 + len(verb.split()) :])
-    elif words[:2] == ["clinbundles", "run"]:
-        name = words[3] if len(words) > 3 and not words[3].startswith("--") else "train"
-        check_options(words, chain(ROOT / "bundles" / words[2] / "configs" / f"{name}.json"), command)
     elif "monai.bundle" in words:
         names = re.findall(r"configs/([\w.]+\.json)", dict(pairwise(words))["--config_file"])
         assert names, command
