@@ -7,11 +7,13 @@ import json
 import logging
 import math
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
@@ -50,14 +52,19 @@ class WatchedWorkflow(ConfigWorkflow):
     def initialize(self) -> Any:
         """Add the watches, then initialize as MONAI does."""
         trains = "trainer" in json.dumps(self.parser.get(self.run_id))
-        for engine in _engines(self.parser.get()):
+        for number, engine in enumerate(list(_engines(self.parser.get()))):
             key = "train_handlers" if "train_handlers" in engine else "val_handlers"
             handlers = engine[key]
-            while isinstance(handlers, str) and handlers.startswith("@"):
-                handlers = self.parser.get(handlers[1:])
-            validators = [each["validator"] for each in handlers if "validator" in each]
+            if isinstance(handlers, str):  # a reference, or an expression of several
+                names = re.findall(r"@([\w#]+)", handlers)
+                lists = [value for name in names if isinstance(value := self.parser.get(name), list)]
+                engine[key] = f"${handlers.removeprefix('$')} + [@watch_{number}]"
+            else:
+                lists = [handlers]
+                engine[key] = [*handlers, f"@watch_{number}"]
+            validators = [h["validator"] for part in lists for h in part if isinstance(h, dict) and "validator" in h]
             watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains}
-            handlers.append(watch | ({"validator": validators[0]} if validators else {}))
+            self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
 
 
@@ -100,7 +107,7 @@ class EngineWatch:
         output: Any = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
         for name, value in output.items():
             if "loss" in name:
-                self.losses.setdefault(name, []).append(float(value))
+                self.losses.setdefault(name, []).append(float(torch.as_tensor(value).detach()))
         self.bar.update()
         if self.bar.n == self.bar.total:
             self.bar.close()

@@ -20,6 +20,17 @@ def test_a_training_prints_a_line_an_epoch_and_ends_with_the_next_command(
     assert next((tmp_path / "runs").rglob("model.pt")).stat().st_size > 0
 
 
+def test_a_training_whose_handlers_are_joined_by_an_expression_prints_its_epochs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"image_size": 32, "channels": [4, 4], "dense_units": 8, "max_epochs": 2, "cache_rate": 0.0}
+    run("covid_xray_transfer", "train", **small)
+    lines = [line for line in capfd.readouterr().out.splitlines() if "poch" in line and "loss" in line]
+    assert len(lines) == 2
+    assert all("val_accuracy" in line or "val_loss" in line for line in lines)
+
+
 def test_an_inference_ends_with_where_its_results_lie(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
