@@ -71,7 +71,7 @@ def test_every_command_in_the_pages_can_be_run(bundle: Path) -> None:
         commands = re.findall(r"^(?:\$ )?((?:clinbundles|python|torchrun|make|cd) .+?)$", code, re.MULTILINE)
         assert commands, page
         folder = bundle
-        for command in commands:
+        for command in (part for line in commands for part in line.split(" && ")):
             folder = ROOT / command.split()[1] if command.startswith("cd ") else folder
             check_command(command, folder)
 
