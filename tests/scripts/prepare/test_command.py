@@ -70,8 +70,13 @@ def test_an_output_in_a_missing_folder_is_refused_before_any_work(plain):
         ("chase_db1", "--gaze gaze.csv", "there is no option --gaze"),
         ("covid_xray", "--sed 3", "there is no option --sed; did you mean --seed?"),
         ("covid_xray", "--ratios 6,2,2", "there is no option --ratios"),
-        ("folder", "", "--label and --modality are missing."),
-        ("folder", "--label polyp", "--modality is missing."),
+        (
+            "folder",
+            "",
+            "--label (what the masks mark, such as polyp) and --modality (how the images were taken, such as endoscopy) "
+            "are missing.",
+        ),
+        ("folder", "--label polyp", "--modality (how the images were taken, such as endoscopy) is missing."),
     ],
 )
 def test_a_flag_that_cannot_be_is_refused_and_nothing_written(plain, tmp_path, typed, data_set, words, message):
