@@ -73,8 +73,8 @@ def test_an_output_in_a_missing_folder_is_refused_before_any_work(plain):
         (
             "folder",
             "",
-            "--label (what the masks mark, such as polyp) and --modality (how the images were taken, such as endoscopy) "
-            "are missing.",
+            "--label (what the masks mark, such as polyp) and --modality (how the images were taken, such as "
+            "endoscopy) are missing.",
         ),
         ("folder", "--label polyp", "--modality (how the images were taken, such as endoscopy) is missing."),
     ],
