@@ -52,10 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def root_log_handlers() -> Iterator[None]:
-    """Take back the handlers that a bundle's logging.conf adds: they write to a stream that pytest closes."""
-    handlers = logging.root.handlers[:]
+def root_log() -> Iterator[None]:
+    """Take back the level and the handlers that a bundle's logging.conf sets: these write to a stream pytest closes."""
+    handlers, level = logging.root.handlers[:], logging.root.level
     yield
+    logging.root.setLevel(level)
     for handler in [h for h in logging.root.handlers if h not in handlers]:
         logging.root.removeHandler(handler)
 
