@@ -178,7 +178,7 @@ def read_value(text: str | None, option: Option) -> Any:
     choices = [choice for kind in kinds for choice in typing.get_args(kind) if typing.get_origin(kind) is Literal]
     if text in choices:
         return text
-    if choices:
+    if choices and Any not in kinds:
         raise ValueError(f"{option.flag} is {text!r}, expected {', '.join(choices)}{nearest(text, choices)}")
     if int in kinds and re.fullmatch(r"[+-]?\d+", text):
         return int(text)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -35,7 +35,9 @@ _BACTERIA = {
 }  # fmt: skip
 
 
-def covid_xray(root: Path, *, balance: Any = "smallest", paper_protocol: bool = False) -> ClassSet:
+def covid_xray(
+    root: Path, *, balance: Literal["none", "smallest"] | Any = "smallest", paper_protocol: bool = False
+) -> ClassSet:
     """Both data sets of the COVID-19 transfer study, in one datalist.
 
     The splits training, validation and test are Dataset_1 (normal, bacterial, covid19), 70/10/20 of each class. The

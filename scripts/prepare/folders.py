@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clinbundles.scripts.flags import parse_ids
 from clinbundles.transforms.readers.folder import is_image
@@ -61,7 +61,7 @@ def class_folder(
     root: Path,
     *,
     patient_pattern: str | None = None,
-    balance: Any = "none",
+    balance: Literal["none", "smallest"] | Any = "none",
     ratios: Any = None,
     force: bool = False,
 ) -> ClassSet:

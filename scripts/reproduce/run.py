@@ -37,6 +37,7 @@ from monai.bundle import run as run_bundle
 
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
+from clinbundles.scripts.bundle import tracking_file
 from clinbundles.scripts.flags import choose_names, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce.plan import (
@@ -132,7 +133,7 @@ def reproduce(
     dataset_dirs: str | None = None,
     datalists: str | None = None,
     output_dir: str | None = None,
-    tracking: str | None = None,
+    tracking: str | bool = True,
     tracking_uri: str | None = None,
     cluster: str | None = None,
     **knobs: Any,
@@ -152,7 +153,7 @@ def reproduce(
         datalist: JSON datalist; ``dataset_dir``/datalist.json if not given.
         dataset_dirs, datalists: the same row by row, "ROW=PATH,ROW=PATH".
         output_dir: where cells and tables go; ``runs/reproduce/<bundle>_<scale>`` if not given.
-        tracking: tracking settings; the project's if not given, "none" for no tracking.
+        tracking: settings for MLflow; the project's mlflow/tracking.json if not given, false for no tracking.
         tracking_uri: MLflow database or server instead of the default one.
         cluster: None runs cell after cell here; "local" or "slurm" hands them to submitit, one job a cell.
         knobs: any other top-level value of the configs, for all cells.
@@ -182,11 +183,10 @@ def reproduce(
     )
     check_knobs(bundle_dir, jobs)
 
-    grid = None if tracking == "none" else GridRun(bundle, scale, output, tracking_uri)
+    grid = None if tracking is False else GridRun(bundle, scale, output, tracking_uri)
     arguments = {}
     if grid is not None:
-        settings_file = tracking or str(ROOT / "mlflow" / "tracking.json")
-        arguments = {"tracking": settings_file, "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
+        arguments = {"tracking": str(tracking_file(tracking)), "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
     context = (bundle_dir, plan, arguments)
     if cluster is None:
         failed = _run_here(jobs, *context)
@@ -199,7 +199,11 @@ def reproduce(
         raise SystemExit(f"no cell finished; see {output}.")
     summary = summarise(plan, numbers, [job.cell for job in finished], chosen[0])
     folder = part if part != next(iter(sets), None) else None
-    apart = [folder or "", *(f"{name} {value}" for name, value in knobs.items())]
+    apart = [
+        folder or "",
+        "" if scale == "cpu" else f"{scale} scale",
+        *(f"{name} {value}" for name, value in knobs.items()),
+    ]
     sources = sources_of(bundle_dir, scale, plan, finished, part=" ".join(filter(None, apart)))
     written = write_tables(plan, summary, sources, output / (folder or ""))
     if grid is not None:

@@ -210,6 +210,9 @@ def test_the_command_line_takes_a_number_for_each_class(collections: Path, tmp_p
     content = json.loads((tmp_path / "list.json").read_text())
     assert content["seed"] == 5
     assert [labels(content, split)[0] for split in SPLITS] == [14, 2, 4]
+    cli.main([*words, "--balance", "none"])
+    everything = json.loads((tmp_path / "list.json").read_text())
+    assert sum(labels(everything, split)[0] for split in SPLITS) > 20
     with pytest.raises(SystemExit, match=r"^clinbundles prepare: --balance is 3: expected smallest, none or numbers"):
         cli.main([*words, "--balance", "3"])
 

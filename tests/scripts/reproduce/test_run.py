@@ -98,7 +98,7 @@ def toy(tmp_path: Path) -> dict:
         "seeds": 0,
         "dataset_dirs": f"eyes={tmp_path / 'e'},cells={tmp_path / 'c'}",
         "output_dir": str(tmp_path / "out"),
-        "tracking": "none",
+        "tracking": False,
     }
 
 
@@ -126,7 +126,7 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
         "seeds": 0,
         "tables": "1,4",
         "output_dir": str(tmp_path),
-        "tracking": "none",
+        "tracking": False,
         "cache_rate": 0.0,
     }
     reproduce.reproduce("gaze_polyp_segmentation", **arguments)
