@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: env  ## train, evaluate and track the gaze bundle on the shipped frames: a few minutes on a CPU
-	$(BIN)/python scripts/demo.py
+	$(BIN)/clinbundles demo
 
 test: env lint  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -40,9 +40,9 @@ format: env  ## let ruff rewrite the code
 	$(BIN)/ruff format .
 
 bench: env  ## ratio tables: this project's methods beside what one would use instead
-	$(BIN)/python scripts/bench/blur.py
-	$(BIN)/python scripts/bench/two_stage.py
-	$(BIN)/python scripts/bench/classifier.py
+	$(BIN)/clinbundles bench blur
+	$(BIN)/clinbundles bench two_stage
+	$(BIN)/clinbundles bench classifier
 
 ui: env  ## open the MLflow interface on the local database
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fire
-
 from clinbundles.engines.outputs.per_image import read_per_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,7 +14,7 @@ BUNDLE = ROOT / "bundles" / "gaze_polyp_segmentation"
 
 
 def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
-    """Train on the shipped frames for ``max_epochs`` epochs, evaluate on their test section, print what came out."""
+    """Train on the shipped frames for ``max_epochs`` epochs, evaluate on their test split, print what came out."""
     output = (ROOT / output_dir).resolve()
     common = ["--bundle_root", ".", "--dataset_dir", "samples", "--image_size", "160"]
     common += ["--tracking", "../../mlflow/tracking.json", "--cache_rate", "1.0"]
@@ -40,7 +38,3 @@ def _run(arguments: list[str]) -> None:
     command = ["-m", "monai.bundle", "run", *arguments]
     print(f"\n(cd {BUNDLE.relative_to(ROOT)} && python {shlex.join(command)})\n", flush=True)
     subprocess.run([sys.executable, *command], cwd=BUNDLE, check=True)
-
-
-if __name__ == "__main__":
-    fire.Fire(demo)

@@ -28,7 +28,7 @@ BASELINES = {
 
 
 def aspect_ratio(path: Path) -> float:
-    """Image file in; its width over its height out, from the header: nothing is decoded.
+    """Read an image's width over its height from the file's header: nothing is decoded.
 
     JPEG, PNG and what else Pillow knows (also gzip-compressed), NIfTI of one slice, DICOM.
 
@@ -61,7 +61,7 @@ def _dicom_ratio(path: Path) -> float:
 
 
 def constant_probabilities(training_labels: Sequence[int], n_images: int, *, num_classes: int) -> np.ndarray:
-    """Class indices of the training images in; for each of N others the share of each class there, (N, K), out.
+    """Give each of N images the shares of the K classes among the training images, (N, K).
 
     The best that can be done without looking at anything, and so what chance is: always the commonest class.
     """
@@ -76,7 +76,7 @@ def aspect_ratio_probabilities(
     num_classes: int,
     seed: int = 0,
 ) -> np.ndarray:
-    """Width over height of training images with their classes, and of N others, in; probabilities (N, K) out.
+    """Predict probabilities (N, K) of N images from their width over height alone, after that of the training images.
 
     A decision tree of at most eight leaves with five images or more each, so at most seven thresholds.
     """
@@ -90,7 +90,7 @@ def aspect_ratio_probabilities(
 def source_probabilities(
     training_sources: Sequence[str], training_labels: Sequence[int], sources: Sequence[str], *, num_classes: int
 ) -> np.ndarray:
-    """Sources of training images with their classes, and of N others, in; probabilities (N, K) out.
+    """Predict probabilities (N, K) of N images from their sources alone, after those of the training images.
 
     They are the shares of the classes among the source's training images. A source that training has not gets the share
     of the training sources whose commonest class each one is: what is likely of a new source is what sources are like,
@@ -105,7 +105,7 @@ def source_probabilities(
 def baseline_table(
     items: Sequence[Mapping[str, Any]], probabilities: np.ndarray, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Items of a datalist and probabilities (N, K) in; the table out that a classifier's predictions would have.
+    """Lay out probabilities (N, K) as the table that a classifier's predictions on these items would have.
 
     The class of the highest probability is predicted, the first of equal ones. Patients are numbers in the order of
     their appearance; an item without a group is a patient of its own.
@@ -134,7 +134,7 @@ def score_baselines(
     *,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Two sections of a datalist in; by name of BASELINES what :func:`write_class_report` says of each on the test out.
+    """Score each of BASELINES on the test split; by name, what :func:`write_class_report` says of it.
 
     Each has a folder in ``output_dir``; one whose metrics.json is there is not scored again. There is no "source" where
     an image has none.

@@ -30,7 +30,7 @@ def compose_audit(
     disease_calls: dict[str, dict[str, Any]] | None,
     grad_cam: dict[str, Any],
 ) -> dict[str, Any]:
-    """Metrics of every model on every input in; the audit out, as the other functions take it and as JSON can hold it.
+    """Compose an audit of the metrics of every model on every input: what the other functions take, and JSON can hold.
 
     Args:
         rows: model, input (of INPUTS) and metrics as :func:`.class_report.write_class_report` gives them. The first is
@@ -64,7 +64,7 @@ def compose_audit(
 
 
 def conclude(audit: dict[str, Any]) -> list[str]:
-    """Result of an audit in; what the figures say, sentence by sentence, and no more than they say, out.
+    """Say in sentences what the values of an audit say, and no more.
 
     Args:
         audit: results, disease_calls and grad_cam of :func:`compose_audit`.
@@ -108,7 +108,7 @@ def conclude(audit: dict[str, Any]) -> list[str]:
 
 
 def as_markdown(audit: dict[str, Any]) -> str:
-    """Result of an audit in, its tables and its conclusion as Markdown out: no file and no patient is named.
+    """Write an audit's tables and conclusion as Markdown: no file and no patient is named.
 
     Args:
         audit: as :func:`compose_audit` gives it.
@@ -184,7 +184,7 @@ def _source_lines(sources: dict[str, dict[str, Any]], classes: Sequence[str]) ->
 
 
 def draw(audit: dict[str, Any]) -> Figure:
-    """Result of an audit in, a bar of the accuracy of each row with its interval, and a line for chance, out.
+    """Draw an audit: a bar of the accuracy of each row with its interval, and a line for chance.
 
     Args:
         audit: as :func:`compose_audit` gives it.

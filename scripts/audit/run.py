@@ -1,8 +1,8 @@
 """How much of a chest X-ray classifier's score is the disease, and how much is where the image comes from?
 
-    python scripts/audit/run.py --dataset_dir DIR --datalist FILE --ckpt_dir DIR --output_dir DIR
+    clinbundles audit --dataset_dir DIR --datalist FILE --ckpt_dir DIR --output_dir DIR
 
-Scores the model of ``ckpt_dir`` on the test section, on whole images and on parts of them alone; the same network
+Scores the model of ``ckpt_dir`` on the test split, on whole images and on parts of them alone; the same network
 trained anew on these parts; a decision tree on the aspect ratio; a table of the sources. Writes audit.md, audit.json
 and audit.png. What is there already is not done again. Pass the knobs that the model was trained with.
 """
@@ -12,14 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import pandas as pd
 import torch
@@ -49,7 +47,7 @@ OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_
 
 @dataclass(frozen=True)
 class Setting:
-    """What all steps of an audit share: ``items`` are those of the datalist's sections, with whole paths."""
+    """What all steps of an audit share: ``items`` are those of the datalist's splits, with whole paths."""
 
     dataset_dir: Path
     datalist: Path
@@ -132,7 +130,7 @@ def audit_shortcuts(
 def prepare(
     dataset_dir: Any, datalist: Any, ckpt_dir: Any, output_dir: Any, *, seed: int, knobs: dict[str, Any]
 ) -> Setting:
-    """Arguments of the command in, checked, out."""
+    """Check the arguments of the command and read the datalist."""
     root, file, weights = (Path(str(path)).resolve() for path in (dataset_dir, datalist, ckpt_dir))
     if not root.is_dir():
         raise FileNotFoundError(f"--dataset_dir {root}: no such folder.")
@@ -147,29 +145,29 @@ def prepare(
         if not any(name in config for config in configs):
             raise ValueError(f"--{name} is no top-level value of train.json or evaluate.json.")
     class_names = list(knobs.get("class_names", configs[0]["class_names"]))
-    items = read_sections(file, root, class_names)
+    items = read_splits(file, root, class_names)
     return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs)
 
 
-def read_sections(datalist: Path, root: Path, class_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Sections of the datalist that an audit needs, and same_source where there is one; the images with whole paths."""
+def read_splits(datalist: Path, root: Path, class_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Read the splits that an audit needs, and same_source where there is one; the images with whole paths."""
     try:
         content = json.loads(datalist.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{datalist}: is not JSON ({error}).") from error
     found = {}
-    for section in ("training", "validation", "test", "same_source"):
-        if not content.get(section):
-            if section == "same_source":
+    for split in ("training", "validation", "test", "same_source"):
+        if not content.get(split):
+            if split == "same_source":
                 continue
-            raise ValueError(f"{datalist}: has no section {section}, or an empty one.")
-        for item in content[section]:
+            raise ValueError(f"{datalist}: has no split {split}, or an empty one.")
+        for item in content[split]:
             if (label := item.get("label")) not in range(len(class_names)):
                 raise ValueError(
-                    f"{datalist}: {item.get('image')} in {section} has label {label}, expected 0 to "
+                    f"{datalist}: {item.get('image')} in {split} has label {label}, expected 0 to "
                     f"{len(class_names) - 1} ({', '.join(class_names)})."
                 )
-        found[section] = load_decathlon_datalist(datalist, False, section, root)
+        found[split] = load_decathlon_datalist(datalist, False, split, root)
     return found
 
 
@@ -205,17 +203,17 @@ def remember(setting: Setting, **drawn: Any) -> None:
 
 
 def evaluate(
-    setting: Setting, weights: Path, folder: Path, *, section: str = "test", region: str = "whole"
+    setting: Setting, weights: Path, folder: Path, *, split: str = "test", region: str = "whole"
 ) -> dict[str, Any]:
-    """Model of folder ``weights`` in, metrics on a section out; per_image.csv and metrics.json go to ``folder``."""
+    """Evaluate the model of folder ``weights`` on a split; per_image.csv and metrics.json go to ``folder``."""
     if not (folder / "metrics.json").is_file():
-        print(f"evaluating {weights.name}/model.pt on section {section}, {INPUTS[region]}", flush=True)
+        print(f"evaluating {weights.name}/model.pt on split {split}, {INPUTS[region]}", flush=True)
         run_bundle(
             config_file=[TRAIN, EVALUATE],
             output_dir=str(folder),
             ckpt_path=str(weights / "model.pt"),
             region=region,
-            split=section,
+            split=split,
             # Neither the temperature nor the time of a file is asked for.
             run=["$@validate#evaluator.run()", "$@report()"],
             **{"report#validation_table": "$None"},
@@ -243,9 +241,9 @@ def disease_calls(setting: Setting) -> dict[str, dict[str, Any]] | None:
     """How often the audited model says COVID-19, to images with and without it, and to those of the same source."""
     names, folder = setting.class_names, setting.output / "audited"
     if DISEASE not in names or "same_source" not in setting.items:
-        print(f"no section same_source, or no class {DISEASE}: what the model calls images of one source is left out")
+        print(f"no split same_source, or no class {DISEASE}: what the model calls images of one source is left out")
         return None
-    evaluate(setting, setting.ckpt_dir, folder / "same_source", section="same_source")
+    evaluate(setting, setting.ckpt_dir, folder / "same_source", split="same_source")
     test, same = (read_class_table(folder / name / "per_image.csv", names)[0] for name in ("whole", "same_source"))
     diseased = test["label"] == DISEASE
     found = {}
@@ -305,7 +303,7 @@ def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str
 
 
 def pick(items: Sequence[dict[str, Any]], *, per_class: int, seed: int) -> list[int]:
-    """Items in; the indices of ``per_class`` drawn at random from each class, in their order, out."""
+    """Draw ``per_class`` items of each class at random; their indices, in order."""
     taken: Counter[int] = Counter()
     chosen = []
     for k in np.random.default_rng(seed).permutation(len(items)).tolist():
@@ -316,7 +314,7 @@ def pick(items: Sequence[dict[str, Any]], *, per_class: int, seed: int) -> list[
 
 
 def share_inside(heat: np.ndarray, fields: np.ndarray) -> float:
-    """Map (h, w) and bool (H, W) in; share of the map, stretched to (H, W), where the latter is true, out.
+    """Measure the share of a map (h, w), stretched to (H, W), that lies where bool (H, W) is true.
 
     NaN for a map that is zero everywhere.
     """
@@ -355,15 +353,3 @@ def _mean(values: np.ndarray, table: pd.DataFrame) -> dict[str, float | None]:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; what is wrong with its input ends as one sentence."""
-    try:
-        fire.Fire(audit_shortcuts, command=arguments, name="audit_shortcuts.py")
-    except (ValueError, OSError) as error:
-        sys.exit(f"audit_shortcuts: {error}")
-
-
-if __name__ == "__main__":
-    main()

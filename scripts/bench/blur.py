@@ -1,6 +1,6 @@
 """Print how long the attention blur takes beside torchvision's fixed-width blur and the unfold formulation.
 
-    python scripts/bench/blur.py [--size 512] [--threads 2] [--repeats 21]
+    clinbundles bench blur [--size 512] [--threads 2] [--repeats 21]
 
 Every round runs each contender once, so that a busy machine slows all of them alike; the table shows medians, and
 each one's time as a share of torchvision's. With a GPU the same follows for a batch of 32.
@@ -12,7 +12,6 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-import fire
 import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import gaussian_blur
@@ -96,7 +95,3 @@ def main(size: int = 512, threads: int = 2, repeats: int = 21) -> None:
         compare(32, size, repeats, "cuda")
     else:
         print("\nNo CUDA device: its rows are left out.")
-
-
-if __name__ == "__main__":
-    fire.Fire(main)

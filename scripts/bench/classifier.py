@@ -1,6 +1,6 @@
 """Print how long covid_xray_transfer takes, as shipped, beside what one would write with torchvision alone.
 
-    python scripts/bench/classifier.py [--rows "JPEG,float32"] [--rounds 5] [--threads 2]
+    clinbundles bench classifier [--rows "JPEG,float32"] [--rounds 5] [--threads 2]
 
 Two tables: from file to probabilities one image at a time, and training on images in memory. Our side is what the
 bundle's own configs make, the other a few lines. Both have the same network, with the same random weights in the same
@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fire
 import numpy as np
 import pydicom
 import torch
@@ -92,7 +91,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 def read_plainly(path: Path) -> Image.Image:
-    """File in, grey image of 8 bits out, as one would write it for these files and no others."""
+    """Read a file as a grey image of 8 bits, the way one would write it for these files and no others."""
     if path.suffix == ".dcm":
         dataset = pydicom.dcmread(path)
         values = apply_voi_lut(dataset.pixel_array, dataset)
@@ -105,7 +104,7 @@ def read_plainly(path: Path) -> Image.Image:
 
 
 class Plain:
-    """File in, probabilities out, with torchvision alone."""
+    """Turn a file into probabilities with torchvision alone."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         self.network = network
@@ -116,7 +115,7 @@ class Plain:
         self.transform = v2.Compose(steps)
 
     def image(self, path: Path) -> torch.Tensor:
-        """File in, image (3, SIZE, SIZE) out."""
+        """Read a file as the network's input (3, SIZE, SIZE)."""
         return self.transform(read_plainly(path))
 
     def __call__(self, paths: Sequence[Path]) -> None:
@@ -135,7 +134,7 @@ def shipped(config: str, **changes: Any) -> ConfigParser:
 
 
 class Shipped:
-    """File in, probabilities out, with the parts that inference.json makes."""
+    """Turn a file into probabilities with the parts that inference.json makes."""
 
     def __init__(self, folder: Path, network_name: str, output_dir: Path) -> None:
         changes: dict[str, Any] = {
@@ -270,7 +269,3 @@ def main(
             print_files(files, Path(folder), n_files, rounds)
         if precisions:
             print_training(precisions, Path(folder), n_images, rounds)
-
-
-if __name__ == "__main__":
-    fire.Fire(main)

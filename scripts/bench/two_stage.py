@@ -1,6 +1,6 @@
 """Print what two-stage segmentation takes, in time and memory, as a share of the same network at full resolution.
 
-    python scripts/bench/two_stage.py [--size 768] [--channels 3] [--device cuda] [--autocast] [--channels_last]
+    clinbundles bench two_stage [--size 768] [--channels 3] [--device cuda] [--autocast] [--channels_last]
 
 The networks are the paper's U-Net with random weights: the windows they choose mean nothing, the work is the same.
 Every round runs each contender once, so that a busy machine slows all of them alike; the tables show medians. Memory is
@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from monai.inferers import SlidingWindowInferer
 from torch import nn
@@ -138,7 +137,3 @@ def main(
             print_times(nets, (batch, channels, size), device, rounds)
     if memory_size:
         print_memory(memory_size)
-
-
-if __name__ == "__main__":
-    fire.Fire(main)

@@ -97,7 +97,7 @@ class LargeImage:
 
 
 def open_large_image(path: str | os.PathLike, *, level: int = 0) -> LargeImage:
-    """Path of a TIFF file or zarr folder in, the image at one level of its pyramid out, nothing of it decoded yet.
+    """Open a TIFF file or zarr folder at one level of its pyramid; nothing of it is decoded yet.
 
     TIFF: tiled or striped, classic or BigTIFF, OME-TIFF, slides in TIFF form (SVS); the first series is taken, and an
     alpha channel left out. Zarr: an array, or the first image of an OME-NGFF group, format 2 or 3. Axes: YX, YXC, YXS,

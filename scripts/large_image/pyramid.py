@@ -19,7 +19,7 @@ _MASK_RGBA = [0, 255, 255, 255]
 
 
 def halve(plane: np.ndarray, *, reduce: str) -> np.ndarray:
-    """Array (h, w) of uint8 in, (ceil(h / 2), ceil(w / 2)) out: the "max" or "mean" of each 2 × 2 block."""
+    """Halve an array (h, w) of uint8 to (ceil(h / 2), ceil(w / 2)): the "max" or "mean" of each 2 × 2 block."""
     plane = np.pad(plane, [(0, size % 2) for size in plane.shape], mode="edge")
     blocks = plane.reshape(plane.shape[0] // 2, 2, plane.shape[1] // 2, 2)
     if reduce == "max":
@@ -88,7 +88,7 @@ def ngff_metadata(
 
 
 def write_tiff(group: zarr.Group, path: Path, *, pixel_size_um: tuple[float, float] | None) -> None:
-    """Levels of a group in; a tiled, compressed, pyramidal BigTIFF at ``path`` out, written tile by tile, then renamed.
+    """Write the levels of a group as a tiled, compressed, pyramidal BigTIFF, tile by tile, then rename it to ``path``.
 
     Beside the pixels it holds the pixel size, where that is known, and nothing else.
     """

@@ -1,6 +1,6 @@
-"""Segment an image that is too large for the memory by a bundle's network; run it with --help for the flags.
+"""Segment an image that is too large for the memory by a bundle's network.
 
-python scripts/large_image/run.py --bundle bundles/two_stage_segmentation --image slide.tif --output mask.zarr
+clinbundles segment-large bundles/two_stage_segmentation slide.tif mask.zarr
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 import zarr
 from monai.bundle import ConfigWorkflow
@@ -52,7 +51,7 @@ def segment(
     knobs: dict[str, Any] | None = None,
     **more_knobs: Any,
 ) -> None:
-    """Tiled TIFF, SVS, zarr or OME-NGFF image in; its mask of 0 and 1 as OME-NGFF 0.5 or tiled TIFF out.
+    """Segment a tiled TIFF, SVS, zarr or OME-NGFF image; its mask of 0 and 1 becomes OME-NGFF 0.5 or tiled TIFF.
 
     The network, its checkpoint and what the preprocessing does to every pixel come from the bundle's inference.json;
     the image keeps its size: choose --level for the scale that the network was trained on. A killed run goes on when
@@ -127,7 +126,7 @@ def _as_tiff(folder: Path, result: Path, pixel_size_um: tuple[float, float] | No
 def bundle_predictor(
     bundle: Path, device: torch.device, knobs: dict[str, Any], *, image_channels: int, ckpt_path: str | None
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], dict[str, Any]]:
-    """Bundle in; windows (1, C, h, w) in [0, 1] to logits, and the settings that decide these, out.
+    """Make a bundle's function from windows (1, C, h, w) in [0, 1] to logits, and list the settings that decide them.
 
     Raises:
         FileNotFoundError: no inference.json or no weights.
@@ -191,7 +190,3 @@ def pointwise_steps(preprocessing: Compose, config: Path) -> list[MapTransform]:
         elif name not in NOT_OF_PIXELS:
             raise ValueError(f"{config}: preprocessing has {name}, which cannot be done window by window.")
     return steps
-
-
-if __name__ == "__main__":
-    fire.Fire(segment)

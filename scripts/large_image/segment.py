@@ -34,7 +34,7 @@ def segment_large_image(
     settings: Mapping[str, Any] | None = None,
     restart: bool = False,
 ) -> Path:
-    """Image (C, H, W) on disk in; OME-NGFF 0.5 folder with its mask (H, W) of 0 and 1, uint8, as a pyramid out.
+    """Segment an image (C, H, W) on disk into an OME-NGFF 0.5 folder: its mask (H, W) of 0 and 1, uint8, as a pyramid.
 
     Windows are read with a margin of ``overlap`` pixels that is cut off after prediction: a network that sees no
     farther than that gives the same mask as on the whole image. Others depend on the window: those with instance
@@ -122,7 +122,7 @@ def _intensity_range(image: LargeImage, given: tuple[float, float] | None) -> tu
 
 
 def _probability(pixels: torch.Tensor, predict: Predict, place: Window, *, side: int, name: str) -> np.ndarray:
-    """Region (C, h, w) in [0, 1] in; probability of the part to keep, float32, out."""
+    """Predict a region (C, h, w) in [0, 1] and give the probability of the part to keep, float32."""
     missing = [(0, 0), (0, side - pixels.shape[1]), (0, side - pixels.shape[2])]
     if any(after for _, after in missing):  # torch's reflection cannot exceed the image, numpy's can
         pixels = torch.from_numpy(np.pad(pixels.numpy(), missing, mode="reflect"))

@@ -44,7 +44,7 @@ class Window:
 
 
 def windows_of(shape: tuple[int, int], *, window: int, overlap: int) -> Iterator[Window]:
-    """Image size (H, W) in; windows out, row by row, that together keep every pixel once.
+    """Lay windows over an image (H, W), row by row, that together keep every pixel once.
 
     Each keeps a square of window - 2 * overlap pixels in the middle of what it reads. At the image's border it is moved
     inwards rather than cut off: it always reads ``window`` pixels each way, where the image has as many, and its border

@@ -1,7 +1,7 @@
 """Run the grid behind a paper's tables and set the measured figures beside the published ones.
 
-    python scripts/reproduce/run.py gaze_polyp_segmentation --tables 1-4 --scale cpu --dataset_dir DIR --datalist FILE
-    python scripts/reproduce/run.py two_stage_segmentation --figure 3 --dataset_dirs CHASE_DB1=DIR,BOWL2018=DIR \\
+    clinbundles reproduce gaze_polyp_segmentation --tables 1-4 --scale cpu --dataset_dir DIR --datalist FILE
+    clinbundles reproduce two_stage_segmentation --figure 3 --dataset_dirs CHASE_DB1=DIR,BOWL2018=DIR \\
         --datalists CHASE_DB1=FILE,BOWL2018=FILE
 
 What to run and what was published stands in the bundle's ``configs/reproduce.json``. Every cell (row, column, seed) is
@@ -29,8 +29,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fire
-import matplotlib
 import pandas as pd
 import torch
 from monai.bundle import run as run_bundle
@@ -265,8 +263,3 @@ def _run_on_cluster(jobs: Sequence[Job], *context: Any, cluster: str, folder: Pa
                 print(error)
                 failed.append(job.cell.folder.name)
     return failed
-
-
-if __name__ == "__main__":
-    matplotlib.use("Agg")
-    fire.Fire(reproduce)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from clinbundles.engines.metrics.class_report import write_class_report
 from clinbundles.nets.pneumonia_cnn import PneumoniaCNN
+from clinbundles.scripts import cli
 from clinbundles.scripts.audit.baselines import baseline_table
 from clinbundles.scripts.report.results import read_results
 
@@ -37,18 +38,18 @@ def data(tmp_path: Path) -> dict[str, str]:
     """A datalist of noise, the tiny network's untrained weights, and the arguments to audit them."""
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
-    sections = {"training": 18, "validation": 6, "test": 30, "same_source": 4}
+    splits = {"training": 18, "validation": 6, "test": 30, "same_source": 4}
     content = {"name": "noise"}
-    for section, number in sections.items():
-        content[section] = []
+    for split, number in splits.items():
+        content[split] = []
         for k in range(number):
-            label = k % 2 if section == "same_source" else k % 3
+            label = k % 2 if split == "same_source" else k % 3
             width, height = SIZES[label]
-            name = f"images/secret-{section}-{k}.png"
+            name = f"images/secret-{split}-{k}.png"
             Image.fromarray(rng.integers(256, size=(height, width), dtype=np.uint8)).save(tmp_path / name)
-            source = "web.org" if label == 2 or section == "same_source" else "hospital"
-            item = {"image": name, "label": label, "group": f"patient-{section}-{k // 2}", "source": source}
-            content[section].append(item)
+            source = "web.org" if label == 2 or split == "same_source" else "hospital"
+            item = {"image": name, "label": label, "group": f"patient-{split}-{k // 2}", "source": source}
+            content[split].append(item)
     (tmp_path / "list.json").write_text(json.dumps(content))
     torch.manual_seed(0)
     (tmp_path / "model").mkdir()
@@ -221,7 +222,7 @@ def test_an_audit_without_same_source_and_sources_leaves_these_out(
     audit = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert audit["disease_calls"] is None
     assert "source" not in [row["input"] for row in audit["results"]]
-    assert "no section same_source" in capsys.readouterr().out
+    assert "no split same_source" in capsys.readouterr().out
 
 
 def test_wrong_arguments_are_one_sentence_before_anything_runs(module: ModuleType, data: dict, runs: Runs) -> None:
@@ -243,11 +244,11 @@ def test_wrong_arguments_are_one_sentence_before_anything_runs(module: ModuleTyp
     assert not Path(data["output_dir"]).exists()
 
 
-@pytest.mark.parametrize("section", ["training", "validation", "test"])
-def test_a_missing_section_is_named(module: ModuleType, data: dict, section: str) -> None:
+@pytest.mark.parametrize("split", ["training", "validation", "test"])
+def test_a_missing_split_is_named(module: ModuleType, data: dict, split: str) -> None:
     content = json.loads(Path(data["datalist"]).read_text())
-    Path(data["datalist"]).write_text(json.dumps({**content, section: []}))
-    with pytest.raises(ValueError, match=f"list.json: has no section {section}"):
+    Path(data["datalist"]).write_text(json.dumps({**content, split: []}))
+    with pytest.raises(ValueError, match=f"list.json: has no split {split}"):
         module.audit_shortcuts(**data)
 
 
@@ -262,8 +263,8 @@ def test_a_broken_datalist_or_model_is_named(module: ModuleType, data: dict) -> 
 
 def test_the_command_ends_with_a_sentence(module: ModuleType, data: dict, capsys: pytest.CaptureFixture) -> None:
     arguments = [f"--{name}={data[name]}" for name in ("dataset_dir", "datalist", "output_dir")]
-    with pytest.raises(SystemExit, match=r"^audit_shortcuts: --ckpt_dir .* has no model\.pt"):
-        module.main([*arguments, "--ckpt_dir=absent"])
+    with pytest.raises(SystemExit, match=r"^clinbundles audit: --ckpt_dir .* has no model\.pt"):
+        cli.main(["audit", *arguments, "--ckpt_dir=absent"])
 
 
 def test_a_folder_of_another_audit_is_refused(module: ModuleType, data: dict, runs: Runs) -> None:

@@ -79,7 +79,7 @@ def red_of(slide: Path) -> np.ndarray:
 
 
 def test_the_command_writes_an_ome_zarr_from_any_folder(bundle: Path, slide: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--bundle", str(bundle), "--image", "s.tif", "--output", "m.zarr"]
+    command = [sys.executable, "-m", "clinbundles.scripts.cli", "segment-large", str(bundle), "s.tif", "m.zarr"]
     command += ["--window", "384", "--overlap", "64"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)

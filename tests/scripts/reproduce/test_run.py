@@ -3,10 +3,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import fire
 import pandas as pd
 import pytest
 
+from clinbundles.scripts import cli
 from clinbundles.scripts.report.results import read_results
 from clinbundles.scripts.reproduce import plan as grid_plan
 
@@ -143,7 +143,7 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
     assert table["mean"].between(0, 1).all()
 
     content = read_results(tmp_path / "results.json")
-    run = content["runs"]["UNet cache_rate 0.0"]
+    run = content["runs"]["UNet smoke scale cache_rate 0.0"]
     assert run["gaze"] == "simulated"
     assert len({run[f"{name}_sha256"] for name in ("data", "split", "gaze")}) == 3
     assert "20/6/6 images" in run["split"]
@@ -214,14 +214,14 @@ def test_rows_are_those_with_data_and_leave_columns_out_with_all_that_need_them(
     content = read_results(tmp_path / "out" / "results.json")
     cost = {"macs": 100.0, "macs_ratio": 1.0}
     assert [(r["run"], r["column"], r["cost"]) for r in content["results"]] == [
-        ("eyes", "whole", cost),
-        ("eyes", "entropy", cost),
-        ("cells", "whole", cost),
+        ("eyes tiny scale", "whole", cost),
+        ("eyes tiny scale", "entropy", cost),
+        ("cells tiny scale", "whole", cost),
     ]
-    assert content["runs"]["eyes"]["scale"] == "tiny: max_epochs 2, image_size 32"
+    assert content["runs"]["eyes tiny scale"]["scale"] == "tiny: max_epochs 2, image_size 32"
     assert content["results"][1]["settings"] == {"n_select": 2, "score": "entropy"}
     command = "clinbundles reproduce toy --dataset_dirs eyes=e,cells=c '--channels=[4,8]'"
-    assert content["runs"]["cells"]["command"] == command
+    assert content["runs"]["cells tiny scale"]["command"] == command
     assert str(tmp_path) not in json.dumps(content)
 
 
@@ -266,8 +266,8 @@ def test_a_row_without_data_is_refused(reproduce: ModuleType, runs: Runs, toy: d
 
 def test_the_command_line_takes_rows_and_columns_with_spaces(reproduce: ModuleType, runs: Runs, toy: dict) -> None:
     del toy["seeds"]
-    words = [word for name, value in toy.items() for word in (f"--{name}", value)]
-    fire.Fire(reproduce.reproduce, [*words, "--columns", "whole,stage 1", "--figures", "3", "--seeds", "0"])
+    words = [word for name, value in toy.items() for word in (f"--{name}", str(value))]
+    cli.main(["reproduce", *words, "--columns", "whole,stage 1", "--figures", "3", "--seeds", "0"])
     assert "evaluate cells_stage1_seed0" in runs.names()
 
 
