@@ -129,6 +129,12 @@ class TrainingCheckpoint:
         trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
 
 
+def epochs_done(ckpt_dir: str | os.PathLike) -> int:
+    """Read how many epochs a training has behind it by the ``resume.ckpt`` of its folder; 0 where there is none."""
+    path = Path(ckpt_dir) / "resume.ckpt"
+    return torch.load(path, map_location="cpu", weights_only=True)["progress"]["epoch"] if path.is_file() else 0
+
+
 class WeightsLoader:
     """Load weights before an evaluator's first batch, and print their file and the first digits of its SHA-256.
 

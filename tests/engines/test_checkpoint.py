@@ -12,7 +12,7 @@ from monai.metrics import MSEMetric
 from monai.transforms import RandGaussianNoised
 from torch import nn
 
-from clinbundles.engines.checkpoint import TrainingCheckpoint, WeightsLoader
+from clinbundles.engines.checkpoint import TrainingCheckpoint, WeightsLoader, epochs_done
 from clinbundles.engines.epoch_seed import EpochSeed
 
 
@@ -67,6 +67,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Pa
     unbroken = train(tmp_path / "unbroken", max_epochs=5, workers=workers)
     with pytest.raises(Killed):
         train(tmp_path / "killed", max_epochs=5, workers=workers, kill_in_epoch=4)
+    assert [epochs_done(tmp_path / name) for name in ("unbroken", "killed", "never begun")] == [5, 3, 0]
     resumed = train(tmp_path / "killed", max_epochs=5, workers=workers, resume=True)
     assert resumed["epoch"] == 5
     assert resumed["best"] == unbroken["best"]
