@@ -142,7 +142,13 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
         known[name].check(value)
 
 
-def open_configs(folder: Path, names: Sequence[str], **options: Any) -> ConfigParser:
+def options_for(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the options that the configs do not have, of those for several runs."""
+    known = options_of_config(read_configs(folder, names))
+    return {name: value for name, value in options.items() if name.replace("::", "#") in known}
+
+
+def open_configs(folder: Path, names: Sequence[str], /, **options: Any) -> ConfigParser:
     """Open configs with options, to take parts of them.
 
     Raises:
@@ -157,7 +163,7 @@ def open_configs(folder: Path, names: Sequence[str], **options: Any) -> ConfigPa
     return parser
 
 
-def run_configs(folder: Path, names: Sequence[str], **options: Any) -> None:
+def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
     """Run configs with options in this process, as ``python -m monai.bundle run`` does, with a line an epoch.
 
     Raises:

@@ -30,8 +30,17 @@ def test_options_are_values_of_the_config_and_keep_their_type() -> None:
     bundle.check_options(folder, ["train"], {"rotate": False, "max_epochs": 2, "train#dataloader#shuffle": False})
     with pytest.raises(ValueError, match=r"--max_epoch is no value of train\.json; did you mean --max_epochs"):
         bundle.check_options(folder, ["train"], {"max_epoch": 2})
+    with pytest.raises(ValueError, match=r"--names is no value of train\.json"):
+        bundle.open_configs(folder, ["train"], names="a")
     with pytest.raises(ValueError, match="rotate"):
         bundle.check_options(folder, ["train"], {"rotate": "maybe"})
+
+
+def test_of_the_options_for_several_runs_each_takes_those_that_its_configs_have() -> None:
+    folder = ROOT / "bundles" / "covid_xray_transfer"
+    options = {"max_epochs": 2, "n_timed_files": 1, "train::dataloader::shuffle": False, "split": "test"}
+    assert bundle.options_for(folder, ["evaluate"], options) == options
+    assert list(bundle.options_for(folder, ["train"], options)) == ["max_epochs", "train::dataloader::shuffle"]
 
 
 def test_none_reaches_monai_as_an_expression_and_pairs_as_lists() -> None:
