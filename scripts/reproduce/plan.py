@@ -40,7 +40,7 @@ def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, 
         if unknown := [n for n in (parent, *after.values()) if n is not None and n not in listed]:
             raise ValueError(f"reproduce.json: {item!r} needs {unknown[0]!r}, which is not one of the {axis}.")
         base = {"configs": plan["configs"], "knobs": {}, "after": {}} if parent is None else resolved(parent)
-        configs = entry.get("configs", base["configs"])
+        configs = {stage: as_parts(names) for stage, names in entry.get("configs", base["configs"]).items()}
         return {
             "configs": {"evaluate": configs["evaluate"]} if "weights_of" in entry else configs,
             "knobs": base["knobs"] | entry.get("knobs", {}) | entry.get("scales", {}).get(scale, {}),
@@ -53,7 +53,7 @@ def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, 
 
 @dataclass(frozen=True)
 class Job:
-    """All that the run of a cell takes: config files by stage, knobs, and by knob the folders whose model.pt it is."""
+    """All that the run of a cell takes: configs by stage, knobs, and by knob the folders whose model.pt it is."""
 
     cell: Cell
     configs: dict[str, list[str]]

@@ -11,7 +11,8 @@ one goes on from its last epoch.
 Rows and columns are values of a knob (a list), or entries by name (a dict), which may have
 
 - ``knobs``, and ``scales`` with more of them by scale; a row whose ``dataset_dir`` is null has to be given its data;
-- ``configs``: a column without "train" is evaluated only, one without "evaluate" only trained, for others to use;
+- ``configs``: those that train and evaluate, by name, laid one on another with commas between them; a column without
+  "train" is evaluated only, one without "evaluate" only trained, for others to use;
 - ``after``: {knob: column}, that column's cell runs first and the knob is its model.pt;
 - ``like``: a column from which it takes over all of this; ``weights_of``: the same, but that column's model.pt is
   evaluated with other knobs instead of training again;
@@ -30,12 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from monai.bundle import run as run_bundle
 
+from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
-from clinbundles.scripts.bundle import tracking_file
+from clinbundles.scripts.bundle import ROOT, check_options, find_bundle, options_for, run_configs, tracking_file
 from clinbundles.scripts.flags import choose_names, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce.plan import (
@@ -48,8 +48,6 @@ from clinbundles.scripts.reproduce.plan import (
 from clinbundles.scripts.reproduce.plots import plot, plot_lines
 from clinbundles.scripts.reproduce.results import Sources, as_results, heading, sources_of
 from clinbundles.scripts.reproduce.tables import as_markdown, figures_of, summarise, tables_of
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, str]) -> None:
@@ -64,31 +62,20 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
     if missing := [needed.name for needed in job.needs.values() if not (needed / "result.json").is_file()]:
         raise FileNotFoundError(f"{folder.name}: needs the model of {missing[0]}, which has not finished.")
     folder.mkdir(parents=True, exist_ok=True)
-    configs = {stage: [str(bundle / "configs" / f) for f in files] for stage, files in job.configs.items()}
-    # MONAI drops an override that is None.
-    common = {"bundle_root": str(bundle), **{k: "$None" if v is None else v for k, v in knobs.items()}, **tracking}
-    trained = folder if "train" in configs else list(job.needs.values())[-1]
-    if "train" in configs:
-        last = folder / "resume.ckpt"
-        epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
+    trained = folder if "train" in job.configs else list(job.needs.values())[-1]
+    if names := job.configs.get("train"):
+        options = options_for(bundle, names, knobs) | {"output_dir": str(folder), "ckpt_dir": str(folder)}
+        if tracking:
+            options |= tracking | {"run_name": folder.name}
+        epochs = epochs_done(folder)
         if epochs < knobs["max_epochs"]:
-            run_bundle(
-                config_file=configs["train"],
-                output_dir=str(folder),
-                ckpt_dir=str(folder),
-                run_name=folder.name,
-                resume=epochs > 0,
-                **common,
-            )
+            run_configs(bundle, names, **options, resume=epochs > 0)
     figures = {}
-    if "evaluate" in configs:
-        run_bundle(
-            config_file=configs["evaluate"],
-            output_dir=str(folder / "test"),
-            run_name=f"evaluation_{folder.name}",
-            **({"training_dir": str(trained)} if tracking else {}),
-            **({"ckpt_path": str(trained / "model.pt")} | common),
-        )
+    if names := job.configs.get("evaluate"):
+        options = {"ckpt_path": str(trained / "model.pt")} | options_for(bundle, names, knobs)
+        if tracking:
+            options |= tracking | {"run_name": f"evaluation_{folder.name}", "training_dir": str(trained)}
+        run_configs(bundle, names, **options, output_dir=str(folder / "test"))
         tables = tables_of(plan).values()
         figures = {t.get("metric") or t["cost"]: float(figures_of(t, folder).mean()) for t in tables}
     write_atomically(result, json.dumps({"knobs": knobs, "figures": figures}, indent=4))
@@ -97,13 +84,12 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
 class GridRun:
     """The MLflow run that holds a grid together: its cells are nested in it, its tables are its artifacts."""
 
-    def __init__(self, bundle: str, scale: str, output: Path, tracking_uri: str | None) -> None:
-        default = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(ROOT / "bundles" / bundle)
-        self.uri = tracking_uri or default
+    def __init__(self, bundle: Path, scale: str, output: Path, tracking_uri: str | None) -> None:
+        self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(bundle)
         output.mkdir(parents=True, exist_ok=True)
         remembered = output / "grid.json"
         previous = json.loads(remembered.read_text())["run_id"] if remembered.is_file() else None
-        store = RunStore(self.uri, experiment=bundle, name=f"reproduce_{scale}", previous=previous)
+        store = RunStore(self.uri, experiment=bundle.name, name=f"reproduce_{scale}", previous=previous)
         self.client, self.run_id = store.open()
         self.client.set_tag(self.run_id, "kind", "grid")
         write_atomically(remembered, json.dumps({"run_id": self.run_id}))
@@ -139,7 +125,7 @@ def reproduce(
     """Run every missing cell of the grid, then write tables.md, tables.csv, tables.png and results.json.
 
     Args:
-        bundle: folder name below ``bundles/``.
+        bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
         tables: which of the paper's tables to write, "1-4" or "1,3" or "3a"; all if not given.
         figure, figures: the same, for what the paper calls a figure.
         rows: names to keep of the rows, comma separated; if not given those in ``dataset_dirs``, else all.
@@ -154,12 +140,10 @@ def reproduce(
         tracking: settings for MLflow; the project's mlflow/tracking.json if not given, false for no tracking.
         tracking_uri: MLflow database or server instead of the default one.
         cluster: None runs cell after cell here; "local" or "slurm" hands them to submitit, one job a cell.
-        knobs: any other top-level value of the configs, for all cells.
+        knobs: any other value of the configs, for all cells.
     """
-    bundle_dir = ROOT / "bundles" / bundle
+    bundle_dir = find_bundle(bundle)
     plan_file = bundle_dir / "configs" / "reproduce.json"
-    if not plan_file.is_file():
-        raise FileNotFoundError(f"{plan_file}: no such file; bundle is {bundle!r}.")
     plan = json.loads(plan_file.read_text())
     if scale not in plan["scales"]:
         raise ValueError(f"scale is {scale!r}, expected one of {', '.join(plan['scales'])}.")
@@ -175,13 +159,13 @@ def reproduce(
         dataset_dir=(dataset_dir, dataset_dirs),
         datalist=(datalist, datalists),
     )
-    output = Path(output_dir or ROOT / "runs" / "reproduce" / f"{bundle}_{scale}").resolve()
+    output = Path(output_dir or ROOT / "runs" / "reproduce" / f"{bundle_dir.name}_{scale}").resolve()
     jobs = make_jobs(
         all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=plan["scales"][scale], overrides=knobs
     )
     check_knobs(bundle_dir, jobs)
 
-    grid = None if tracking is False else GridRun(bundle, scale, output, tracking_uri)
+    grid = None if tracking is False else GridRun(bundle_dir, scale, output, tracking_uri)
     arguments = {}
     if grid is not None:
         arguments = {"tracking": str(tracking_file(tracking)), "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
@@ -214,12 +198,10 @@ def reproduce(
 
 
 def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
-    """Refuse a knob that no config of these jobs has at its top level, before anything runs."""
-    files = sorted({name for job in jobs for names in job.configs.values() for name in names})
-    known = {key for name in files for key in json.loads((bundle_dir / "configs" / name).read_text())}
+    """Refuse a knob that no config of these jobs has, before anything runs."""
+    names = sorted({name for job in jobs for names in job.configs.values() for name in names})
     for job in jobs:
-        if unknown := [knob for knob in job.knobs if knob not in known]:
-            raise ValueError(f"--{unknown[0]} is no top-level value of {', '.join(files)}.")
+        check_options(bundle_dir, names, job.knobs)
 
 
 def write_tables(plan: dict[str, Any], summary: pd.DataFrame, sources: Sources, output: Path) -> list[Path]:

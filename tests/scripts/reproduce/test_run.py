@@ -12,7 +12,7 @@ from clinbundles.scripts.reproduce import plan as grid_plan
 
 ROOT = Path(__file__).parents[3]
 PLAN = {
-    "configs": {"train": ["train.json"], "evaluate": ["train.json", "evaluate.json"]},
+    "configs": {"train": "train", "evaluate": "evaluate"},
     "rows": {
         "data_set": {
             "eyes": {"knobs": {"dataset_dir": None, "image_size": 64}, "scales": {"tiny": {"image_size": 32}}},
@@ -23,10 +23,10 @@ PLAN = {
     "columns": {
         "method": {
             "whole": {},
-            "coarse": {"configs": {"train": ["train.json"]}, "scales": {"tiny": {"max_epochs": 3}}},
+            "coarse": {"configs": {"train": "train"}, "scales": {"tiny": {"max_epochs": 3}}},
             "stage 1": {
                 "like": "coarse",
-                "configs": {"evaluate": ["train.json", "evaluate.json"]},
+                "configs": {"evaluate": "evaluate"},
                 "after": {"coarse_weights": "coarse"},
                 "knobs": {"n_select": 0, "ckpt_path": None},
             },
@@ -50,17 +50,18 @@ def reproduce(load_script) -> ModuleType:
 
 
 class Runs:
-    """Stands in for monai.bundle.run: notes every call and writes what a training or an evaluation leaves behind."""
+    """Stands in for run_configs: notes every call and writes what a training or an evaluation leaves behind."""
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
         self.broken: set[str] = set()
 
-    def __call__(self, *, config_file: list, output_dir: str, run_name: str, **knobs) -> None:
-        stage = "evaluate" if config_file[-1].endswith("evaluate.json") else "train"
-        self.calls.append({"name": run_name, "stage": stage, **knobs})
-        if run_name in self.broken:
-            raise RuntimeError(f"{run_name} broke")
+    def __call__(self, _: Path, names: list[str], *, output_dir: str, **knobs) -> None:
+        stage = names[-1]
+        name = Path(output_dir).name if stage == "train" else Path(output_dir).parent.name
+        self.calls.append({"name": name, "stage": stage, **knobs})
+        if name in self.broken:
+            raise RuntimeError(f"{name} broke")
         if stage == "train":
             (Path(knobs["ckpt_dir"]) / "model.pt").touch()
             return
@@ -70,10 +71,10 @@ class Runs:
         (folder / "cost.json").write_text(json.dumps({"macs": 100}))
 
     def names(self) -> list[str]:
-        return [f"{call['stage']} {call['name'].removeprefix('evaluation_')}" for call in self.calls]
+        return [f"{call['stage']} {call['name']}" for call in self.calls]
 
     def call(self, name: str, stage: str) -> dict:
-        return next(c for c in self.calls if c["name"].removeprefix("evaluation_") == name and c["stage"] == stage)
+        return next(c for c in self.calls if c["name"] == name and c["stage"] == stage)
 
 
 @pytest.fixture
@@ -83,10 +84,10 @@ def runs(reproduce: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     configs.mkdir(parents=True)
     (configs / "reproduce.json").write_text(json.dumps(PLAN))
     (configs / "train.json").write_text(json.dumps(dict.fromkeys(KNOBS)))
-    (configs / "evaluate.json").write_text(json.dumps({"ckpt_path": None}))
+    (configs / "evaluate.json").write_text(json.dumps({"extends": ["train.json"], "ckpt_path": None}))
     found = Runs()
-    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
-    monkeypatch.setattr(reproduce, "run_bundle", found)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce, "run_configs", found)
     return found
 
 
@@ -109,7 +110,7 @@ def test_unknown_names_and_knobs_are_refused_before_anything_runs(reproduce: Mod
         ({"bundle": gaze, "scale": "huge"}, "'huge'"),
         ({"bundle": gaze, "tables": 9}, "table 9"),
         ({"bundle": gaze, "networks": "UNet,SegNet"}, "'SegNet'"),
-        ({"bundle": gaze, "learning_rat": 0.1}, "--learning_rat"),
+        ({"bundle": gaze, "learning_rat": 0.1}, "--learning_rat is no value of .*; did you mean --learning_rate?"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             reproduce.reproduce(**arguments, output_dir=str(tmp_path / "out"))
@@ -176,7 +177,7 @@ def test_what_a_cell_needs_runs_first_and_is_handed_over(
     coarse = str(tmp_path / "out" / "eyes_coarse_seed0" / "model.pt")
     stage_1, finer = runs.call("eyes_stage1_seed0", "evaluate"), runs.call("eyes_finer_seed0", "train")
     assert stage_1["coarse_weights"] == finer["coarse_weights"] == coarse
-    assert (stage_1["n_select"], stage_1["ckpt_path"]) == (0, "$None")
+    assert (stage_1["n_select"], stage_1["ckpt_path"]) == (0, None)
     assert (finer["n_select"], finer["max_epochs"], finer["image_size"]) == (4, 2, 32)
     assert runs.call("eyes_coarse_seed0", "train")["max_epochs"] == 3
     assert finer["dataset_dir"] == str(tmp_path / "e")
