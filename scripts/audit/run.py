@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.bundle import ConfigParser
-from monai.bundle import run as run_bundle
 from monai.data import load_decathlon_datalist
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically
 from clinbundles.engines.outputs.per_image import patients_of, read_class_table
@@ -35,13 +35,13 @@ from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, score_baselines
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.scripts.audit.results import as_results
+from clinbundles.scripts.bundle import ROOT, open_configs, options_for, run_configs
 from clinbundles.scripts.flags import choose_names
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS, lung_fields
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "covid_xray_transfer"
-TRAIN, EVALUATE = (str(BUNDLE / "configs" / name) for name in ("train.json", "evaluate.json"))
+BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_split", "run", "report")
 
 
@@ -60,18 +60,13 @@ class Setting:
 
     @property
     def common(self) -> dict[str, Any]:
-        """Overrides of every run of the bundle."""
-        # MONAI drops an override that is None.
-        knobs = {name: "$None" if value is None else value for name, value in self.knobs.items()}
-        paths = {"bundle_root": str(BUNDLE), "dataset_dir": str(self.dataset_dir), "datalist": str(self.datalist)}
-        return knobs | paths | {"seed": self.seed}
+        """Options of every run of the bundle."""
+        paths = {"dataset_dir": str(self.dataset_dir), "datalist": str(self.datalist)}
+        return self.knobs | paths | {"seed": self.seed}
 
     def parser(self, **overrides: Any) -> ConfigParser:
         """The evaluation's config, to take parts of it."""
-        parser = ConfigParser()
-        parser.read_config([TRAIN, EVALUATE])
-        parser.update(self.common | {"ckpt_path": str(self.ckpt_dir / "model.pt")} | overrides)
-        return parser
+        return open_configs(BUNDLE, ["evaluate"], ckpt_path=str(self.ckpt_dir / "model.pt"), **self.common, **overrides)
 
 
 def audit_shortcuts(
@@ -101,7 +96,7 @@ def audit_shortcuts(
         cam_layer: layer for Grad-CAM: features (PneumoniaCNN), layer4 (ResNet-50).
         overlays: Grad-CAM pictures of each class.
         seed: of the trainings, the tree and the choice of the pictures.
-        knobs: top-level values of train.json and evaluate.json, as the model was trained: image_size,
+        knobs: values of train.json and evaluate.json, as the model was trained: image_size,
             network_name, max_epochs, precision and so on.
     """
     chosen = choose_names(regions, list(REGIONS), "regions")
@@ -138,13 +133,10 @@ def prepare(
         raise FileNotFoundError(f"--datalist {file}: no such file.")
     if not (weights / "model.pt").is_file():
         raise FileNotFoundError(f"--ckpt_dir {weights}: has no model.pt.")
-    configs = [json.loads(Path(config).read_text()) for config in (TRAIN, EVALUATE)]
     for name in knobs:
-        if name in OWN_KNOBS:
+        if name.partition("#")[0] in OWN_KNOBS:
             raise ValueError(f"--{name} is set by the audit itself.")
-        if not any(name in config for config in configs):
-            raise ValueError(f"--{name} is no top-level value of train.json or evaluate.json.")
-    class_names = list(knobs.get("class_names", configs[0]["class_names"]))
+    class_names = open_configs(BUNDLE, ["evaluate"], **knobs)["class_names"]
     items = read_splits(file, root, class_names)
     return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs)
 
@@ -208,15 +200,16 @@ def evaluate(
     """Evaluate the model of folder ``weights`` on a split; per_image.csv and metrics.json go to ``folder``."""
     if not (folder / "metrics.json").is_file():
         print(f"evaluating {weights.name}/model.pt on split {split}, {INPUTS[region]}", flush=True)
-        run_bundle(
-            config_file=[TRAIN, EVALUATE],
+        run_configs(
+            BUNDLE,
+            ["evaluate"],
             output_dir=str(folder),
             ckpt_path=str(weights / "model.pt"),
             region=region,
             split=split,
             # Neither the temperature nor the time of a file is asked for.
             run=["$@validate#evaluator.run()", "$@report()"],
-            **{"report#validation_table": "$None"},
+            **{"report#validation_table": None},
             **setting.common,
         )
     return json.loads((folder / "metrics.json").read_text())
@@ -225,14 +218,15 @@ def evaluate(
 def train_and_evaluate(setting: Setting, region: str) -> dict[str, Any]:
     """Train the network anew on a region, or go on where it was left, and give its metrics on that region."""
     folder = setting.output / "trained_anew" / region
-    last, done = folder / "resume.ckpt", folder / "trained.json"
+    done = folder / "trained.json"
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        epochs = torch.load(last, map_location="cpu", weights_only=True)["progress"]["epoch"] if last.is_file() else 0
+        epochs = epochs_done(folder)
         if epochs < setting.parser()["max_epochs"]:
             print(f"training on {INPUTS[region]}, from epoch {epochs + 1}", flush=True)
-            paths: dict[str, Any] = {"output_dir": str(folder), "ckpt_dir": str(folder)}
-            run_bundle(config_file=[TRAIN], region=region, resume=epochs > 0, **paths, **setting.common)
+            options = options_for(BUNDLE, ["train"], setting.common)
+            options |= {"region": region, "output_dir": str(folder), "ckpt_dir": str(folder)}
+            run_configs(BUNDLE, ["train"], **options, resume=epochs > 0)
         write_atomically(done, json.dumps({"region": region, "seed": setting.seed}))
     return evaluate(setting, folder, folder / "test", region=region)
 

@@ -65,15 +65,15 @@ def data(tmp_path: Path) -> dict[str, str]:
 
 
 class Runs:
-    """Stands in for monai.bundle.run: notes every call and leaves behind what a training or an evaluation would."""
+    """Stands in for run_configs: notes every call and leaves behind what a training or an evaluation would."""
 
     def __init__(self) -> None:
         self.calls: list[dict] = []
         self.killed_at = ""
 
-    def __call__(self, *, config_file: list, output_dir: str, region: str, **knobs) -> None:
+    def __call__(self, _: Path, names: list[str], *, output_dir: str, region: str, **knobs) -> None:
         model = Path(knobs.get("ckpt_path", ""))
-        stage = "train" if len(config_file) == 1 else f"evaluate {model.parent.name} {knobs['split']}"
+        stage = "train" if names == ["train"] else f"evaluate {model.parent.name} {knobs['split']}"
         name = f"{stage} {region}"
         self.calls.append({"name": name, **knobs})
         if name == self.killed_at:
@@ -98,7 +98,7 @@ class Runs:
 @pytest.fixture
 def runs(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Runs:
     found = Runs()
-    monkeypatch.setattr(module, "run_bundle", found)
+    monkeypatch.setattr(module, "run_configs", found)
     monkeypatch.setattr(module, "grad_cam_shares", lambda *_, **__: GRAD_CAM)
     return found
 
@@ -140,7 +140,7 @@ def test_a_small_audit_runs_from_images_to_its_report(
     assert text in capsys.readouterr().out
 
     # Nothing is done twice.
-    monkeypatch.setattr(module, "run_bundle", None)
+    monkeypatch.setattr(module, "run_configs", None)
     module.audit_shortcuts(**data, regions="border", overlays=1)
     assert (out / "audit.md").read_text() == text
 
@@ -160,7 +160,7 @@ def test_each_region_is_seen_by_the_audited_model_and_by_one_trained_on_it(
         *("train lungs", "evaluate lungs test lungs"),
     ]
     assert all(call["seed"] == 3 and call["image_size"] == 32 for call in runs.calls)
-    assert all(call["initial_weights"] == "$None" for call in runs.calls)
+    assert all(call["initial_weights"] is None for call in runs.calls)
 
 
 def test_retraining_can_be_left_out_and_made_up_for_with_the_whole_image_too(
@@ -231,7 +231,7 @@ def test_wrong_arguments_are_one_sentence_before_anything_runs(module: ModuleTyp
         ({"dataset_dir": "absent"}, "--dataset_dir .*absent: no such folder"),
         ({"datalist": "absent.json"}, "--datalist .*absent.json: no such file"),
         ({"ckpt_dir": "absent"}, "--ckpt_dir .*absent: has no model.pt"),
-        ({"image_siz": 32}, "--image_siz is no top-level value"),
+        ({"image_siz": 32}, r"--image_siz is no value of evaluate\.json; did you mean --image_size"),
         ({"region": "border"}, "--region is set by the audit itself"),
         ({"cam_layer": "layer4"}, "--cam_layer is 'layer4', which the network does not have; it has features"),
         ({"overlays": 0}, "--overlays is 0"),
