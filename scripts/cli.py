@@ -109,8 +109,8 @@ VERBS: dict[str, Verb] = {
         "large_image.run:segment",
         "segment an image that is too large for the memory",
         (
-            "bundles/two_stage_segmentation slide.tif mask.zarr",
-            "bundles/gaze_polyp_segmentation slide.svs mask.tif --format tiff --level 1 --max_memory_gb 2",
+            "two_stage_segmentation slide.tif mask.zarr",
+            "gaze_polyp_segmentation slide.svs mask.tif --format tiff --level 1 --max_memory_gb 2",
         ),
     ),
     "show blur": Verb(

@@ -1,6 +1,6 @@
 """Segment an image that is too large for the memory by a bundle's network.
 
-clinbundles segment-large bundles/two_stage_segmentation slide.tif mask.zarr
+clinbundles segment-large two_stage_segmentation slide.tif mask.zarr
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 import zarr
-from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform
 
-from clinbundles.nets.weights import load_weights
+from clinbundles.scripts.bundle import config_files, find_bundle, load_network, open_configs
 from clinbundles.scripts.large_image.image import open_large_image
 from clinbundles.scripts.large_image.pyramid import write_tiff
 from clinbundles.scripts.large_image.segment import segment_large_image
@@ -58,7 +57,7 @@ def segment(
     started again with the same flags.
 
     Args:
-        bundle: folder of the bundle.
+        bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
         image: file or folder; axes YX, YXC, YXS, CYX or SYX. Grey images become RGB where the network wants that.
         output: folder (ome-zarr) or file (tiff).
         ckpt_path: weights of the network; the bundle's own by default.
@@ -73,7 +72,7 @@ def segment(
         skip_blank: windows of one constant colour are background.
         keep_probability: also write the probability times 255.
         restart: replace an earlier result.
-        knobs: top-level values of inference.json whose names are flags here too, as --knobs '{"overlap": 0.25}'.
+        knobs: values of inference.json whose names are flags here too, as --knobs '{"overlap": 0.25}'.
         more_knobs: any others that the network is built by, such as --n_patches 8.
     """
     if format not in FORMATS:
@@ -85,7 +84,7 @@ def segment(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with open_large_image(str(image), level=level) as opened:
         predict, settings = bundle_predictor(
-            Path(str(bundle)),
+            find_bundle(bundle),
             where,
             {**(knobs or {}), **more_knobs},
             image_channels=opened.shape[0],
@@ -130,26 +129,14 @@ def bundle_predictor(
 
     Raises:
         FileNotFoundError: no inference.json or no weights.
-        ValueError: an unknown knob, weights that do not fit, channels that do not, or a preprocessing that cannot be
+        ValueError: an unknown option, weights that do not fit, channels that do not, or a preprocessing that cannot be
             done window by window.
     """
-    config = bundle / "configs" / "inference.json"
-    if not config.is_file():
-        raise FileNotFoundError(f"{config}: no such file: --bundle is the folder of a bundle.")
-    known = {key for key, value in json.loads(config.read_text()).items() if not isinstance(value, dict | list)}
-    unknown = sorted(set(knobs) - known)
-    if unknown:
-        raise ValueError(f"{config} has no knob {', '.join(unknown)}: it has {', '.join(sorted(known - {'_desc_'}))}.")
+    [config] = config_files(bundle, ["inference"])
     given = {"ckpt_path": str(ckpt_path)} if ckpt_path is not None else {}
-    workflow = ConfigWorkflow(
-        str(config), workflow_type="infer", logging_file=False, bundle_root=str(bundle), **knobs, **given
-    )
-    parser = workflow.parser
-    workflow.initialize()
-    weights = Path(parser.get_parsed_content("ckpt_path"))
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no weights: train the bundle first, or pass --ckpt_path.")
-    network = load_weights(parser.get_parsed_content("network_def"), weights).to(device).eval()
+    parser = open_configs(bundle, ["inference"], **knobs, **given)
+    parser.get_parsed_content("initialize")
+    network = load_network(parser).to(device)
     steps = pointwise_steps(parser.get_parsed_content("preprocessing"), config)
     wanted = parser.get("in_channels")
     if wanted is None:
@@ -167,7 +154,7 @@ def bundle_predictor(
         return network(item["image"].as_tensor()[None].to(device))
 
     settings = {
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": hashlib.sha256(Path(parser.get_parsed_content("ckpt_path")).read_bytes()).hexdigest(),
         "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest(),
         "knobs": {key: knobs[key] for key in sorted(knobs)},
     }
