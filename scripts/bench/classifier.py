@@ -38,8 +38,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
 from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
+from clinbundles.scripts.bundle import ROOT, open_configs
 
-CONFIGS = Path(__file__).parents[2] / "bundles" / "covid_xray_transfer" / "configs"
+BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 NETWORKS = ("PneumoniaCNN", "resnet50")
 PRECISIONS = ("float32", "bfloat16")
 TIMED_HANDLERS = "$[h for h in @train::handlers if type(h).__name__ != 'ValidationHandler'] + [@train::phases]"
@@ -125,24 +126,12 @@ class Plain:
                 torch.softmax(self.network(self.image(path)[None]), dim=1)
 
 
-def shipped(config: str, **changes: Any) -> ConfigParser:
-    """Parse a config of the bundle, with other values of some keys."""
-    parser = ConfigParser()
-    parser.read_config(CONFIGS / config)
-    parser.update(changes)
-    return parser
-
-
 class Shipped:
     """Turn a file into probabilities with the parts that inference.json makes."""
 
     def __init__(self, folder: Path, network_name: str, output_dir: Path) -> None:
-        changes: dict[str, Any] = {
-            "network_name": network_name,
-            "dataset_dir": str(folder),
-            "output_dir": str(output_dir),
-        }
-        parser = shipped("inference.json", handlers=["@writer"], device="cpu", batch_size=1, **changes)
+        options = {"network_name": network_name, "dataset_dir": str(folder), "output_dir": str(output_dir)}
+        parser = open_configs(BUNDLE, ["inference"], handlers=["@writer"], device="cpu", batch_size=1, **options)
         parts = ("evaluator", "dataset", "network", "inferer", "postprocessing", "intensity_mean", "intensity_std")
         self.evaluator, self.dataset, self.network, self.inferer, self.postprocessing, self.mean, self.std = map(
             parser.get_parsed_content, parts
@@ -205,8 +194,9 @@ def trainer_of(folder: Path, *, n_images: int, precision: str) -> tuple[Any, Con
     make_files("JPEG 320 x 250", folder, n_images)
     items = [{"image": path.name, "label": i % 3} for i, path in enumerate(sorted(folder.iterdir()))]
     (folder / "datalist.json").write_text(json.dumps({"training": items, "validation": items[:1]}))
-    parser = shipped(
-        "train.json",
+    parser = open_configs(
+        BUNDLE,
+        ["train"],
         **{"train::trainer::train_handlers": TIMED_HANDLERS},
         dataset_dir=str(folder),
         device="cpu",
