@@ -15,10 +15,18 @@ from monai.bundle import ComponentLocator, ConfigParser, ConfigWorkflow
 from monai.bundle import load as load_bundle
 from monai.utils import optional_import
 
+from clinbundles.scripts.bundle import (
+    check_options,
+    config_files,
+    config_names,
+    open_configs,
+    options_for,
+    read_configs,
+)
+
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 SCHEMA = json.loads((Path(__file__).parent / "meta_schema_20240725.json").read_text())
-NO_RUN = ("metadata.json", "reproduce.json")
 # What training and inference each have of their own.
 OF_THE_RUN = {
     "_desc_",
@@ -51,40 +59,14 @@ def load(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def chain(bundle: Path, name: str) -> list[str]:
-    """The files to pass to run a config: what it extends, before it, each once."""
-    below = [chain(bundle, other) for other in load(bundle / "configs" / name).get("extends", [])]
-    return list(dict.fromkeys([file for files in below for file in files] + [name]))
-
-
-def runnable_configs(bundle: Path) -> dict[str, list[str]]:
-    """Every config that can be run: its own name → the files to pass."""
-    names = sorted(path.name for path in (bundle / "configs").glob("*.json") if path.name not in NO_RUN)
-    return {name: chain(bundle, name) for name in names}
-
-
-def merged(bundle: Path, files: list[str]) -> dict[str, Any]:
-    """A config as it runs, together with what it extends."""
-    whole: dict[str, Any] = {}
-    for file in files:
-        for key, value in load(bundle / "configs" / file).items():
-            *path, last = key.split("#")
-            place = whole
-            for part in path:
-                place = place[part]
-            place[last] = value
-    return whole
-
-
 def merged_train_configs(bundle: Path) -> dict[str, dict[str, Any]]:
     """Every training config as it runs."""
-    named = runnable_configs(bundle).items()
-    return {name: merged(bundle, files) for name, files in named if name.startswith("train")}
+    return {name: read_configs(bundle, [name]) for name in config_names(bundle) if name.startswith("train")}
 
 
-def workflow(bundle: Path, names: list[str], **overrides: Any) -> ConfigWorkflow:
-    files = [str(bundle / "configs" / name) for name in names]
-    kind = "infer" if names[0].startswith("inference") else "train"
+def workflow(bundle: Path, name: str, **overrides: Any) -> ConfigWorkflow:
+    files = [str(file) for file in config_files(bundle, [name])]
+    kind = "infer" if name == "inference" else "train"
     return ConfigWorkflow(files, workflow_type=kind, logging_file=False, bundle_root=str(bundle), **overrides)
 
 
@@ -113,8 +95,8 @@ def test_there_is_a_bundle_to_check(bundle: Path) -> None:
 
 def test_every_target_exists_and_no_macro_is_left(bundle: Path) -> None:
     locator = ComponentLocator()
-    for name, files in runnable_configs(bundle).items():
-        parser = workflow(bundle, files).parser
+    for name in config_names(bundle):
+        parser = workflow(bundle, name).parser
         parser.parse(True)
         found = list(components(parser.get()))
         assert found, name
@@ -129,8 +111,8 @@ def test_every_target_exists_and_no_macro_is_left(bundle: Path) -> None:
 
 
 def test_a_config_stands_alone_or_says_what_it_extends(bundle: Path) -> None:
-    for name, files in runnable_configs(bundle).items():
-        whole = merged(bundle, files)
+    for name in config_names(bundle):
+        whole = read_configs(bundle, [name])
         assert {"imports", "bundle_root", "network_def", "initialize", "run"} <= whole.keys(), name
         parser = ConfigParser(whole)
         parser.read_meta(str(bundle / "configs/metadata.json"))
@@ -140,32 +122,31 @@ def test_a_config_stands_alone_or_says_what_it_extends(bundle: Path) -> None:
 
 
 def test_inference_and_the_main_training_stand_alone_and_the_others_do_not(bundle: Path) -> None:
-    alone = {name for name, files in runnable_configs(bundle).items() if files == [name]}
-    assert alone == {"inference.json", "train.json"}
+    alone = {name for name in config_names(bundle) if len(config_files(bundle, [name])) == 1}
+    assert alone == {"inference", "train"}
 
 
 def test_a_config_opens_with_the_command_that_runs_it(bundle: Path) -> None:
-    configs = runnable_configs(bundle)
-    for name, files in configs.items():
-        command = shlex.split(load(bundle / "configs" / name)["_desc_"].partition(": ")[0])
+    for name in config_names(bundle):
+        command = shlex.split(load(bundle / "configs" / f"{name}.json")["_desc_"].partition(": ")[0])
+        files = [file.name for file in config_files(bundle, [name])]
         if command[0] == "torchrun":
             passed = re.findall(r"[\w.]+\.json", command[-1])
         else:
             assert command[:3] == ["clinbundles", "run", bundle.name], name
-            passed = list(dict.fromkeys(f for n in command[3].split(",") for f in configs[f"{n}.json"]))
-            known = merged(bundle, passed)
-            assert all(word[2:] in known for word in command[4:] if word.startswith("--")), name
+            names = command[3].split(",")
+            passed = [file.name for file in config_files(bundle, names)]
+            check_options(bundle, names, {word[2:]: None for word in command[4:] if word.startswith("--")})
         assert set(passed) >= set(files), name
-        assert passed[-1] == name
+        assert passed[-1] == f"{name}.json"
 
 
 def test_check_properties_has_nothing_to_say(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_process = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in one_process.items():
         monkeypatch.setenv(name, value)
-    for name, files in runnable_configs(bundle).items():
-        overrides: dict[str, Any] = {"cache_rate": 0.0} if "train" in files[0] else {}
-        checked = workflow(bundle, files, **overrides)
+    for name in config_names(bundle):
+        checked = workflow(bundle, name, **options_for(bundle, [name], {"cache_rate": 0.0}))
         checked.initialize()
         try:
             assert checked.check_properties() == [], name
@@ -175,8 +156,8 @@ def test_check_properties_has_nothing_to_say(bundle: Path, monkeypatch: pytest.M
 
 
 def test_every_config_puts_the_bundle_on_the_path_before_anything_else(bundle: Path) -> None:
-    for name, files in runnable_configs(bundle).items():
-        parser = workflow(bundle, files).parser
+    for name in config_names(bundle):
+        parser = open_configs(bundle, [name])
         assert "$import sys" in parser["imports"], name
         assert parser["initialize"][0] == "$sys.path.insert(0, @bundle_root)", name
 
@@ -199,7 +180,7 @@ def test_the_network_maps_the_declared_input_to_the_declared_output(bundle: Path
         ]
         return (1, of["num_channels"], *sizes)
 
-    network = workflow(bundle, ["inference.json"], device="cpu").parser.get_parsed_content("network_def").eval()
+    network = open_configs(bundle, ["inference"], device="cpu").get_parsed_content("network_def").eval()
     low, high = spec["value_range"] or (0, 1)
     image = torch.rand(shape(spec)).mul(high - low).add(low)
     with torch.no_grad():
@@ -215,7 +196,7 @@ def test_shipped_weights_load_strictly_and_without_pickled_code(bundle: Path) ->
         pytest.skip(f"{bundle.name} ships no weights")
     described = load(bundle / "configs/metadata.json").get("weights", {})
     assert described.get("sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
-    network = workflow(bundle, ["inference.json"], device="cpu").parser.get_parsed_content("network_def")
+    network = open_configs(bundle, ["inference"], device="cpu").get_parsed_content("network_def")
     network.load_state_dict(torch.load(weights, weights_only=True))
 
 
@@ -234,12 +215,12 @@ def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
     trained = merged_train_configs(bundle)
     for name, train in trained.items():
         shared = inference.keys() & train.keys() - OF_THE_RUN
-        if name != "train.json":  # it is there to train something else
-            shared -= load(bundle / "configs" / name).keys()
+        if name != "train":  # it is there to train something else
+            shared -= load(bundle / "configs" / f"{name}.json").keys()
         assert {"channels", "image_size", "precision", "network", "image_reader"} <= shared, name
         for key in sorted(shared):
             assert train[key] == inference[key], f"{name}: {key}"
-    network = trained["train.json"]["network_def"]
+    network = trained["train"]["network_def"]
     assert inference["network_def"] == {k: v for k, v in network.items() if v != "@initial_weights"}
 
 
@@ -255,14 +236,14 @@ def test_the_same_idea_has_the_same_name_in_every_bundle(bundle: Path) -> None:
 
 
 def test_precision_is_one_of_three_words(bundle: Path) -> None:
-    for name, part in (("train.json", "train#inferer"), ("inference.json", "inferer")):
+    for name, part in (("train", "train#inferer"), ("inference", "inferer")):
         for precision in ("float32", "bfloat16", "float16"):
-            parser = workflow(bundle, [name], precision=precision).parser
+            parser = open_configs(bundle, [name], precision=precision)
             assert parser.get_parsed_content(part).precision == precision
             if part.startswith("train"):
                 assert parser.get_parsed_content("train#trainer#amp") == (precision == "float16")
         with pytest.raises(RuntimeError) as caught:
-            workflow(bundle, [name], precision="half").parser.get_parsed_content(part)
+            open_configs(bundle, [name], precision="half").get_parsed_content(part)
         assert "precision is 'half', expected one of float32, bfloat16, float16" in str(caught.value.__cause__)
 
 
@@ -279,8 +260,8 @@ def test_validation_and_inference_do_the_same_to_an_image(bundle: Path) -> None:
 
 
 def test_no_transform_and_no_handler_stands_twice_in_a_config(bundle: Path) -> None:
-    for name in runnable_configs(bundle):
-        parts = [c for c in components(load(bundle / "configs" / name)) if len(c) > 1]
+    for name in config_names(bundle):
+        parts = [c for c in components(load(bundle / "configs" / f"{name}.json")) if len(c) > 1]
         twice = [c for k, c in enumerate(parts) if c in parts[:k]]
         assert not [c for c in twice if c["_target_"] not in STATEFUL], name
 

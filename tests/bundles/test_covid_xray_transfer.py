@@ -13,8 +13,9 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.bundle import run as run_bundle
 from PIL import Image
+
+from clinbundles.scripts.bundle import config_files, run_configs
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "covid_xray_transfer"
 CLASSES = ["normal", "bacterial", "covid19"]
@@ -22,32 +23,14 @@ SIZE: dict[str, Any] = {"image_size": 32, "channels": [4, 4], "dense_units": 8}
 SMALL: dict[str, Any] = {**SIZE, "cache_rate": 0.0, "max_epochs": 2, "batch_size": 8}
 
 
-def files(*names: str) -> list[str]:
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
 def run(*names: str, out: Path, **knobs: Any) -> None:
-    run_bundle(
-        config_file=files(*names),
-        bundle_root=str(BUNDLE),
-        output_dir=str(out),
-        ckpt_dir=str(out),
-        logging_file=False,
-        **{**SMALL, **knobs},
-    )
+    run_configs(BUNDLE, names, output_dir=str(out), ckpt_dir=str(out), **{**SMALL, **knobs})
 
 
 def classify(images: Path, out: Path, model: Path, **knobs: Any) -> list[dict[str, str]]:
     """Run inference; rows of its table."""
-    run_bundle(
-        config_file=files("inference"),
-        bundle_root=str(BUNDLE),
-        dataset_dir=str(images),
-        output_dir=str(out),
-        ckpt_path=str(model),
-        logging_file=False,
-        **{**SIZE, **knobs},
-    )
+    paths = {"dataset_dir": str(images), "output_dir": str(out), "ckpt_path": str(model)}
+    run_configs(BUNDLE, ["inference"], **paths, **{**SIZE, **knobs})
     return rows(out / "per_image.csv")
 
 
@@ -73,13 +56,13 @@ def last_words(*names: str, out: Path, **knobs: Any) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model_0 and, from it, Model_2 after an epoch of each phase: model_0/model.pt and model_2/model.pt."""
     folder = tmp_path_factory.mktemp("trained")
-    run("train", "train_pretrain", out=folder / "model_0")
+    run("train_pretrain", out=folder / "model_0")
     start = str(folder / "model_0" / "model.pt")
     phases = [
         {"name": "head", "layers": ["head"], "learning_rate": 0.001, "max_epochs": 1},
         {"name": "all layers", "layers": "all", "learning_rate": 0.0001, "max_epochs": 1},
     ]
-    run("train", "train_transfer", out=folder / "model_2", initial_weights=start, phases=phases)
+    run("train_transfer", out=folder / "model_2", initial_weights=start, phases=phases)
     return folder
 
 
@@ -91,7 +74,6 @@ def model(trained: Path) -> Path:
 def test_the_head_is_new_and_the_other_layers_start_from_the_pretraining(trained: Path, tmp_path: Path) -> None:
     start = weights(trained / "model_0" / "model.pt")
     run(
-        "train",
         "train_transfer",
         out=tmp_path,
         initial_weights=str(trained / "model_0" / "model.pt"),
@@ -128,10 +110,9 @@ def test_a_killed_transfer_goes_on_where_it_was(trained: Path, tmp_path: Path) -
             {"layers": "all", "learning_rate": 0.0001},
         ],
     }
-    configs = ("train", "train_transfer")
-    run(*configs, out=tmp_path / "killed", **knobs, max_epochs=2)
-    run(*configs, out=tmp_path / "killed", **knobs, max_epochs=3, resume=True)
-    run(*configs, out=tmp_path / "whole", **knobs, max_epochs=3)
+    run("train_transfer", out=tmp_path / "killed", **knobs, max_epochs=2)
+    run("train_transfer", out=tmp_path / "killed", **knobs, max_epochs=3, resume=True)
+    run("train_transfer", out=tmp_path / "whole", **knobs, max_epochs=3)
     resumed, whole = (weights(tmp_path / name / "resume.ckpt")["network"] for name in ("killed", "whole"))
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value)
@@ -139,7 +120,6 @@ def test_a_killed_transfer_goes_on_where_it_was(trained: Path, tmp_path: Path) -
 
 def test_evaluation_scores_calibrates_and_times(trained: Path, tmp_path: Path) -> None:
     run(
-        "train",
         "train_transfer",
         "evaluate",
         out=tmp_path,
@@ -171,7 +151,7 @@ def test_another_section_can_be_evaluated(trained: Path, tmp_path: Path) -> None
     content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
     if "same_source" not in content:
         knobs["split"] = "training"
-    run("train", "evaluate", out=tmp_path, ckpt_path=str(trained / "model_2" / "model.pt"), **knobs)
+    run("evaluate", out=tmp_path, ckpt_path=str(trained / "model_2" / "model.pt"), **knobs)
     assert len(rows(tmp_path / "per_image.csv")) == len(content[knobs["split"]])
 
 
@@ -267,12 +247,12 @@ def test_overlays_show_where_the_network_looked(model: Path, tmp_path: Path) -> 
 def test_a_network_of_torchvision_takes_the_same_recipe(tmp_path: Path) -> None:
     knobs: dict[str, Any] = {
         "network_name": "mobilenet_v3_small",
-        "initial_weights": "$None",
+        "initial_weights": None,
         "leave_out": [],
         "phases": [{"layers": ["classifier.3"], "learning_rate": 0.001}],
         "max_epochs": 1,
     }
-    run("train", "train_resnet50", out=tmp_path, **knobs)
+    run("train_resnet50", out=tmp_path, **knobs)
     trained = weights(tmp_path / "model.pt")
     assert trained["classifier.3.weight"].shape[0] == 3
     assert all(int(v) == 0 for name, v in trained.items() if name.endswith("num_batches_tracked"))
@@ -283,10 +263,10 @@ def test_a_network_of_torchvision_takes_the_same_recipe(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_said_in_one_sentence(trained: Path, tmp_path: Path) -> None:
-    words = last_words("train", "train_transfer", out=tmp_path, initial_weights=str(tmp_path / "none.pt"))
+    words = last_words("train_transfer", out=tmp_path, initial_weights=str(tmp_path / "none.pt"))
     assert words == f"{tmp_path / 'none.pt'}: no such file; initial weights were expected there."
     start = str(trained / "model_0" / "model.pt")
-    words = last_words("train", "train_transfer", out=tmp_path, initial_weights=start, dense_units=9)
+    words = last_words("train_transfer", out=tmp_path, initial_weights=start, dense_units=9)
     assert "weights do not fit the network, the first is dense.linear.bias (8, expected 9)" in words
     words = last_words("train", out=tmp_path, phases=[{"layers": ["fc"], "learning_rate": 1}])
     assert words == "phase 1: the network has no layer 'fc'; its layers are features, dense, head."
@@ -327,11 +307,11 @@ def test_the_command_line_trains_and_classifies(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_in_two_phases(trained: Path, tmp_path: Path) -> None:
-    names = ("train", "train_transfer", "multi_gpu_train")
+    names = ("train_transfer", "multi_gpu_train")
     phases = [{"layers": ["head"], "learning_rate": 0.001, "max_epochs": 1}, {"layers": "all", "learning_rate": 0.001}]
     command(
         "--config_file",
-        str([f"configs/{name}.json" for name in names]),
+        str([str(file) for file in config_files(BUNDLE, names)]),
         *[f"--{name}={value}" for name, value in SMALL.items()],
         f"--initial_weights={trained / 'model_0' / 'model.pt'}",
         f"--phases={phases}",

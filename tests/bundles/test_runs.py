@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import run as run_bundle
+
+from clinbundles.scripts.bundle import (
+    as_overrides,
+    check_options,
+    config_files,
+    config_names,
+    options_for,
+    run_configs,
+)
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -23,22 +31,13 @@ def load(bundle: Path, name: str) -> dict[str, Any]:
     return json.loads((bundle / "configs" / name).read_text())
 
 
-def chain(bundle: Path, name: str) -> list[str]:
-    """Paths of a config and, before it, of what it extends."""
-    below = [file for other in load(bundle, name).get("extends", []) for file in chain(bundle, other)]
-    return list(dict.fromkeys([*below, str(bundle / "configs" / name)]))
-
-
-def small(bundle: Path, *names: str) -> dict[str, Any]:
-    """The knobs of the smoke scale, as far as these configs have them; weights of other trainings left out."""
+def small(bundle: Path, name: str) -> dict[str, Any]:
+    """The knobs of the smoke scale, as far as a config has them; weights of other trainings left out."""
     plan = load(bundle, "reproduce.json")
     rows = next(iter(plan["rows"].values()))
     sizes = plan["scales"]["smoke"] | (rows["samples"].get("knobs", {}) if "samples" in rows else {})
     sizes |= {"max_epochs": 1, "cache_rate": 0.0, "seed": 1}
-    known = {key for name in names for file in chain(bundle, name) for key in load(bundle, Path(file).name)}
-    other_weights = {key: None for key in ("coarse_weights", "initial_weights") if key in known}
-    # MONAI drops an override that is None.
-    return {k: "$None" if v is None else v for k, v in (sizes | other_weights).items() if k in known}
+    return options_for(bundle, [name], sizes | {"coarse_weights": None, "initial_weights": None})
 
 
 def contents(bundle: Path) -> dict[Path, int]:
@@ -51,12 +50,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def next_run(said: str, bundle: Path) -> tuple[list[str], dict[str, str]]:
-    """Config files and options of the command that a training ends with."""
+    """Configs and options of the command that a training ends with."""
     program, verb, name, configs, option, path = shlex.split(said.splitlines()[-1].partition("options: ")[2])
     assert (program, verb, name) == ("clinbundles", "run", bundle.name)
     assert Path(path).is_file()
-    files = [file for config in configs.split(",") for file in chain(bundle, f"{config}.json")]
-    return list(dict.fromkeys(files)), {option.removeprefix("--"): path}
+    return configs.split(","), {option.removeprefix("--"): path}
 
 
 def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
@@ -64,24 +62,23 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = contents(bundle)
-    common = {"bundle_root": str(bundle), "logging_file": False}
-    train = small(bundle, "train.json")
-    run_bundle(config_file=chain(bundle, "train.json"), **common, **train)
+    train = small(bundle, "train")
+    run_configs(bundle, ["train"], **train)
     evaluate, weights = next_run(capsys.readouterr().out, bundle)
-    assert evaluate == chain(bundle, "evaluate.json")
+    assert evaluate == ["evaluate"]
     model = Path(weights["ckpt_path"])
     assert model.parents[1] == Path("runs", bundle.name)
     assert {path.name for path in model.parent.iterdir()} == {"model.pt", "resume.ckpt"}
-    run_bundle(config_file=chain(bundle, "train.json"), **common, **train | {"max_epochs": 2, "resume": True})
+    run_configs(bundle, ["train"], **train | {"max_epochs": 2, "resume": True})
 
     capsys.readouterr()
-    run_bundle(config_file=evaluate, **common, **train, **weights)
+    run_configs(bundle, evaluate, **train, **weights)
     digits = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
     assert capsys.readouterr().out.splitlines()[0] == f"weights: {model}, sha256 {digits}"
     datalist = json.loads((bundle / "samples" / "datalist.json").read_text())
     assert len(rows(Path("runs", bundle.name, "evaluation", "per_image.csv"))) == len(datalist["test"])
 
-    run_bundle(config_file=chain(bundle, "inference.json"), **common)
+    run_configs(bundle, ["inference"])
     shipped = bundle / "models" / "model.pt"
     digits = hashlib.sha256(shipped.read_bytes()).hexdigest()[:12]
     assert capsys.readouterr().out.splitlines()[0] == f"weights: {shipped}, sha256 {digits}"
@@ -95,13 +92,11 @@ def test_every_other_overlay_trains_a_step_in_a_folder_of_its_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = contents(bundle)
-    names = [*sorted(p.name for p in (bundle / "configs").glob("train_*.json")), "paper.json"]
     folders: list[str] = []
-    for name in (name for name in names if (bundle / "configs" / name).is_file()):
-        run_bundle(config_file=chain(bundle, name), bundle_root=str(bundle), logging_file=False, **small(bundle, name))
-        files, options = next_run(capsys.readouterr().out, bundle)
-        known = {key for file in files for key in json.loads(Path(file).read_text())}
-        assert options.keys() <= known, name
+    for name in (name for name in config_names(bundle) if name.startswith("train_") or name == "paper"):
+        run_configs(bundle, [name], **small(bundle, name))
+        names, options = next_run(capsys.readouterr().out, bundle)
+        check_options(bundle, names, options)
         folders += options.values()
     assert folders
     assert len(folders) == len(set(folders))
@@ -109,9 +104,9 @@ def test_every_other_overlay_trains_a_step_in_a_folder_of_its_own(
 
 
 def test_two_processes_train_together(bundle: Path, tmp_path: Path) -> None:
-    flags = [word for knob, value in small(bundle, "train.json").items() for word in (f"--{knob}", str(value))]
+    flags = [word for knob, value in as_overrides(small(bundle, "train")).items() for word in (f"--{knob}", str(value))]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    both = str(chain(bundle, "multi_gpu_train.json"))
+    both = str([str(file) for file in config_files(bundle, ["multi_gpu_train"])])
     done = subprocess.run(
         [*launcher, "-m", "monai.bundle", "run", "--config_file", both, "--bundle_root", str(bundle), *flags],
         cwd=tmp_path,
@@ -127,7 +122,7 @@ def test_two_processes_train_together(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_line_trains_from_the_bundle_folder(bundle: Path, tmp_path: Path) -> None:
-    values = small(bundle, "train.json") | {"runs_dir": tmp_path}
+    values = as_overrides(small(bundle, "train")) | {"runs_dir": tmp_path}
     flags = [word for knob, value in values.items() for word in (f"--{knob}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json", *flags]
     done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, timeout=300)

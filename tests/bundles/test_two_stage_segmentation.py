@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.bundle import run as run_bundle
 from PIL import Image
+
+from clinbundles.scripts.bundle import run_configs
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "two_stage_segmentation"
 SMALL: dict[str, Any] = {
@@ -19,23 +20,12 @@ SMALL: dict[str, Any] = {
     "max_epochs": 1,
     "val_interval": 1,
 }
-COARSE = ("train", "train_baseline", "train_coarse")
 # Windows of 32 and a stage 1 of 32 on images of 128.
 TWO = {"scale": 4, "n_patches": 4, "n_select": 4, "windows_per_image": 2, "conditioned": False}
 
 
-def files(*names: str) -> list[str]:
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
-
-
 def run(*names: str, out: Path, **knobs: Any) -> None:
-    run_bundle(
-        config_file=files(*names),
-        bundle_root=str(BUNDLE),
-        output_dir=str(out),
-        logging_file=False,
-        **{**SMALL, **knobs},
-    )
+    run_configs(BUNDLE, names, output_dir=str(out), **{**SMALL, **knobs})
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -47,7 +37,7 @@ def pixels(path: Path) -> np.ndarray:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages after an epoch on the shipped images: coarse/model.pt and both/model.pt."""
     folder = tmp_path_factory.mktemp("trained")
-    run(*COARSE, out=folder, ckpt_dir=str(folder / "coarse"), scale=4)
+    run("train_coarse", out=folder, ckpt_dir=str(folder / "coarse"), scale=4)
     run(
         "train",
         out=folder,
@@ -69,11 +59,11 @@ def test_stage_2_learns_while_stage_1_stays_what_it_was(trained: Path) -> None:
 
 def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: Path) -> None:
     both: dict[str, Any] = {"ckpt_path": str(trained / "both" / "model.pt"), **TWO}
-    run("train", "evaluate", out=tmp_path, **both)
+    run("evaluate", out=tmp_path, **both)
     rows = list(csv.DictReader((tmp_path / "per_image.csv").read_text().splitlines()))
     assert [row["image"] for row in rows] == ["Image_02L.jpg", "Image_06R.jpg", "Image_14L.jpg"]
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("val_mean_dice", "val_soft_dice"))
-    run("train", "evaluate", out=tmp_path / "coarse", **{**both, "n_select": 0})
+    run("evaluate", out=tmp_path / "coarse", **{**both, "n_select": 0})
     full, stage_1 = (
         json.loads((p / "cost.json").read_text())["macs_per_image"] for p in (tmp_path, tmp_path / "coarse")
     )
@@ -84,7 +74,7 @@ def test_evaluation_reports_both_dice_and_what_it_cost(trained: Path, tmp_path: 
 def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: Path, tmp_path: Path) -> None:
     def first_image(**knobs: Any) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        run("train", "evaluate", out=folder, ckpt_path=str(trained / "both" / "model.pt"), **{**TWO, **knobs})
+        run("evaluate", out=folder, ckpt_path=str(trained / "both" / "model.pt"), **{**TWO, **knobs})
         return pixels(folder / "masks" / "Image_02L.png")
 
     changed = torch.load(trained / "coarse" / "model.pt", weights_only=True)
@@ -101,13 +91,12 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
     photograph = Image.fromarray(pixels(BUNDLE / "samples" / "images" / "Image_02L.jpg"))
     photograph.crop((0, 0, 500, 300)).save(images / "colour.png")
     photograph.convert("L").save(images / "grey.tif")
-    run_bundle(
-        config_file=files("inference"),
-        bundle_root=str(BUNDLE),
+    run_configs(
+        BUNDLE,
+        ["inference"],
         dataset_dir=str(images),
         output_dir=str(tmp_path / "out"),
         ckpt_path=str(trained / "both" / "model.pt"),
-        logging_file=False,
         image_size=128,
         channels=SMALL["channels"],
         conditioned=False,
@@ -127,20 +116,14 @@ def test_the_levers_of_training_take_a_step(trained: Path, tmp_path: Path, knobs
 
 
 def test_grey_images_take_one_channel(tmp_path: Path) -> None:
-    run("train", "train_baseline", out=tmp_path, ckpt_dir=str(tmp_path), in_channels=1)
+    run("train_baseline", out=tmp_path, ckpt_dir=str(tmp_path), in_channels=1)
     assert torch.load(tmp_path / "model.pt", weights_only=True)["encoder.0.0.weight"].shape[1] == 1
 
 
 def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Path) -> None:
     small = {k: v for k, v in SMALL.items() if k not in ("channels", "val_interval")}
-    run_bundle(
-        config_file=files(*COARSE, "paper"),
-        bundle_root=str(BUNDLE),
-        ckpt_dir=str(tmp_path),
-        output_dir=str(tmp_path),
-        logging_file=False,
-        **{**small, "batch_size": 1, "image_size": 256},
-    )
+    paths = {"ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
+    run_configs(BUNDLE, ["train_coarse", "paper"], **paths, **{**small, "batch_size": 1, "image_size": 256})
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert sum(value.numel() for value in weights.values()) == 18_842_241
 
