@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"
 	touch $@
 
-demo: env  ## train, evaluate and track the gaze bundle on the shipped frames: a few minutes on a CPU
+demo: env  ## segment the shipped frames, then train, evaluate and track a small network on them: a few minutes on a CPU
 	$(BIN)/clinbundles demo
 
 test: env lint  ## all tests

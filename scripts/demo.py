@@ -1,4 +1,4 @@
-"""Train, evaluate and track the gaze bundle on the frames the project ships, in a few minutes on a CPU."""
+"""A first look: the gaze bundle's weights on the frames it ships, then a small training, evaluated and tracked."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ import sys
 from pathlib import Path
 
 from clinbundles.engines.outputs.per_image import read_per_image
+from clinbundles.scripts.bundle import find_bundle
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLE = ROOT / "bundles" / "gaze_polyp_segmentation"
+BUNDLE = "gaze_polyp_segmentation"
 
 
 def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
-    """Train on the shipped frames for ``max_epochs`` epochs, evaluate on their test split, print what came out."""
-    output = (ROOT / output_dir).resolve()
-    common = ["--bundle_root", ".", "--dataset_dir", "samples", "--image_size", "160"]
-    common += ["--tracking", "../../mlflow/tracking.json", "--cache_rate", "1.0"]
-    schedule = ["--max_epochs", str(max_epochs), "--batch_size", "4", "--learning_rate", "0.001"]
-    _run(["--config_file", "configs/train.json", *common, *schedule, "--ckpt_dir", str(output)])
-    both = "['configs/train.json','configs/evaluate.json']"
-    weights = ["--ckpt_path", str(output / "model.pt"), "--output_dir", str(output / "test")]
-    _run(["--config_file", both, *common, *schedule, *weights])
+    """Segment the shipped frames, train on them for ``max_epochs`` epochs, evaluate on their test split.
+
+    Args:
+        max_epochs: of the training.
+        output_dir: folder for all that comes out.
+    """
+    find_bundle(BUNDLE)
+    output = Path(output_dir)
+    _run("inference", "--output_dir", str(output / "first_look"))
+    print(f"\nFirst pictures, by the shipped weights: {output / 'first_look'}\n", flush=True)
+
+    small = ["--image_size", "160", "--batch_size", "4", "--cache_rate", "1.0", "--tracking"]
+    schedule = ["--max_epochs", str(max_epochs), "--learning_rate", "0.001", "--ckpt_dir", str(output / "train")]
+    _run("train", *small, *schedule)
+    weights = ["--ckpt_path", str(output / "train" / "model.pt"), "--output_dir", str(output / "test")]
+    _run("evaluate", *small, *weights)
 
     table, _ = read_per_image(output / "test" / "per_image.csv")
     metrics = [c for c in table.columns if c.startswith("val_mean_")]
@@ -30,11 +37,11 @@ def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
     print(table[["image", *metrics]].to_string(index=False))
     print("\nmean over images")
     print(table[metrics].mean().to_string(float_format="%.4f"))
-    print(f"\nPictures (prediction cyan, ground truth yellow): {output / 'test' / 'overlays'}")
-    print("Compare runs in the browser: make ui   (then open http://127.0.0.1:5000)")
+    print("\nCompare runs in the browser: make ui   (then open http://127.0.0.1:5000)")
+    print(f"Pictures of the trained network: {output / 'test' / 'overlays'}")
 
 
-def _run(arguments: list[str]) -> None:
-    command = ["-m", "monai.bundle", "run", *arguments]
-    print(f"\n(cd {BUNDLE.relative_to(ROOT)} && python {shlex.join(command)})\n", flush=True)
-    subprocess.run([sys.executable, *command], cwd=BUNDLE, check=True)
+def _run(config: str, *options: str) -> None:
+    words = ["run", BUNDLE, config, *options]
+    print(f"clinbundles {shlex.join(words)}\n", flush=True)
+    subprocess.run([sys.executable, "-m", "clinbundles.scripts.cli", *words], check=True)
