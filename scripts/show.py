@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,18 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
-from PIL import Image
 
-from clinbundles.engines.outputs.files import distinct_stems
+from clinbundles.engines.outputs.files import distinct_stems, replacing
 from clinbundles.engines.outputs.grad_cam import COLOR_MAP, GradCamWriter, blend_heat
+from clinbundles.engines.outputs.masks import OUTCOMES, PREDICTION_COLOR, color_outcomes, draw_contour, stretched
 from clinbundles.nets.weights import load_weights
+from clinbundles.scripts.bundle import find_bundle, open_configs
 from clinbundles.transforms.blur import AttentionGaussianBlur
 from clinbundles.transforms.gaze.attention_map import GazeToAttentionMap, as_observers
 from clinbundles.transforms.readers.images import BinaryMaskReader, RGBImageReader
-
-BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
-# Colours that stay apart for the colour-blind (Okabe and Ito).
-OUTCOMES = {"hit": (0, 158, 115), "miss": (230, 159, 0), "false alarm": (86, 180, 233)}
 
 
 def show_blur(
@@ -82,9 +78,7 @@ def show_blur(
     axes[3].set_title(f"reverse: σ = {weight:g} − {weight:g} (1 − p)")
     for axis in axes:
         axis.axis("off")
-    figure.savefig(output, dpi=80)
-    plt.close(figure)
-    print(output)
+    save(figure, output)
 
 
 def show_windows(
@@ -104,7 +98,7 @@ def show_windows(
         output: picture to write.
         knobs: top-level values of inference.json.
     """
-    parser = open_inference(BUNDLES / "two_stage_segmentation", knobs)
+    parser = open_configs(find_bundle("two_stage_segmentation"), ["inference"], **knobs)
     network = parser.get_parsed_content("network").eval()
     load_weights(network, ckpt_path or parser.get_parsed_content("ckpt_path"))
     pixels = parser.get_parsed_content("preprocessing")({"image": image})["image"][None].as_tensor()
@@ -124,14 +118,12 @@ def show_windows(
         for _, top, left in corners.tolist():
             frame = plt.Rectangle((left, top), sides[1] - 1, sides[0] - 1, fill=False, color="orange", linewidth=2)
             axis.add_patch(frame)
-    truth = None if label is None else resized(BinaryMaskReader().read(label), result.shape)
+    truth = None if label is None else stretched(BinaryMaskReader().read(label), result.shape)
     draw_outcomes(axes[2], shown, result, truth, name="both stages")
     for axis in axes:
         axis.axis("off")
     figure.tight_layout()
-    figure.savefig(output, dpi=80)
-    plt.close(figure)
-    print(output)
+    save(figure, output)
 
 
 def show_masks(
@@ -167,7 +159,7 @@ def show_masks(
         path = Path(item["image"])
         pixels = np.asarray(RGBImageReader().read(path))
         truth, mask = (
-            resized(BinaryMaskReader().read(file), pixels.shape[:2])
+            stretched(BinaryMaskReader().read(file), pixels.shape[:2])
             for file in (item["label"], Path(masks) / f"{stems[path]}.png")
         )
         scores.append(draw_outcomes(axis, pixels, mask, truth, name=path.stem, legend=False))
@@ -175,9 +167,7 @@ def show_masks(
         axis.axis("off")
     figure.legend(handles=legend_of_outcomes(), loc="outside lower center", ncol=3, frameon=False)
     figure.suptitle(f"{len(shown)} of {len(items)} {split} images, mean Dice at their own size {np.mean(scores):.3f}")
-    figure.savefig(output, dpi=80)
-    plt.close(figure)
-    print(output)
+    save(figure, output)
 
 
 def show_cam(
@@ -201,7 +191,7 @@ def show_cam(
         output: picture to write.
         knobs: top-level values of inference.json.
     """
-    parser = open_inference(BUNDLES / "covid_xray_transfer", knobs)
+    parser = open_configs(find_bundle("covid_xray_transfer"), ["inference"], **knobs)
     network = parser.get_parsed_content("network").eval()
     load_weights(network, ckpt_path or parser.get_parsed_content("ckpt_path"))
     names = parser.get_parsed_content("class_names")
@@ -235,23 +225,7 @@ def show_cam(
     scale.ax.set_yticklabels(["nothing", "most"])
     scale.set_label("speaks for the class that was called")
     figure.suptitle(f"{len(right_calls)} of {len(items)} {split} images, {sum(right_calls)} called right, and Grad-CAM")
-    figure.savefig(output, dpi=80)
-    plt.close(figure)
-    print(output)
-
-
-def open_inference(folder: Path, knobs: Mapping[str, Any]) -> ConfigParser:
-    """Read a bundle's inference.json and set some of its top-level values.
-
-    Raises:
-        ValueError: it has no such value.
-    """
-    parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.json"))
-    if unknown := [name for name in knobs if name not in parser]:
-        raise ValueError(f"--{unknown[0]} is no top-level value of inference.json.")
-    parser.update({"bundle_root": str(folder), **knobs})
-    return parser
+    save(figure, output)
 
 
 def draw_outcomes(
@@ -270,16 +244,11 @@ def draw_outcomes(
     Returns:
         The Dice; 1 where both masks are empty, NaN without a truth.
     """
-    grey = image.mean(-1, keepdims=True).repeat(3, -1) * 0.8
-    regions = (
-        {"hit": mask} if truth is None else {"hit": mask & truth, "miss": truth & ~mask, "false alarm": mask & ~truth}
-    )
-    for outcome, region in regions.items():
-        grey[region] = 0.25 * grey[region] + 0.75 * np.array(OUTCOMES[outcome])
-    axis.imshow(grey.astype(np.uint8))
     if truth is None:
+        axis.imshow(draw_contour(image, mask, PREDICTION_COLOR))
         axis.set_title(f"{name}: the mask")
         return math.nan
+    axis.imshow(color_outcomes(image, mask, truth))
     total = int(mask.sum() + truth.sum())
     dice = 2 * int((mask & truth).sum()) / total if total else 1.0
     axis.set_title(f"{name}: Dice {dice:.3f}")
@@ -293,6 +262,9 @@ def legend_of_outcomes() -> list[Patch]:
     return [Patch(color=(r / 255, g / 255, b / 255), label=name) for name, (r, g, b) in OUTCOMES.items()]
 
 
-def resized(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Stretch a mask to (H, W) of ``shape`` by nearest neighbours, as bool."""
-    return np.asarray(Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0
+def save(figure: Figure, output: str) -> None:
+    """Write a figure whole or not at all, in the format of its file's suffix, and say where."""
+    with replacing(Path(output)) as partial:
+        figure.savefig(partial, format=Path(output).suffix[1:] or "png", dpi=80)
+    plt.close(figure)
+    print(output)

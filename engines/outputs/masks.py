@@ -17,7 +17,8 @@ from .files import distinct_names, distinct_stems, input_file, input_files, repl
 from .per_image import number_patients
 
 PREDICTION_COLOR = (0, 255, 255)
-LABEL_COLOR = (255, 255, 0)
+# Colours that stay apart for the colour-blind (Okabe and Ito).
+OUTCOMES = {"hit": (0, 158, 115), "miss": (230, 159, 0), "false alarm": (86, 180, 233)}
 
 
 def draw_contour(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
@@ -26,21 +27,38 @@ def draw_contour(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int
     A mask of another size is stretched to the image's. The line lies inside the mask, about 1/200 of the image wide.
     """
     width = max(1, round(min(image.shape[:2]) / 200))
-    mask = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST))
-    outline = mask.astype(bool) & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
+    mask = stretched(mask, image.shape)
+    outline = mask & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
     picture = image.copy()
     picture[outline] = color
     return picture
 
 
+def color_outcomes(image: np.ndarray, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Colour the hits, misses and false alarms of a mask on an RGB image uint8 (H, W, 3), which becomes grey.
+
+    Masks (h, w) of another size are stretched to the image's.
+    """
+    mask, truth = stretched(mask, image.shape), stretched(truth, image.shape)
+    picture = image.mean(-1, keepdims=True).repeat(3, -1) * 0.8
+    for outcome, region in (("hit", mask & truth), ("miss", truth & ~mask), ("false alarm", mask & ~truth)):
+        picture[region] = 0.25 * picture[region] + 0.75 * np.array(OUTCOMES[outcome])
+    return picture.astype(np.uint8)
+
+
+def stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Stretch a mask (h, w) to the (H, W) of ``shape`` by nearest neighbours, as bool."""
+    return np.asarray(Image.fromarray(mask.astype(bool)).resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0
+
+
 class PredictionWriter:
     """Write each image's mask and overlay as PNG and, at the end, ``per_image.csv``.
 
-    Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (prediction cyan, label yellow where there is one)
-    and ``per_image.csv``: image, height, width, share of the image segmented, number of connected regions, highest
-    probability, then one column for every per-image metric of the evaluator and, where the items have ``group``, the
-    number of the patient. The name is the file's stem; of images with the same stem each is named by more of its path,
-    in the table as :func:`.files.distinct_names` does.
+    Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (where there is a label, hits green, misses orange
+    and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
+    share of the image segmented, number of connected regions, highest probability, then one column for every per-image
+    metric of the evaluator and, where the items have ``group``, the number of the patient. The name is the file's stem;
+    of images with the same stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
 
     A handler and not a transform, so that the postprocessing stays usable where an application saves in its own way.
 
@@ -91,9 +109,11 @@ class PredictionWriter:
         path = input_file(item)
         mask = _plane(item[self.pred_key]) > 0.5
         self._save(mask.astype(np.uint8) * 255, "masks", path)
-        overlay = draw_contour(np.asarray(self.reader.read(path)), mask, PREDICTION_COLOR)
-        if item.get("label") is not None:  # MONAI sets None where there is none
-            overlay = draw_contour(overlay, _plane(item["label"]) > 0.5, LABEL_COLOR)
+        image, label = np.asarray(self.reader.read(path)), item.get("label")
+        if label is None:  # MONAI sets None where there is none
+            overlay = draw_contour(image, mask, PREDICTION_COLOR)
+        else:
+            overlay = color_outcomes(image, mask, _plane(label) > 0.5)
         self._save(overlay, "overlays", path)
         self.groups.append(item.get("group"))
         self.rows.append(

@@ -12,7 +12,7 @@ from monai.transforms import AsDiscreted, CopyItemsd
 from PIL import Image
 from torch import nn
 
-from clinbundles.engines.outputs.masks import LABEL_COLOR, PREDICTION_COLOR, PredictionWriter, draw_contour
+from clinbundles.engines.outputs.masks import OUTCOMES, PREDICTION_COLOR, PredictionWriter, draw_contour
 from clinbundles.transforms.readers.images import RGBImageReader
 
 
@@ -23,7 +23,7 @@ class BrightIsPolyp(nn.Module):
         return image.mean(1, keepdim=True)
 
 
-def write(files: list[Path], columns: list[int], output_dir: Path, **entries) -> list[dict]:
+def write(files: list[Path], columns: list[int], output_dir: Path, *, with_label: bool = True, **entries) -> list[dict]:
     """Evaluate 20 x 30 images with a bright square from a column on; the label's is from column 5 on."""
     items = []
     for file, column in zip(files, columns, strict=True):
@@ -34,7 +34,8 @@ def write(files: list[Path], columns: list[int], output_dir: Path, **entries) ->
         label = torch.zeros(1, 20, 30)
         label[:, 5:15, 5:15] = 1
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-        items.append({"image": MetaTensor(image, meta={"filename_or_obj": str(file)}), "label": label, **entries})
+        item = {"image": MetaTensor(image, meta={"filename_or_obj": str(file)}), **entries}
+        items.append(item | ({"label": label} if with_label else {}))
     evaluator = SupervisedEvaluator(
         "cpu",
         DataLoader(Dataset(items), batch_size=2),
@@ -44,7 +45,9 @@ def write(files: list[Path], columns: list[int], output_dir: Path, **entries) ->
             "dice": IgniteMetricHandler(
                 metric_fn=DiceMetric(ignore_empty=False), output_transform=from_engine(["pred", "label"])
             )
-        },
+        }
+        if with_label
+        else None,
         val_handlers=[PredictionWriter(output_dir, RGBImageReader())],
     )
     evaluator.run()
@@ -75,10 +78,20 @@ def test_the_table_has_one_row_an_image_with_shape_share_and_metrics(written: Pa
     assert float(rows[0]["max_probability"]) == pytest.approx(220 / 255, abs=1e-5)
 
 
-def test_the_overlay_shows_prediction_and_label_in_their_colours(written: Path) -> None:
-    overlay = np.asarray(Image.open(written / "overlays" / "b.png"))
-    assert tuple(overlay[5, 20]) == PREDICTION_COLOR
-    assert tuple(overlay[5, 8]) == LABEL_COLOR
+def test_the_overlay_shows_hits_misses_and_false_alarms_in_their_colours(tmp_path: Path) -> None:
+    write([tmp_path / "a.png"], [10], tmp_path / "out")
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
+    for outcome, column, grey in (("miss", 7, 16), ("hit", 12, 176), ("false alarm", 17, 176)):
+        mixed = 0.25 * grey + 0.75 * np.array(OUTCOMES[outcome])
+        assert overlay[10, column].tolist() == mixed.astype(int).tolist()
+    assert tuple(overlay[0, 0]) == (16, 16, 16)
+
+
+def test_an_overlay_without_a_label_shows_the_outline_of_the_prediction(tmp_path: Path) -> None:
+    write([tmp_path / "a.png"], [10], tmp_path / "out", with_label=False)
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
+    assert tuple(overlay[5, 12]) == PREDICTION_COLOR
+    assert tuple(overlay[10, 15]) == (220, 220, 220)
     assert tuple(overlay[0, 0]) == (20, 20, 20)
 
 
