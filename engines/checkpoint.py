@@ -34,7 +34,8 @@ class TrainingCheckpoint:
     with ``weights_only=True`` and are written atomically, by rank 0 alone.
     MONAI's ``CheckpointSaver`` forgets the best metric on resuming unless loaded by hand, and writes in place.
 
-    List it after ``ValidationHandler`` so that an epoch's checkpoint knows that epoch's validation.
+    List it after ``ValidationHandler`` so that an epoch's checkpoint knows that epoch's validation. The last epoch is
+    always validated, whatever the interval: a training that ends has a ``model.pt``.
 
     Args:
         ckpt_dir: folder of both files.
@@ -82,10 +83,13 @@ class TrainingCheckpoint:
             self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.save_best)
 
     def check_fresh(self, engine: Trainer) -> None:
-        """Say that an unfinished training lies in the folder and is about to be replaced."""
-        if self.resume_path.is_file():
+        """Say that another training lies in the folder and is about to be replaced."""
+        older = [path.name for path in (self.best_path, self.resume_path) if path.is_file()]
+        if older:
             logging.getLogger(__name__).warning(
-                "%s is replaced by this training; pass --resume True to continue it instead.", self.resume_path
+                "%s in %s: replaced by this training; --resume true would go on with it, another --ckpt_dir keep it.",
+                " and ".join(older),
+                self.best_path.parent,
             )
 
     def save_best(self, evaluator: Evaluator) -> None:
@@ -94,7 +98,10 @@ class TrainingCheckpoint:
             _save(self.network.state_dict(), self.best_path)
 
     def save(self, trainer: Trainer) -> None:
-        """Write ``resume.ckpt``."""
+        """Write ``resume.ckpt``, after a validation of the last epoch if there was none."""
+        last = trainer.state.epoch == trainer.state.max_epochs
+        if last and self.evaluator is not None and self.evaluator.state.epoch != trainer.state.epoch:
+            self.evaluator.run(trainer.state.epoch)
         if idist.get_rank() != 0:
             return
         content = {name: item.state_dict() for name, item in self.objects.items()}
@@ -118,7 +125,9 @@ class TrainingCheckpoint:
                 f"{trainer.state.epoch_length}: same data and batch size are needed to resume."
             )
         if epoch >= trainer.state.max_epochs:
-            raise ValueError(f"{self.resume_path}: epoch {epoch} is done, raise max_epochs={trainer.state.max_epochs}.")
+            raise ValueError(
+                f"{self.resume_path}: epoch {epoch} is done, max_epochs is {trainer.state.max_epochs}: nothing is left."
+            )
         for name, item in self.objects.items():
             item.load_state_dict(content[name])
         trainer.state.epoch = epoch

@@ -88,7 +88,7 @@ VERBS: dict[str, Verb] = {
         "run the grid behind a paper's tables, and set what it measures beside what was published",
         (
             "gaze_polyp_segmentation --tables 1-4 --dataset_dir /data/Kvasir-SEG --datalist /data/kvasir.json",
-            "two_stage_segmentation --scale smoke --columns baseline",
+            "two_stage_segmentation --scale smoke --rows samples --columns baseline",
         ),
     ),
     "report": Verb(

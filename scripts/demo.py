@@ -44,4 +44,5 @@ def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
 def _run(config: str, *options: str) -> None:
     words = ["run", BUNDLE, config, *options]
     print(f"clinbundles {shlex.join(words)}\n", flush=True)
-    subprocess.run([sys.executable, "-m", "clinbundles.scripts.cli", *words], check=True)
+    if code := subprocess.run([sys.executable, "-m", "clinbundles.scripts.cli", *words], check=False).returncode:
+        sys.exit(code)

@@ -56,7 +56,7 @@ class WatchedWorkflow(ConfigWorkflow):
             key = "train_handlers" if "train_handlers" in engine else "val_handlers"
             handlers = engine[key]
             if isinstance(handlers, str):  # a reference, or an expression of several
-                names = re.findall(r"@([\w#]+)", handlers)
+                names = re.findall(r"@([\w#:]+)", handlers)
                 lists = [value for name in names if isinstance(value := self.parser.get(name), list)]
                 engine[key] = f"${handlers.removeprefix('$')} + [@watch_{number}]"
             else:

@@ -174,7 +174,8 @@ class AttentionGaussianBlurd(MapTransform):
             file = getattr(sample.get(self.keys[0]), "meta", {}).get("filename_or_obj", "The sample")
             raise KeyError(
                 f"{Path(file).name}: no attention map at {self.attention_key!r}, which is made from fixations (it has "
-                f"{', '.join(map(str, sample))}); set allow_missing_attention=True to pass such images unblurred."
+                f"{', '.join(map(str, sample))}); allow_missing_attention (--allow_missing_gaze true) passes such "
+                "images unblurred, --arm original trains without gaze, clinbundles simulate-gaze adds some."
             )
         for key in self.key_iterator(sample):
             sample[key] = self.blur(sample[key], attention)

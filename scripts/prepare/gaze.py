@@ -78,8 +78,25 @@ def read_recordings(pattern: str | None, *, gaze_format: str) -> tuple[Recording
         return ()
     paths = [Path(pattern)] if Path(pattern).is_file() else [Path(p) for p in sorted(glob.glob(pattern))]
     if not paths:
-        raise FileNotFoundError(f"--gaze {pattern}: no such file")
+        raise FileNotFoundError(f"gaze {pattern}: no such file")
+    for path in paths:
+        refuse_simulated(path)
     return tuple(Recording(path, read_fixations(path, gaze_format=gaze_format)) for path in paths)
+
+
+def refuse_simulated(path: Path) -> None:
+    """Refuse the table of gaze that ``clinbundles simulate-gaze --csv`` wrote: nobody looked there.
+
+    Raises:
+        ValueError: its column GAZE_SOURCE says so.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header, first = (file.readline().strip().split(",") for _ in range(2))
+    if "GAZE_SOURCE" in header and "simulated" in ",".join(first):
+        raise ValueError(
+            f"{path}: simulated gaze (column GAZE_SOURCE), not recorded: give the datalist that clinbundles "
+            "simulate-gaze wrote, which says so."
+        )
 
 
 def check_recordings(recordings: Sequence[Recording], images: Sequence[str]) -> None:

@@ -63,6 +63,8 @@ def report(bundle: str | None = None, *, write: bool = False, merge: str | None 
 def bundle_names(bundle: str | None) -> list[str]:
     """The bundle's name, checked, or the names of all bundles."""
     names = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/docs/results.json"))
+    if not names:
+        raise FileNotFoundError("the pages are those of a checkout of the project, and this is an installed package.")
     if bundle is not None and bundle not in names:
         raise ValueError(f"bundle is {bundle!r}, expected one of {', '.join(names)}.")
     return names if bundle is None else [bundle]

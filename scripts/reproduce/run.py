@@ -35,7 +35,7 @@ import pandas as pd
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
-from clinbundles.scripts.bundle import ROOT, check_options, find_bundle, options_for, run_configs, tracking_file
+from clinbundles.scripts.bundle import check_options, find_bundle, options_for, run_configs, tracking_file
 from clinbundles.scripts.flags import choose_names, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce.plan import (
@@ -159,7 +159,7 @@ def reproduce(
         dataset_dir=(dataset_dir, dataset_dirs),
         datalist=(datalist, datalists),
     )
-    output = Path(output_dir or ROOT / "runs" / "reproduce" / f"{bundle_dir.name}_{scale}").resolve()
+    output = Path(output_dir or Path("runs") / "reproduce" / f"{bundle_dir.name}_{scale}").resolve()
     jobs = make_jobs(
         all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=plan["scales"][scale], overrides=knobs
     )

@@ -283,3 +283,24 @@ def test_every_metric_asked_for_exists(bundle: Path) -> None:
     if (bundle / "configs/reproduce.json").is_file():
         asked |= {t["metric"] for t in load(bundle / "configs/reproduce.json")["tables"].values()}
     assert asked <= offered
+
+
+def test_the_command_after_a_training_scores_the_network_that_it_trained(bundle: Path) -> None:
+    names = [name for name in config_names(bundle) if "train" in read_configs(bundle, [name])]
+    assert "train" in names
+    scored = 0
+    for name in [*names, *(f"{name},paper" for name in names if "paper" in names and name not in ("train", "paper"))]:
+        parser = open_configs(bundle, name.split(","))
+        _, _, own, configs, *_ = shlex.split(parser.get_parsed_content("next_command"))
+        assert own == bundle.name
+        following = open_configs(bundle, configs.split(","))
+        if "evaluate" in configs.split(","):
+            assert shapes(following) == shapes(parser), name
+            scored += 1
+    assert scored
+
+
+def shapes(parser: ConfigParser) -> dict[str, torch.Size]:
+    """Shapes of the weights of the network that a config makes."""
+    with torch.device("meta"):
+        return {name: value.shape for name, value in parser.get_parsed_content("network_def").state_dict().items()}

@@ -20,7 +20,15 @@ class Killed(Exception):
     """Stands for a process that dies."""
 
 
-def train(ckpt_dir: Path, *, max_epochs: int, resume: bool = False, workers: int = 0, kill_in_epoch: int = 0) -> dict:
+def train(
+    ckpt_dir: Path,
+    *,
+    max_epochs: int,
+    resume: bool = False,
+    workers: int = 0,
+    kill_in_epoch: int = 0,
+    val_interval: int = 1,
+) -> dict:
     """Train a small network with dropout, random transforms and shuffling; return what it ended with."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -43,7 +51,7 @@ def train(ckpt_dir: Path, *, max_epochs: int, resume: bool = False, workers: int
         nn.MSELoss(),
         train_handlers=[
             EpochSeed(3),
-            ValidationHandler(1, evaluator),
+            ValidationHandler(val_interval, evaluator),
             TrainingCheckpoint(ckpt_dir, network, optimizer, evaluator=evaluator, resume=resume),
         ],
     )
@@ -113,7 +121,7 @@ def test_resuming_from_nothing_or_past_the_end_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"resume\.ckpt"):
         train(tmp_path, max_epochs=1, resume=True)
     train(tmp_path, max_epochs=2)
-    with pytest.raises(ValueError, match="epoch 2 is done, raise max_epochs=2"):
+    with pytest.raises(ValueError, match="epoch 2 is done, max_epochs is 2: nothing is left"):
         train(tmp_path, max_epochs=2, resume=True)
 
 
@@ -142,3 +150,17 @@ def test_a_loader_without_a_file_leaves_the_network_and_a_misfit_is_one_sentence
         WeightsLoader(tmp_path / "model.pt", network).load()
     with pytest.raises(FileNotFoundError, match=r"none\.pt: no such file"):
         WeightsLoader(tmp_path / "none.pt", network).load()
+
+
+@pytest.mark.parametrize("val_interval", [2, 5])
+def test_the_last_epoch_is_validated_once_whatever_the_interval(tmp_path: Path, val_interval: int) -> None:
+    ended = train(tmp_path, max_epochs=3, val_interval=val_interval)
+    assert ended["best"][1] in ({2, 3} if val_interval == 2 else {3})
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_a_fresh_training_names_the_files_that_it_replaces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "model.pt").write_bytes(b"older")
+    train(tmp_path, max_epochs=1, val_interval=5)
+    assert f"model.pt in {tmp_path}: replaced" in caplog.text
+    assert (tmp_path / "model.pt").read_bytes() != b"older"

@@ -8,14 +8,16 @@ from clinbundles.scripts.bundle import run
 CHANNELS = [4, 4, 4, 4, 4]
 
 
+@pytest.mark.parametrize("tracking", [None, True])
 def test_a_training_prints_a_line_an_epoch_and_ends_with_the_next_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, tracking: bool | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = {"image_size": 64, "channels": CHANNELS, "max_epochs": 2, "val_interval": 1}
-    run("two_stage_segmentation", "train_baseline", **small)
+    database = {"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"} if tracking else {}
+    run("two_stage_segmentation", "train_baseline", tracking=tracking, **small, **database)
     out = capfd.readouterr().out
-    assert sum("poch" in line and "loss" in line for line in out.splitlines()) == 2
+    assert sum("poch" in line and "loss" in line and "dice" in line for line in out.splitlines()) == 2
     assert "--ckpt_path" in out.strip().splitlines()[-1]
     assert next((tmp_path / "runs").rglob("model.pt")).stat().st_size > 0
 

@@ -17,7 +17,7 @@ from .pydicom_api import apply_color_lut
 # Film on a light box, or grey with coloured marks, stays below; photographs of the body lie above.
 MAX_COLOUR = 15.0
 MIN_SIDE = 32
-_FORCE = "(force=True reads it all the same)"
+_FORCE = "(--force true reads it all the same)"
 _MODALITIES = ("CR", "DX", "DR", "RG")
 _SINGLE_FRAME = ("GIF", "PNG", "TIFF", "WEBP")
 _WHITE_IS_ZERO = (262, 0)  # PhotometricInterpretation of TIFF

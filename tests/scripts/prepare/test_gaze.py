@@ -5,6 +5,7 @@ import pytest
 
 from clinbundles.scripts.prepare.datalist import items_of
 from clinbundles.scripts.prepare.gaze import add_gaze
+from clinbundles.scripts.simulate_gaze import simulate_gaze
 from clinbundles.transforms.gaze.attention_map import as_observers
 
 
@@ -36,8 +37,16 @@ def test_gaze_on_an_unknown_image_is_an_error_that_names_it(plain, run, write_ga
 
 
 def test_a_gaze_file_that_is_not_there_is_named(plain, run):
-    with pytest.raises(FileNotFoundError, match=r"--gaze .*none\*\.csv: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"gaze .*none\*\.csv: no such file"):
         run(plain, gaze=str(plain / "none*.csv"))
+
+
+def test_the_table_of_simulated_gaze_is_not_taken_for_recorded(plain, run, tmp_path):
+    datalist, table = tmp_path / "datalist.json", tmp_path / "gaze.csv"
+    run(plain)
+    simulate_gaze(str(datalist), dataset_dir=str(plain), csv=str(table))
+    with pytest.raises(ValueError, match=r"gaze\.csv: simulated gaze \(column GAZE_SOURCE\), not recorded"):
+        add_gaze(str(datalist), str(table))
 
 
 @pytest.fixture
