@@ -155,6 +155,17 @@ def test_another_section_can_be_evaluated(trained: Path, tmp_path: Path) -> None
     assert len(rows(tmp_path / "per_image.csv")) == len(content[knobs["split"]])
 
 
+def test_a_list_of_test_images_alone_is_scored_without_a_temperature(trained: Path, tmp_path: Path) -> None:
+    content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
+    datalist = tmp_path / "test.json"
+    datalist.write_text(json.dumps({**content, "training": [], "validation": []}))
+    weights = str(trained / "model_2" / "model.pt")
+    run("evaluate", out=tmp_path / "out", ckpt_path=weights, datalist=str(datalist), n_timed_files=1)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["images"] == len(content["test"])
+    assert metrics["calibration"]["temperature"] is None
+
+
 def test_a_folder_of_jpeg_and_dicom_becomes_a_table(model: Path, tmp_path: Path) -> None:
     images = BUNDLE / "samples" / "images"
     table = classify(images, tmp_path, model)
