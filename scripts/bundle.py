@@ -174,10 +174,28 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
         more += json.loads(Path(options["tracking"]).read_text())["configs"]
     check_options(folder, names, options, more=more)
 
+    check_datalist(options.get("datalist"))
+
     from clinbundles.scripts.progress import run_watched
 
     files = [str(file) for file in config_files(folder, names)]
     run_watched(files, {"bundle_root": str(folder), **as_overrides(options)})
+
+
+def check_datalist(path: Any) -> None:
+    """Refuse a datalist that is given, and is not there or no JSON.
+
+    Raises:
+        FileNotFoundError, ValueError: the message names the file.
+    """
+    if not isinstance(path, str) or path[:1] in ("$", "@", "%"):
+        return
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--datalist {path}: no such file.")
+    try:
+        json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--datalist {path}: is not JSON ({error}).") from error
 
 
 def load_network(parser: ConfigParser) -> nn.Module:

@@ -173,11 +173,14 @@ VERBS: dict[str, Verb] = {
 EXAMPLES = [f"{name} {VERBS[name].examples[0]}" for name in ("run", "prepare")]
 PURPOSE = "Train, compare and apply the bundles, and prepare data for them. clinbundles VERB --help says more of one."
 # Libraries whose ValueErrors and KeyErrors are sentences for the user; those of others are faults of the program.
-SPOKEN_BY = ("clinbundles", "monai", "json")
+SPOKEN_BY = ("clinbundles", "monai", "json", "ignite", "torch")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one verb; exit with one sentence and status 1 on a mistake of the user."""
+    """Run one verb; exit with one sentence and status 1 on a mistake of the user.
+
+    With the variable CLINBUNDLES_TRACEBACK set, a mistake keeps its traceback too.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # a progress bar in a file is thousands of lines
@@ -198,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except Exception as error:
         sentence = sentence_of(error)
-        if sentence is None:
+        if sentence is None or os.environ.get("CLINBUNDLES_TRACEBACK"):
             raise
         sys.exit(f"{' '.join(['clinbundles', *name.split()])}: {sentence}")
 

@@ -45,3 +45,14 @@ def test_of_the_options_for_several_runs_each_takes_those_that_its_configs_have(
 
 def test_none_reaches_monai_as_an_expression_and_pairs_as_lists() -> None:
     assert bundle.as_overrides({"a": None, "b": (1, 2), "c": 0}) == {"a": "$None", "b": [1, 2], "c": 0}
+
+
+def test_a_datalist_that_is_not_there_or_no_json_is_named_before_anything_runs(tmp_path: Path) -> None:
+    folder, broken = ROOT / "bundles" / "gaze_polyp_segmentation", tmp_path / "broken.json"
+    broken.write_text('{"training": [,]}')
+    out = {"output_dir": str(tmp_path / "out"), "ckpt_dir": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match=r"--datalist .*broken\.json: is not JSON \(Expecting value"):
+        bundle.run_configs(folder, ["train"], datalist=str(broken), **out)
+    with pytest.raises(FileNotFoundError, match=r"--datalist .*absent\.json: no such file"):
+        bundle.run_configs(folder, ["train"], datalist=str(tmp_path / "absent.json"), **out)
+    assert not (tmp_path / "out").exists()

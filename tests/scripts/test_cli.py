@@ -116,6 +116,22 @@ def test_a_mistake_of_the_user_is_one_sentence(toy: ModuleType, capsys: pytest.C
     assert error_of(["fail", "wrapped"], capsys) == "clinbundles fail: soup.json: is cold."
 
 
+def test_a_mistake_keeps_its_traceback_where_the_environment_asks_for_it(
+    toy: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINBUNDLES_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="salt is -1"):
+        main(["fail", "ours"])
+
+
+def test_a_value_that_torch_or_ignite_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = ["--output_dir", str(tmp_path), "--ckpt_dir", str(tmp_path), "--cache_rate", "0", "--image_size", "32"]
+    words = ["run", "gaze_polyp_segmentation", "train", "--arm", "original", *out]
+    assert "Argument max_epochs" in error_of([*words, "--max_epochs", "0"], capsys)
+    assert "batch_size should be a positive integer value" in error_of([*words, "--batch_size", "0"], capsys)
+    assert "Invalid learning rate: -1" in error_of([*words, "--learning_rate=-1"], capsys)
+
+
 def test_a_fault_of_the_program_keeps_its_traceback(toy: ModuleType) -> None:
     with pytest.raises(ValueError, match="'salt'"):
         main(["fail", "fault"])
