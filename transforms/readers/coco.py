@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import mask_api_new_cpp as mask_api
@@ -97,6 +97,40 @@ def _by_id(entries: Sequence[dict[str, Any]], kind: str) -> dict[Any, dict[str, 
         if by_id.setdefault(entry["id"], entry) is not entry:
             raise ValueError(f"two entries for {kind} {entry['id']}")
     return by_id
+
+
+class Instances(NamedTuple):
+    """What an image of a datalist truly holds, for an evaluator.
+
+    Args:
+        image_id: of the image in its list.
+        height: of the image in px.
+        width: of the image in px.
+        boxes: float64 (K, 4), corners x1, y1, x2, y2 in px.
+        masks: K run lengths {"size": [height, width], "counts": text}; None where an instance has no mask.
+    """
+
+    image_id: Any
+    height: int
+    width: int
+    boxes: np.ndarray
+    masks: list[dict[str, Any] | None]
+
+
+def instances_of(item: Mapping[str, Any]) -> Instances:
+    """Read the instances of an item of a datalist, whose ``label`` is a COCO list and ``image_id`` an image in it.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such list, or no such image in it.
+    """
+    coco = read_coco(item["label"])
+    entry = coco.image(item["image_id"])
+    annotations = coco.annotations[item["image_id"]]
+    size = {"height": entry["height"], "width": entry["width"]}
+    boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = [as_run_lengths(a["segmentation"], **size) if a.get("segmentation") else None for a in annotations]
+    return Instances(item["image_id"], size["height"], size["width"], boxes, masks)
 
 
 def as_run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from clinbundles.transforms.readers.coco import (
     decode_mask,
     encode_mask,
     encode_positions,
+    instances_of,
     mask_area,
     mask_box,
     pixels_of,
@@ -123,3 +124,18 @@ def test_a_list_that_is_missing_or_no_json_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{not json")
     with pytest.raises(ValueError, match=r"a\.json: no COCO list"):
         read_coco(tmp_path / "a.json")
+
+
+def test_the_truth_of_an_item_is_its_boxes_and_masks(tmp_path):
+    annotations = [
+        {"id": 1, "image_id": 7, "bbox": [1, 1, 3, 2], "segmentation": [SQUARE]},
+        {"id": 2, "image_id": 7, "bbox": [0, 0, 1.5, 1], "point_coords": [[0, 0]], "point_labels": [1]},
+    ]
+    images = [*IMAGES, {"id": 8, "file_name": "b.tif", "width": 6, "height": 5}]
+    path = write(tmp_path / "a.json", images=images, annotations=annotations)
+    truth = instances_of({"image": "a.tif", "label": str(path), "image_id": 7})
+    assert (truth.image_id, truth.height, truth.width) == (7, 5, 6)
+    np.testing.assert_allclose(truth.boxes, [[1, 1, 4, 3], [0, 0, 1.5, 1]])
+    assert truth.masks[1] is None
+    assert mask_area(truth.masks[0]) == 6
+    assert instances_of({"label": str(path), "image_id": 8}).boxes.shape == (0, 4)
