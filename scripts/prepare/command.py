@@ -1,7 +1,8 @@
 """``clinbundles prepare``: from a data set in its official layout to one JSON datalist with seeded splits.
 
 A data set is one function in one file of this room, from a folder and flags of its own to what its annotation says:
-a DataSet (images with masks) or a ClassSet (images of classes). It is found by that annotation; nothing else names it.
+a DataSet (images with masks), a ClassSet (images of classes), an InstanceSet (images with instances) or a CellSet
+(instances, or one mask an image). It is found by that annotation; nothing else names it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from clinbundles.scripts.flags import Option, nearest, options_of, outlines
 
 ROOM = Path(__file__).parent
 # What writes the datalist, by the kind of data set that a function is annotated to return.
-WRITERS = {"DataSet": ("masks", "write_masks"), "ClassSet": ("classes", "write_classes")}
+WRITERS = {
+    "DataSet": ("masks", "write_masks"),
+    "ClassSet": ("classes", "write_classes"),
+    "InstanceSet": ("instances", "write_instances"),
+    "CellSet": ("instances", "write_cells"),
+}
 
 
 class DataSetFunction(NamedTuple):
@@ -32,7 +38,7 @@ class DataSetFunction(NamedTuple):
 
 
 def prepare(data_set: str, dataset_dir: str, output: str, **flags: Any) -> None:
-    """Write the datalist of a data set: its images with masks or classes, checked, and split so that no group crosses.
+    """Write the datalist of a data set: its images with masks, classes or instances, checked and split by groups.
 
     Args:
         data_set: its name.

@@ -18,6 +18,7 @@ from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.transforms.readers.decoding import check_range
 from clinbundles.transforms.readers.folder import image_stem
 
+from .annotations import InstanceSet
 from .datalist import (
     NEAR_DUPLICATE_BITS,
     SPLITS,
@@ -102,7 +103,7 @@ def write_masks(
     lists = {name: members for name, members in splits.items() if members}
     write_atomically(target, datalist_as_json({**describe(data), **facts, **lists}))
 
-    _warn_of_crossing_groups(groups, split_of)
+    warn_of_crossing_groups(groups, split_of)
     print(f"{data.name}: {len(records)} pairs came in, {len(items)} are used, {len(faults)} are left out as bad")
     _report(splits, label=data.label, foreground=[contents.foreground for _, contents in pairs])
     if data.recordings:
@@ -122,7 +123,7 @@ def removed_after_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def describe(data: DataSet) -> dict[str, Any]:
+def describe(data: DataSet | InstanceSet) -> dict[str, Any]:
     """Entries of a datalist that say what the data set is."""
     return {
         "name": data.name,
@@ -139,14 +140,14 @@ def as_item(record: Record, contents: Contents, *, data: DataSet, root: Path, gr
     assert record.image is not None
     return {
         "image": record.image.relative_to(root).as_posix(),
-        "label": _path_from(root, contents.label),
+        "label": path_from(root, contents.label),
         "group": group,
         "source_sha256": contents.sha256,
         **recorded_gaze(record.image.name, data.recordings),
     }
 
 
-def _path_from(root: Path, path: Path) -> str:
+def path_from(root: Path, path: Path) -> str:
     """Path of a file from ``root``; through .. for a converted mask, which lies elsewhere."""
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
@@ -194,7 +195,8 @@ def inspect_all(
     return pairs, faults
 
 
-def _warn_of_crossing_groups(groups: Sequence[str], split_of: Sequence[str]) -> None:
+def warn_of_crossing_groups(groups: Sequence[str], split_of: Sequence[str]) -> None:
+    """Print how many groups are in more than one split."""
     crossing = Counter(group for group, _ in set(zip(groups, split_of, strict=True)))
     names = sorted(group for group, count in crossing.items() if count > 1)
     if names:

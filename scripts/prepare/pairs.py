@@ -210,14 +210,14 @@ def read_label_map(path: Path) -> np.ndarray:
     """Read a label map, a grey or palette image or NIfTI, as whole numbers (H, W).
 
     Raises:
-        ValueError: the file is corrupt, or a colour image.
+        ValueError: the file is corrupt, a colour image, or a stack of several.
     """
     if is_nifti(path):
         values = read_nifti(path)
         if values.ndim != 2 or not np.isfinite(values).all() or (values != np.rint(values)).any():
             raise ValueError(f"{path}: a label map holds one whole number a pixel.")
         return values.astype(np.int64)
-    image = open_image(path)
+    image = open_image(path, single_frame=("GIF", "TIFF"))
     values = np.asarray(image)
     if values.ndim == 3 and image.mode == "RGB" and (values == values[..., :1]).all():
         values = values[..., 0]

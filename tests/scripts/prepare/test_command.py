@@ -26,7 +26,7 @@ def typed(tmp_path, capsys):
 
 def test_every_data_set_is_found_by_what_its_function_returns():
     paper = {"ph2", "retina", "chase_db1", "drive", "stare", "sartorius", "bowl2018", "kitti", "bdd100k", "livecell"}
-    own = {"kvasir_seg", "polypgen", "folder", "covid_xray", "class_folder"}
+    own = {"kvasir_seg", "polypgen", "folder", "covid_xray", "class_folder", "coco", "instance_maps"}
     functions = find_data_sets()
     assert functions.keys() == own | paper
     assert list(functions) == sorted(functions)
@@ -68,6 +68,10 @@ def test_an_output_in_a_missing_folder_is_refused_before_any_work(plain):
         ("class_folder", "--force yes", "--force is 'yes', expected true or false."),
         ("chase_db1", "--observer 3", "--observer is 3: expected 1 or 2"),
         ("chase_db1", "--gaze gaze.csv", "there is no option --gaze"),
+        ("bowl2018", "--targets boxes", "--targets is 'boxes', expected masks, instances"),
+        ("livecell", "--clean_split maybe", "--clean_split is 'maybe', expected true or false."),
+        ("coco", "--points few", "--points is 'few', expected a whole number."),
+        ("coco", "--targets masks", "there is no option --targets"),
         ("covid_xray", "--sed 3", "there is no option --sed; did you mean --seed?"),
         ("covid_xray", "--ratios 6,2,2", "there is no option --ratios"),
         (

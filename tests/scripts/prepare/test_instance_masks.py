@@ -1,11 +1,9 @@
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinbundles.scripts.prepare.instance_masks import decode_runs, read_coco, union_of_polygons
+from clinbundles.scripts.prepare.instance_masks import decode_runs, union_of_polygons
 
 
 def runs_of(mask):
@@ -56,15 +54,8 @@ def test_runs_that_make_no_mask_are_refused(text, message):
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]
 
 
-def write(path, *, images=None, annotations=None):
-    images = [{"id": 7, "file_name": "a.tif", "width": 6, "height": 5}] if images is None else images
-    annotations = [{"id": 1, "image_id": 7, "segmentation": [SQUARE]}] if annotations is None else annotations
-    path.write_text(json.dumps({"images": images, "annotations": annotations}))
-    return path
-
-
 def cells(*parts):
-    return [{"id": k, "parts": [part]} for k, part in enumerate(parts)]
+    return [{"id": k, "segmentation": [part]} for k, part in enumerate(parts)]
 
 
 def test_a_square_covers_the_pixels_inside_it(tmp_path):
@@ -94,29 +85,6 @@ def test_what_is_no_polygon_is_named(tmp_path, part):
         union_of_polygons(cells(part), size=(6, 5), path=tmp_path / "list.json")
 
 
-def test_each_image_gets_its_own_annotations_from_a_list_or_a_dictionary(tmp_path):
-    images = [{"id": k, "file_name": f"{k}.tif", "width": 6, "height": 5} for k in (1, 2, 3)]
-    annotations = [{"id": k, "image_id": image, "segmentation": [SQUARE]} for k, image in enumerate((1, 3, 1))]
-    for listed in (annotations, {str(a["id"]): a for a in annotations}):
-        entries = list(read_coco(write(tmp_path / "a.json", images=images, annotations=listed)))
-        assert [(entry["file_name"], [c["id"] for c in of]) for entry, of in entries] == [
-            ("1.tif", [0, 2]),
-            ("2.tif", []),
-            ("3.tif", [1]),
-        ]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"annotations": [{"id": 4, "image_id": 9, "segmentation": [SQUARE]}]}, "annotation 4 is of image 9"),
-        ({"annotations": [{"id": 4, "image_id": 7}]}, "lacks 'segmentation'"),
-        ({"images": [{"id": 7, "file_name": "a.tif"}]}, "lacks 'width'"),
-    ],
-)
-def test_a_list_that_is_not_as_coco_has_it_is_named(tmp_path, change, message):
-    with pytest.raises(ValueError, match=rf"a\.json: .*{message}"):
-        list(read_coco(write(tmp_path / "a.json", **change)))
-    (tmp_path / "a.json").write_text("{not json")
-    with pytest.raises(ValueError, match=r"a\.json: no COCO list"):
-        list(read_coco(tmp_path / "a.json"))
+def test_an_annotation_without_a_mask_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"list\.json: annotation 4: segmentation is no list of polygons"):
+        union_of_polygons([{"id": 4}], size=(6, 5), path=tmp_path / "list.json")

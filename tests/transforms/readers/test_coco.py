@@ -118,6 +118,16 @@ def test_a_list_that_is_not_as_coco_has_it_is_named(tmp_path, change, message):
         read_coco(write(tmp_path / "a.json", **change))
 
 
+def test_each_image_gets_its_own_annotations_from_a_list_or_a_dictionary(tmp_path):
+    images = [{"id": k, "file_name": f"{k}.tif", "width": 6, "height": 5} for k in (1, 2, 3)]
+    annotations = [{"id": k, "image_id": image} for k, image in enumerate((1, 3, 1))]
+    for name, listed in (("list", annotations), ("dictionary", {str(a["id"]): a for a in annotations})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"images": images, "annotations": listed}))
+        of_image = read_coco(path).annotations
+        assert {key: [a["id"] for a in of] for key, of in of_image.items()} == {1: [0, 2], 2: [], 3: [1]}
+
+
 def test_a_list_that_is_missing_or_no_json_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.json: no such file"):
         read_coco(tmp_path / "a.json")
