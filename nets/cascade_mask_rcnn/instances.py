@@ -1,0 +1,96 @@
+"""Instances from their boxes and small masks: pixels within the box, a label map, run lengths.
+
+A detection keeps a mask of 28 x 28 probabilities for each box, and one at a time becomes pixels, so that thousands of
+cells never fill a dense stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def paste_mask(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+    """Read a mask bilinearly at the middles of the image's pixels that lie in its box.
+
+    This is where the point loss reads it too. torchvision's ``paste_masks_in_image`` rounds the box to whole pixels
+    first, which costs small cells up to a pixel on each side.
+
+    Args:
+        mask: (S, S), spread over the box; beyond it stand zeros.
+        box: x1, y1, x2, y2 in px.
+        size: height and width of the image in px.
+
+    Returns:
+        Values (h, w), and the row and the column in the image of the first.
+    """
+    left, top = (max(int(np.ceil(low - 0.5)), 0) for low in box[:2])
+    right, bottom = (min(int(np.floor(high - 0.5)) + 1, side) for high, side in zip(box[2:], size[::-1], strict=True))
+    columns = _weights(np.arange(left, right), box[0], box[2], mask.shape[1])
+    rows = _weights(np.arange(top, bottom), box[1], box[3], mask.shape[0])
+    return rows @ mask @ columns.T, top, left
+
+
+def _weights(pixels: np.ndarray, low: float, high: float, count: int) -> np.ndarray:
+    """Return the bilinear weights (pixels, count) of a row of cells between ``low`` and ``high`` at pixels' middles."""
+    positions = (pixels + 0.5 - low) / (high - low) * count - 0.5
+    return np.maximum(1 - np.abs(positions[:, None] - np.arange(count)), 0).astype(np.float32)
+
+
+def paste_masks(
+    detection: Mapping[str, torch.Tensor], size: tuple[int, int], *, threshold: float = 0.5
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Give the pixels of one instance after the other, bool (h, w), and the row and column of the first.
+
+    Args:
+        detection: ``boxes`` (K, 4) and ``masks`` (K, S, S) of an image.
+        size: height and width of the image in px.
+        threshold: least probability of a pixel of the instance.
+    """
+    boxes = detection["boxes"].detach().cpu().double().numpy()
+    masks = detection["masks"].detach().cpu().float().numpy()
+    for box, mask in zip(boxes, masks, strict=True):
+        values, top, left = paste_mask(mask, box, size)
+        yield values >= threshold, top, left
+
+
+def label_map(detection: Mapping[str, torch.Tensor], size: tuple[int, int], *, score_threshold: float) -> torch.Tensor:
+    """Return the map int32 (H, W) of an image: 0 background, 1 for the pixels of the highest score, and so on.
+
+    Number n is row n - 1 of the detection. An overlap goes to the higher score; an instance that is hidden by others
+    leaves its number out.
+
+    Args:
+        detection: ``boxes`` (K, 4), ``scores`` (K,), falling, and ``masks`` (K, S, S) of an image.
+        size: height and width of the image in px.
+        score_threshold: instances below this score are left out.
+    """
+    count = int((detection["scores"] >= score_threshold).sum())
+    labels = np.zeros(size, dtype=np.int32)
+    shown = {name: values[:count].flip(0) for name, values in detection.items()}
+    for number, (pixels, top, left) in zip(range(count, 0, -1), paste_masks(shown, size), strict=True):
+        labels[top : top + pixels.shape[0], left : left + pixels.shape[1]][pixels] = number
+    return torch.from_numpy(labels)
+
+
+def run_lengths(detection: Mapping[str, torch.Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Return the mask of each instance in COCO's compressed run lengths: ``size`` and ``counts``, ready for JSON.
+
+    Args:
+        detection: ``boxes`` (K, 4) and ``masks`` (K, S, S) of an image.
+        size: height and width of the image in px.
+    """
+    from faster_coco_eval.core import mask as coco_mask  # takes a second, and only writers need it
+
+    image = np.zeros(size, dtype=np.uint8, order="F")
+    encoded = []
+    for pixels, top, left in paste_masks(detection, size):
+        place = image[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+        place[:] = pixels
+        result = coco_mask.encode(image)
+        encoded.append({"size": list(size), "counts": result["counts"].decode()})
+        place[:] = 0
+    return encoded
