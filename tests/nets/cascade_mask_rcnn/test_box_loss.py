@@ -48,7 +48,7 @@ def test_the_projection_term_is_its_definition() -> None:
     for mask, of_columns, of_rows in zip(masks, columns.numpy(), rows.numpy(), strict=True):
         for values, target in ((mask.max(axis=0), of_columns), (mask.max(axis=1), of_rows)):
             expected += 1 - 2 * (values * target).sum() / ((values**2).sum() + target.sum() + 1e-5)
-    assert float(projection_loss(logits, columns, rows)) == pytest.approx(expected / 4, rel=1e-5)
+    assert projection_loss(logits, columns, rows).item() == pytest.approx(expected / 4, rel=1e-5)
 
 
 def expected_pairwise(logits: np.ndarray, lab: np.ndarray, box: np.ndarray, given: np.ndarray) -> float:
@@ -93,7 +93,7 @@ def test_the_pairwise_term_is_its_definition(given: tuple[float, ...]) -> None:
     expected = expected_pairwise(
         logits[0, 0].numpy(), lab[1].permute(1, 2, 0).numpy(), BOX[0].numpy(), boxes[0].numpy()
     )
-    assert float(pairwise) == pytest.approx(expected, rel=1e-3)
+    assert pairwise.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_at_the_edge_of_the_image_nothing_beyond_it_counts() -> None:
@@ -102,14 +102,14 @@ def test_at_the_edge_of_the_image_nothing_beyond_it_counts() -> None:
     box = torch.tensor([[0.0, 0.0, 28.0, 28.0]])
     _, pairwise = box_loss(logits, box, box, lab, torch.tensor([0]))
     expected = expected_pairwise(logits[0, 0].numpy(), lab[0].permute(1, 2, 0).numpy(), box[0].numpy(), box[0].numpy())
-    assert float(pairwise) == pytest.approx(expected, rel=1e-3)
+    assert pairwise.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_right_mask_costs_least() -> None:
     lab = rgb_to_lab(image_of(disc(14)))
 
     def total(mask: torch.Tensor) -> float:
-        return float(sum(box_loss(logits_of(mask), BOX, BOX, lab, torch.tensor([0]))))
+        return sum(box_loss(logits_of(mask), BOX, BOX, lab, torch.tensor([0]))).item()
 
     everything = torch.ones(SIZE, SIZE, dtype=torch.bool)
     assert total(disc(14)) < 0.01

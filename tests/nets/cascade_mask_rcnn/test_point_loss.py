@@ -40,7 +40,7 @@ def test_the_loss_is_its_definition_and_divides_by_the_ignored_too() -> None:
     labels = generator.integers(-1, 2, size=(5, 9))
     tensors = (torch.tensor(values, dtype=torch.float32) for values in (logits[:, None], boxes, points))
     loss = point_loss(*tensors, torch.tensor(labels))
-    assert float(loss) == pytest.approx(expected_loss(logits, boxes, points, labels), rel=1e-5)
+    assert loss.item() == pytest.approx(expected_loss(logits, boxes, points, labels), rel=1e-5)
 
 
 def test_a_point_in_the_middle_of_a_cell_reads_that_cell_alone() -> None:
