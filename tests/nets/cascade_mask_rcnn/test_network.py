@@ -159,6 +159,7 @@ def test_sides_of_any_length_and_metatensors_are_taken(batch, tiny_network) -> N
     assert all(torch.isfinite(loss) for loss in network(cut, targets).values())
     labels = network.eval()(cut)
     assert labels.shape == (2, 1, 50, 61)
+    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)
     assert not isinstance(labels, MetaTensor)
 
 
