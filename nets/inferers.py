@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class PrecisionInferer(SimpleInferer):
-    """Run a network under autocast to a precision, on the device of the image, and return float32 logits.
+    """Run a network under autocast to a precision, on the device of the image, and return its result in float32.
+
+    A result of whole numbers stays, and of losses by name each becomes float32.
 
     MONAI's ``amp`` computes in float16, on CUDA alone. bfloat16 needs no scaling of gradients, and a CPU that has
     instructions for it trains about twice as fast. float16 does, so a training takes ``amp`` beside it.
@@ -30,7 +33,7 @@ class PrecisionInferer(SimpleInferer):
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
         self.precision = precision
 
-    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Run ``network`` on ``inputs``."""
         device = inputs.device.type
         if self.precision == "float32":
@@ -38,7 +41,13 @@ class PrecisionInferer(SimpleInferer):
         if self.precision == "float16" and device == "cpu":
             raise ValueError("precision is 'float16', which needs a GPU; on a CPU take 'bfloat16'.")
         with torch.autocast(device, PRECISIONS[self.precision]):
-            return super().__call__(inputs, network, *args, **kwargs).float()
+            return _in_float32(super().__call__(inputs, network, *args, **kwargs))
+
+
+def _in_float32(result: Any) -> Any:
+    if isinstance(result, Mapping):
+        return {name: _in_float32(value) for name, value in result.items()}
+    return result.float() if result.is_floating_point() else result
 
 
 class PlainTensorInferer(PrecisionInferer):

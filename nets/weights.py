@@ -130,7 +130,8 @@ def fit_weights(
         leave_out: names of layers that keep their own weights.
 
     Raises:
-        ValueError: a name is missing or unknown, or a shape differs; the message counts them and names the first.
+        ValueError: a name is missing or unknown, or a shape differs; the message counts them and names the first. Or
+            the network refuses them.
     """
     content = {name: value for name, value in weights.items() if not belongs_to(name, leave_out)}
     shapes = {name: value.shape for name, value in content.items()}
@@ -146,8 +147,11 @@ def fit_weights(
             f"{os.fspath(source)}: {len(misfits)} of {len(expected)} weights do not fit {part}, the first is {name} "
             f"({present}, {wish})."
         )
-    # What is not strict about it was checked above. The encoders of smp override load_state_dict.
-    nn.Module.load_state_dict(network, content, strict=False)
+    try:
+        # What is not strict about it was checked above. The encoders of smp override load_state_dict.
+        nn.Module.load_state_dict(network, content, strict=False)
+    except ValueError as error:  # a network may refuse weights of other settings
+        raise ValueError(f"{os.fspath(source)}: {error}") from error
     return network
 
 

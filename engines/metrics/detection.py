@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from ...transforms.readers.coco import Instances, mask_area
+from ...transforms.readers.coco import Instances, mask_area, pixels_of
 
 # Areas in px of what LIVECell calls small, medium and large; a limit belongs to both of its neighbours.
 AREA_RANGES = {"": (0, 1e10), "s": (0, 18**2), "m": (18**2, 31**2), "l": (31**2, 1e10)}
@@ -162,6 +162,29 @@ def match_label_maps(truth: np.ndarray, prediction: np.ndarray) -> Matches:
     matched = int(partners.sum())
     surplus, missed = len(other_areas) - 1 - matched, len(own_areas) - 1 - matched
     return Matches(matched, surplus, missed, float(iou[partners].sum()))
+
+
+def pair_with_masks(label_map: np.ndarray, masks: Iterable[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Find for each cell of a label map the mask that it matches, where masks may overlap each other.
+
+    Args:
+        label_map: whole numbers (H, W), 0 for background.
+        masks: run lengths of the truth.
+
+    Returns:
+        the numbers of the cells (N,), rising, and the IoU of each with its partner, 0 where none is above 0.5 (N,).
+    """
+    places, areas = _numbered(label_map)
+    iou = np.zeros(len(areas))
+    for mask in masks:
+        rows, columns = pixels_of(mask)
+        cells, shared = np.unique(places[rows, columns], return_counts=True)
+        values = np.where(cells > 0, shared / (len(rows) + areas[cells] - shared), 0)
+        best = int(np.argmax(values)) if len(values) else 0
+        if len(values) and values[best] > 0.5:
+            iou[cells[best]] = max(iou[cells[best]], values[best])
+    numbers = np.unique(label_map)
+    return numbers[numbers != 0], iou[1:]
 
 
 def _numbered(label_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -13,6 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from ..weights import fit_weights, read_weights
 from .cascade import CascadeHeads
 from .instances import label_map
 from .supervision import MASK, POINTS, instance_losses
@@ -50,13 +52,18 @@ class CascadeMaskRCNN(nn.Module):
     image with ``boxes`` (K, 4), ``scores`` (K,), falling, and ``masks`` (K, 28, 28), probabilities over the box, all on
     the CPU; :mod:`.instances` makes pixels of them.
 
+    The weights carry what they were trained with: mean and deviation of the images, anchors, and the least score in the
+    label map. Loading weights of another mean, deviation or anchors is refused.
+
     Args:
         trunk: from images to feature maps "0" to "3" and "pool".
         proposals: torchvision's network of proposals.
         heads: what becomes of them.
         double_first: the proposals read the first map twice, with anchors of two sizes.
+        anchors: sizes and ratios that the proposals were made with, to be compared with those of weights.
         mean, std: of each channel of the images, which are RGB of 0 to 1.
-        label_score_threshold: least score in the label map.
+        label_score_threshold: least score in the label map; None for that of the weights, which is 0.5 until
+            :meth:`choose_label_score_threshold` sets another.
         min_size, max_size: an image to evaluate is scaled so that its short side is ``min_size`` px, or less if its
             long side were longer than ``max_size`` px; None leaves it as it is. Results are in px of the image given.
         ramp_steps: training steps over which the pairwise term of boxes alone grows to its full weight.
@@ -70,9 +77,10 @@ class CascadeMaskRCNN(nn.Module):
         heads: CascadeHeads,
         *,
         double_first: bool,
+        anchors: Sequence[float],
         mean: Sequence[float],
         std: Sequence[float],
-        label_score_threshold: float,
+        label_score_threshold: float | None,
         min_size: int | None,
         max_size: int,
         ramp_steps: int,
@@ -83,22 +91,36 @@ class CascadeMaskRCNN(nn.Module):
         self.proposals = proposals
         self.heads = heads
         self.double_first = double_first
-        self.label_score_threshold = label_score_threshold
+        self.fixed_threshold = label_score_threshold
         self.min_size = min_size
         self.max_size = max_size
         self.ramp_steps = ramp_steps
         self.frozen_batch_norms = frozen_batch_norms
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+        self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # of training, so that the ramp is resumed
+        self.register_buffer("chosen_threshold", torch.tensor(0.5))
         self.mean: torch.Tensor
         self.std: torch.Tensor
+        self.anchors: torch.Tensor
         self.steps: torch.Tensor
+        self.chosen_threshold: torch.Tensor
+        self.register_load_state_dict_pre_hook(_refuse_other_settings)
         self.detections: list[dict[str, torch.Tensor]] = []
         if frozen_batch_norms:
             for layer in batch_norms(trunk):
                 layer.requires_grad_(False)
         self.train()
+
+    @property
+    def label_score_threshold(self) -> float:
+        """The least score in the label map."""
+        return float(self.chosen_threshold) if self.fixed_threshold is None else self.fixed_threshold
+
+    def choose_label_score_threshold(self, threshold: float) -> None:
+        """Keep the least score in the label map with the weights, for where none is fixed."""
+        self.chosen_threshold.fill_(threshold)
 
     def train(self, mode: bool = True) -> CascadeMaskRCNN:
         """Set the mode, but for frozen batch norms, and return the network."""
@@ -194,20 +216,20 @@ def cascade_mask_rcnn(
     rpn_nms_threshold: float = 0.7,
     nms_threshold: float = 0.5,
     score_threshold: float = 0.05,
-    label_score_threshold: float = 0.5,
+    label_score_threshold: float | None = None,
     detections: int = 3000,
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
     min_size: int | None = None,
     max_size: int = 1333,
     ramp_steps: int = 500,
-    backbone_weights: str | os.PathLike | None = None,
+    initial_weights: str | os.PathLike | None = None,
     freeze_batch_norms: bool | None = None,
 ) -> CascadeMaskRCNN:
     """Build a Cascade Mask R-CNN; the defaults are small enough for a CPU. With one stage it is Mask R-CNN.
 
     Args:
-        backbone, fpn_channels, backbone_weights: of :func:`.trunks.trunk_with_pyramid`.
+        backbone, fpn_channels: of :func:`.trunks.trunk_with_pyramid`.
         anchor_sizes: sides in px of the anchors of each of the five maps of the pyramid; six share the first two for
             the first map, as LIVECell's do.
         aspect_ratios: height by width of the anchors.
@@ -218,7 +240,9 @@ def cascade_mask_rcnn(
         post_nms: proposals of each image, in training and in testing.
         rpn_nms_threshold: IoU from which on the lower of two proposals is dropped.
         label_score_threshold, mean, std, min_size, max_size, ramp_steps: of :class:`CascadeMaskRCNN`.
-        freeze_batch_norms: keep those of the trunk as they are; None does so where ``backbone_weights`` are given.
+        initial_weights: file of weights of this whole network, or of the trunk's classifier as
+            :func:`.trunks.trunk_with_pyramid` takes them. None leaves random weights.
+        freeze_batch_norms: keep those of the trunk as they are; None does so where ``initial_weights`` are given.
 
     Raises:
         ValueError: an option outside its range, or weights that do not fit.
@@ -229,7 +253,9 @@ def cascade_mask_rcnn(
     for name, pair in (("pre_nms", pre_nms), ("post_nms", post_nms)):
         if len(pair) != 2:
             raise ValueError(f"{name} is {list(pair)}, expected two numbers: in training and in testing.")
-    trunk = trunk_with_pyramid(backbone, fpn_channels, weights=backbone_weights)
+    content = None if initial_weights is None else read_weights(initial_weights, purpose="initial weights")
+    is_whole = content is not None and any(name.startswith("trunk.") for name in content)
+    trunk = trunk_with_pyramid(backbone, fpn_channels, weights=None if is_whole else initial_weights)
     sizes = tuple(tuple(size) for size in anchor_sizes)
     anchors = AnchorGenerator(sizes, (tuple(aspect_ratios),) * len(sizes))
     counts = set(anchors.num_anchors_per_location())
@@ -261,19 +287,37 @@ def cascade_mask_rcnn(
         nms_threshold=nms_threshold,
         detections=detections,
     )
-    return CascadeMaskRCNN(
+    network = CascadeMaskRCNN(
         trunk,
         proposals,
         heads,
         double_first=len(sizes) == len(MAPS) + 2,
+        anchors=[*(side for size in sizes for side in size), *aspect_ratios],
         mean=mean,
         std=std,
         label_score_threshold=label_score_threshold,
         min_size=min_size,
         max_size=max_size,
         ramp_steps=ramp_steps,
-        frozen_batch_norms=backbone_weights is not None if freeze_batch_norms is None else freeze_batch_norms,
+        frozen_batch_norms=initial_weights is not None if freeze_batch_norms is None else freeze_batch_norms,
     )
+    if content is not None and is_whole:
+        fit_weights(network, content, source=str(initial_weights))
+    return network
+
+
+def _refuse_other_settings(network: nn.Module, weights: Mapping[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Refuse weights that were trained with another mean, deviation or anchors, which would find the wrong boxes."""
+    for name in ("mean", "std", "anchors"):
+        own, other = getattr(network, name), weights.get(prefix + name)
+        if other is None or own.is_meta or other.is_meta or own.shape != other.shape:
+            continue  # a missing or misshapen one is refused as any other weight is
+        if not torch.allclose(own.cpu().float(), other.cpu().float(), rtol=1e-3, atol=0):  # half precision rounds
+            raise ValueError(f"the weights were trained with {name} {_values(other)}, the network has {_values(own)}.")
+
+
+def _values(tensor: torch.Tensor) -> list[float]:
+    return [round(float(value), 3) for value in tensor.flatten()]
 
 
 def _plain(values: torch.Tensor) -> torch.Tensor:

@@ -57,3 +57,13 @@ def test_the_network_gets_and_gives_plain_tensors_and_the_input_keeps_its_meta_d
     assert type(logits) is torch.Tensor
     assert torch.equal(logits, network(image.as_subclass(torch.Tensor)))
     assert image.meta["filename_or_obj"] == "a.png"
+
+
+def test_losses_by_name_become_float32_and_whole_numbers_stay() -> None:
+    class Losses(nn.Conv2d):
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": super().forward(image).mean(), "cells": torch.tensor(70_001)}
+
+    result = PrecisionInferer("bfloat16")(torch.rand(1, 1, 8, 8), Losses(1, 1, 3))
+    assert result["loss"].dtype == torch.float32
+    assert result["cells"] == 70_001

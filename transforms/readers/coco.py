@@ -133,6 +133,22 @@ def instances_of(item: Mapping[str, Any]) -> Instances:
     return Instances(item["image_id"], size["height"], size["width"], boxes, masks)
 
 
+def points_of(item: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read the points of the instances of an item of a datalist, in the order of :func:`instances_of`.
+
+    Returns:
+        for each instance pixels (x, y), int64 (P, 2), and labels, int64 (P,): 1 cell, 0 background. P may be 0.
+    """
+    annotations = read_coco(item["label"]).annotations[item["image_id"]]
+    return [
+        (
+            np.floor(np.array(a.get("point_coords") or (), dtype=np.float64)).astype(np.int64).reshape(-1, 2),
+            np.array(a.get("point_labels") or (), dtype=np.int64),
+        )
+        for a in annotations
+    ]
+
+
 def as_run_lengths(segmentation: Any, *, height: int, width: int) -> dict[str, Any]:
     """Bring a segmentation to compressed run lengths {"size": [height, width], "counts": text}.
 

@@ -1,5 +1,7 @@
 """The network: what it learns, what it returns, and what it refuses."""
 
+import re
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -203,7 +205,7 @@ def test_frozen_batch_norms_stay_in_training(batch, tiny_network) -> None:
 def test_batch_norms_are_frozen_where_the_trunk_brings_weights(tmp_path) -> None:
     weights = {"features." + name: value for name, value in cascade_mask_rcnn().trunk.body.state_dict().items()}
     torch.save(weights, tmp_path / "trunk.pt")
-    assert cascade_mask_rcnn(backbone_weights=tmp_path / "trunk.pt").frozen_batch_norms
+    assert cascade_mask_rcnn(initial_weights=tmp_path / "trunk.pt").frozen_batch_norms
     assert not cascade_mask_rcnn().frozen_batch_norms
 
 
@@ -263,3 +265,42 @@ def test_wrong_input_is_named(batch, tiny_network) -> None:
         network(images, [targets[0], flat])
     with pytest.raises(ValueError, match="pre_nms is"):
         cascade_mask_rcnn(pre_nms=[1000])
+
+
+def test_training_goes_on_from_a_whole_network_or_from_a_trunk(tmp_path, tiny_network) -> None:
+    trained = tiny_network()
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
+    torch.save(trained.trunk.body.state_dict(), tmp_path / "trunk.pt")
+    whole, trunk = (tiny_network(initial_weights=tmp_path / name) for name in ("model.pt", "trunk.pt"))
+    torch.manual_seed(1)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(whole.state_dict()[name], value), name
+        if name.startswith("trunk.body."):
+            assert torch.equal(trunk.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"std": (0.5, 0.5, 0.5)}, "trained with std [0.5, 0.5, 0.5], the network has [0.229, 0.224, 0.225]"),
+        ({"mean": (0.4, 0.4, 0.4)}, "trained with mean [0.4, 0.4, 0.4], the network has [0.485, 0.456, 0.406]"),
+        ({"anchor_sizes": [[4], [8], [16], [32], [64]]}, "trained with anchors [4.0, 8.0, 16.0, 32.0, 64.0, 0.5"),
+    ],
+)
+def test_weights_of_other_anchors_or_another_mean_are_refused(tmp_path, tiny_network, option, sentence) -> None:
+    torch.save(tiny_network(**option).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=re.escape(f"model.pt: the weights were {sentence}")):
+        load_weights(tiny_network(), tmp_path / "model.pt")
+    # Half precision rounds, and is no other value.
+    half = {k: v.half() if v.is_floating_point() else v for k, v in tiny_network().state_dict().items()}
+    torch.save(half, tmp_path / "half.pt")
+    load_weights(tiny_network(), tmp_path / "half.pt")
+
+
+def test_weights_carry_the_least_score_of_the_label_map_and_an_option_goes_before(tmp_path, tiny_network) -> None:
+    network = tiny_network()
+    assert network.label_score_threshold == 0.5
+    network.choose_label_score_threshold(0.71875)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    assert load_weights(tiny_network(), tmp_path / "model.pt").label_score_threshold == 0.71875
+    assert load_weights(tiny_network(label_score_threshold=0.2), tmp_path / "model.pt").label_score_threshold == 0.2

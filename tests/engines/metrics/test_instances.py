@@ -1,0 +1,174 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from clinbundles.engines.metrics.detection import average_precision, match_label_maps
+from clinbundles.engines.metrics.instances import THRESHOLDS, InstanceScores, as_detections, score_image
+from clinbundles.nets.cascade_mask_rcnn.instances import label_map
+from clinbundles.transforms.readers.coco import encode_mask, instances_of, mask_box
+
+SIZE = (48, 64)
+
+
+class Finder(nn.Module):
+    """What a trained network offers an evaluator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label_score_threshold = 0.5
+        self.detections: list[dict[str, torch.Tensor]] = []
+
+    def choose_label_score_threshold(self, threshold: float) -> None:
+        self.label_score_threshold = threshold
+
+
+def rectangle(x: int, y: int, width: int, height: int) -> np.ndarray:
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
+
+
+CELLS = [rectangle(4, 4, 12, 10), rectangle(24, 6, 10, 14), rectangle(44, 30, 12, 12)]
+
+
+@pytest.fixture
+def item(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Write a list with one image of three cells, whose annotations have masks or points."""
+
+    def make(**fields: list[Any]) -> dict[str, Any]:
+        annotations = [
+            {"id": k + 1, "image_id": 5, "category_id": 1, "bbox": list(mask_box(encode_mask(cell)))}
+            | {name: values[k] for name, values in fields.items()}
+            for k, cell in enumerate(CELLS)
+        ]
+        image = {"id": 5, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
+        content = {"images": [image], "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+        (tmp_path / "coco.json").write_text(json.dumps(content))
+        return {"label": str(tmp_path / "coco.json"), "image_id": 5}
+
+    return make
+
+
+@pytest.fixture
+def masks() -> dict[str, list[Any]]:
+    return {"segmentation": [encode_mask(cell) for cell in CELLS]}
+
+
+def detection(boxes: list[list[float]], scores: list[float]) -> dict[str, torch.Tensor]:
+    return {"boxes": torch.tensor(boxes), "scores": torch.tensor(scores), "masks": torch.ones(len(boxes), 28, 28)}
+
+
+# The first is exact, the second half of its cell and lower than what is no cell, the third a little off.
+FOUND = detection(
+    [[4, 4, 16, 14], [44, 31, 56, 43], [2, 30, 14, 44], [24, 6, 34, 12]],
+    [0.9, 0.8, 0.4, 0.3],
+)
+
+
+def evaluated(network: Finder, items: list[dict], found: list[dict], **options: Any) -> tuple[dict[str, float], Engine]:
+    """Run an engine as MONAI's evaluators do, with an item in each batch."""
+    scores = InstanceScores(network, **options)
+
+    def step(engine: Engine, place: int) -> None:
+        network.detections = [found[place]]
+        engine.state.batch = [items[place]]
+        shown = label_map(found[place], SIZE, score_threshold=network.label_score_threshold)
+        engine.state.output = [{"pred": shown[None]}]
+        return engine.state.output
+
+    engine = Engine(step)
+    for name in ("mask_ap", "f1"):
+        scores[name].attach(engine, f"val_{name}")
+    engine.run(range(len(items)))
+    return scores.compute(), engine
+
+
+def test_the_scores_are_those_of_the_parts(item: Callable, masks: dict) -> None:
+    one = item(**masks)
+    result, engine = evaluated(Finder(), [one, one], [FOUND, FOUND])
+    truth = instances_of(one)
+    found = score_image(one, torch.zeros(1, *SIZE), FOUND).detections
+    expected = average_precision([truth] * 2, [found] * 2, of="segm")
+    assert {name: result[f"mask_{name.lower()}"] for name in expected} == pytest.approx(expected, nan_ok=True)
+    assert result["mask_ap_uncapped"] == result["mask_ap"] == result["ap"]
+    assert result["box_ap50"] == pytest.approx(average_precision([truth], [found], of="bbox")["AP50"])
+    assert engine.state.metrics["val_mask_ap"] == result["mask_ap"]
+    assert 0 < result["mask_ap"] < 1
+
+
+def test_label_map_scores_equal_those_of_the_map_itself_at_every_threshold(item: Callable, masks: dict) -> None:
+    truth = sum(k * cell for k, cell in enumerate(CELLS, start=1))
+    image = score_image(item(**masks), torch.zeros(1, *SIZE), FOUND)
+    counts = set()
+    for threshold in THRESHOLDS:
+        shown = label_map(FOUND, SIZE, score_threshold=float(threshold)).numpy()
+        assert image.matches(threshold) == pytest.approx(match_label_maps(truth, shown))
+        counts.add(image.matches(threshold))
+    assert len(counts) > 2
+
+
+def test_a_validation_chooses_the_threshold_of_the_highest_f1_and_tells_the_network(
+    item: Callable, masks: dict
+) -> None:
+    network = Finder()
+    result, engine = evaluated(network, [item(**masks)], [FOUND], choose_threshold=True)
+    # Two cells are right above 0.4, and lower comes what is none.
+    assert 0.4 < network.label_score_threshold <= 0.8
+    assert result["threshold"] == network.label_score_threshold
+    assert result["f1"] == pytest.approx(2 * 2 / (2 * 2 + 0 + 1))
+    assert float(torch.tensor(network.label_score_threshold).half()) == network.label_score_threshold
+
+
+def test_an_evaluation_keeps_the_threshold_and_lists_the_f1_of_each_image(item: Callable, masks: dict) -> None:
+    network = Finder()
+    network.label_score_threshold = 0.25
+    result, engine = evaluated(network, [item(**masks)] * 2, [FOUND, detection([[0, 0, 4, 4]], [0.9])])
+    assert network.label_score_threshold == 0.25
+    assert engine.state.metric_details["val_f1"] == pytest.approx([2 * 2 / (2 * 2 + 2 + 1), 0])
+    assert result["f1"] == pytest.approx(2 * 2 / (2 * 2 + 3 + 4))
+
+
+def test_without_masks_boxes_decide_and_points_are_compared(item: Callable) -> None:
+    points = {
+        # in the cell and beside it, x before y
+        "point_coords": [[[8, 8], [5, 5]], [[26, 8], [26, 18]], [[50, 40], [44, 30]]],
+        "point_labels": [[1, 1], [1, 1], [1, 0]],
+    }
+    result, _ = evaluated(Finder(), [item(**points)], [FOUND])
+    assert result["ap"] == result["box_ap"]
+    assert np.isnan(result["mask_ap"])
+    assert np.isnan(result["f1"])
+    # Both points of the first; none of the second, whose best box overlaps by less than half; both of the third.
+    assert result["point_accuracy"] == pytest.approx(4 / 6)
+
+
+def test_a_network_that_only_labels_is_scored_by_its_map(item: Callable, masks: dict) -> None:
+    one = item(**masks)
+    shown = torch.from_numpy(7 * CELLS[0] + 3 * rectangle(24, 6, 10, 4))[None]
+    image = score_image(one, shown, None)
+    assert image.scores.tolist() == [1, 1]
+    assert image.matches(0.0)[:3] == (1, 1, 2)
+    boxes = as_detections(shown[0].numpy()).boxes
+    assert boxes.tolist() == [[24, 6, 34, 10], [4, 4, 16, 14]]
+
+
+def test_an_image_without_cells_and_one_without_detections(item: Callable, masks: dict, tmp_path: Path) -> None:
+    one = item(**masks)
+    content = json.loads((tmp_path / "coco.json").read_text())
+    (tmp_path / "empty.json").write_text(json.dumps(content | {"annotations": []}))
+    nothing = {name: values[:0] for name, values in FOUND.items()}
+    result, _ = evaluated(Finder(), [one, one | {"label": str(tmp_path / "empty.json")}], [nothing, FOUND])
+    assert result["mask_ap"] == 0
+    assert result["f1"] == 0
+
+
+def test_a_label_map_of_another_size_is_refused_by_name(item: Callable, masks: dict) -> None:
+    with pytest.raises(ValueError, match=r"coco.json: image 5 has 64x48 px there, its label map 64x40"):
+        score_image(item(**masks), torch.zeros(1, 40, 64), FOUND)
