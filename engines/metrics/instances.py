@@ -63,8 +63,8 @@ class InstanceScores(Metric):
     With ``choose_threshold`` the threshold is the one of the highest F1, and the network is told to keep it. Give that
     to a validation and never to a test.
 
-    The items have ``label``, a COCO list, and ``image_id``, the image in it. A network with ``detections`` has one entry
-    for each image of the batch; of another the numbers of its label map are cells, with a score of 1 each.
+    The items have ``label``, a COCO list, and ``image_id``, the image in it. A network with ``detections`` has one
+    entry for each image of the batch; of another the numbers of its label map are cells, with a score of 1 each.
 
     Args:
         network: the network that is evaluated.
@@ -194,7 +194,7 @@ def as_detections(labels: np.ndarray) -> Detections:
 
 
 def _agreement(item: Mapping[str, Any], truth: Instances, detections: Detections) -> tuple[int, int]:
-    """Count labelled points, and those that agree with the mask of the best-overlapping box of an IoU of 0.5 or more."""
+    """Count labelled points, and those that agree with the mask whose box overlaps best, by an IoU of at least 0.5."""
     labelled = agreeing = 0
     found = torch.from_numpy(np.asarray(detections.boxes, dtype=np.float64).reshape(-1, 4))
     overlaps = box_iou(torch.from_numpy(truth.boxes), found).numpy()

@@ -118,7 +118,7 @@ def test_a_validation_chooses_the_threshold_of_the_highest_f1_and_tells_the_netw
     item: Callable, masks: dict
 ) -> None:
     network = Finder()
-    result, engine = evaluated(network, [item(**masks)], [FOUND], choose_threshold=True)
+    result, _ = evaluated(network, [item(**masks)], [FOUND], choose_threshold=True)
     # Two cells are right above 0.4, and lower comes what is none.
     assert 0.4 < network.label_score_threshold <= 0.8
     assert result["threshold"] == network.label_score_threshold
