@@ -170,18 +170,38 @@ def score_image(
             f"{item['label']}: image {item['image_id']} has {size[1]}x{size[0]} px there, its label map "
             f"{pred.shape[-1]}x{pred.shape[-2]}."
         )
-    if detection is None:
-        labels = np.asarray(pred.detach().cpu())[0]
-        detections = as_detections(labels)
-        scores = np.ones(len(detections.masks))
-    else:
-        detections = Detections(detection["boxes"].numpy(), detection["scores"].numpy(), run_lengths(detection, size))
+    labels = np.asarray(pred.detach().cpu())[0]
+    if detection is not None:
+        # All of them; those from a higher score on are a part of this map.
         labels = label_map(detection, size, score_threshold=0.0).numpy()
-        numbers = np.unique(labels)
-        scores = detections.scores[numbers[numbers > 0] - 1]
+    score_of, detections = detections_of(labels, detection)
+    scores = np.array(list(score_of.values()))
     if any(mask is None for mask in truth.masks):
         return ImageScores(truth, detections, scores, np.zeros(len(scores)), _agreement(item, truth, detections))
     return ImageScores(truth, detections, scores, pair_with_masks(labels, truth.masks)[1], (0, 0))  # type: ignore[arg-type]
+
+
+def detections_of(
+    labels: np.ndarray, detection: Mapping[str, torch.Tensor] | None
+) -> tuple[dict[int, float], Detections]:
+    """Give the scores of the cells in a label map, and all that was found in the image.
+
+    Args:
+        labels: label map (H, W); with ``detection``, number n is its row n - 1.
+        detection: boxes, scores and masks of a network; None where there is the label map alone, whose cells then have
+            a score of 1 each.
+
+    Returns:
+        score by number, in rising order of the numbers, and the detections.
+    """
+    if detection is None:
+        detections = as_detections(labels)
+        numbers = np.unique(labels)
+        return dict.fromkeys(numbers[numbers > 0].tolist(), 1.0), detections
+    masks = run_lengths(detection, labels.shape[-2:])  # type: ignore[arg-type]
+    detections = Detections(detection["boxes"].numpy(), detection["scores"].numpy(), masks)
+    numbers = np.unique(labels)
+    return {number: float(detections.scores[number - 1]) for number in numbers[numbers > 0].tolist()}, detections
 
 
 def as_detections(labels: np.ndarray) -> Detections:

@@ -56,14 +56,21 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_csv_atomically(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys, of which there is at least one, as a CSV file, whole or not at all.
+def write_csv_atomically(
+    path: str | os.PathLike, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] | None = None
+) -> None:
+    """Write rows with the same keys as a CSV file, whole or not at all.
+
+    Args:
+        path: the file.
+        rows: at least one, where no columns are given.
+        columns: the keys.
 
     Raises:
         FileNotFoundError: the folder does not exist.
     """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer = csv.DictWriter(text, fieldnames=list(rows[0] if columns is None else columns))
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())

@@ -6,7 +6,9 @@ pixels of nearly the same colour on the same side of its border.
 Source: Tian et al., BoxInst: High-Performance Instance Segmentation with Box Annotations, 2021, section 3; the numbers
 are those of its published configuration. There a mask covers the whole image. Here it covers a proposal, of S x S
 cells, which may end where the box does: without what lies beyond, a full box would satisfy both terms. So the pairwise
-term looks over the rim of the grid, and takes all cells outside the given box for background.
+term looks over the rim of the grid, and takes all cells outside the given box for background. And its neighbours there,
+two steps away, tie no cell to the next one: the last layer of a mask head makes four cells of each, one without the
+other, and fills every second one like a checkerboard. So here those one step away count too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 SIMILARITY = 0.3  # least colour similarity of neighbours that are taken for the same side
-RIM = 2  # steps to a neighbour, in cells of the grid
+RIM = 2  # steps to the farthest neighbours, in cells of the grid
 IMPOSSIBLE = -100.0  # logarithm of a probability of 0 that can be added up
 _NEIGHBOURS = [0, 1, 2, 3, 5, 6, 7, 8]  # of the 3 x 3, without the middle
 _RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -34,14 +36,18 @@ def rgb_to_lab(images: torch.Tensor) -> torch.Tensor:
 
 
 def neighbours(values: torch.Tensor) -> torch.Tensor:
-    """Return what stands at the 8 neighbours of each cell, as (R, C, 8, S, S).
+    """Return what stands at the 8 neighbours of each cell one step away, and two steps away, as (R, C, 16, S, S).
 
     Args:
         values: of a grid with a rim (R, C, S + 4, S + 4).
     """
     rows, channels, height, width = values.shape
-    columns = F.unfold(values, 3, dilation=RIM)
-    return columns.reshape(rows, channels, 9, height - 2 * RIM, width - 2 * RIM)[:, :, _NEIGHBOURS]
+    both = []
+    for steps in range(1, RIM + 1):
+        trimmed = values[..., RIM - steps : height - RIM + steps, RIM - steps : width - RIM + steps]
+        columns = F.unfold(trimmed, 3, dilation=steps)
+        both.append(columns.reshape(rows, channels, 9, height - 2 * RIM, width - 2 * RIM)[:, :, _NEIGHBOURS])
+    return torch.cat(both, dim=2)
 
 
 def without_rim(values: torch.Tensor) -> torch.Tensor:
@@ -50,7 +56,7 @@ def without_rim(values: torch.Tensor) -> torch.Tensor:
 
 
 def color_similarity(lab: torch.Tensor) -> torch.Tensor:
-    """Return exp(-d / 2) for the colour distance d of each cell to its neighbours, (R, 8, S, S).
+    """Return exp(-d / 2) for the colour distance d of each cell to its neighbours, (R, 16, S, S).
 
     Args:
         lab: colours on a grid with a rim (R, 3, S + 4, S + 4).
@@ -102,7 +108,7 @@ def pairwise_loss(
 
     Args:
         logits: masks of R proposals (R, 1, S, S).
-        similarity: (R, 8, S, S), as :func:`color_similarity` gives it.
+        similarity: (R, 16, S, S), as :func:`color_similarity` gives it.
         inside: bool (R, S + 4, S + 4), the cells, and those of the rim, within the given box.
         visible: bool (R, S + 4, S + 4), those within the image. Those of the rim that lie in the box and are no part of
             the proposal do not count either.

@@ -60,8 +60,8 @@ def paste_masks(
 def label_map(detection: Mapping[str, torch.Tensor], size: tuple[int, int], *, score_threshold: float) -> torch.Tensor:
     """Return the map int32 (H, W) of an image: 0 background, 1 for the pixels of the highest score, and so on.
 
-    Number n is row n - 1 of the detection. An overlap goes to the higher score; an instance that is hidden by others
-    leaves its number out.
+    Number n is row n - 1 of the detection. An overlap goes to the higher score. An instance of which less than half is
+    then left is another find of the same cell as a rule; it is left out, and so is its number.
 
     Args:
         detection: ``boxes`` (K, 4), ``scores`` (K,), falling, and ``masks`` (K, S, S) of an image.
@@ -70,9 +70,12 @@ def label_map(detection: Mapping[str, torch.Tensor], size: tuple[int, int], *, s
     """
     count = int((detection["scores"] >= score_threshold).sum())
     labels = np.zeros(size, dtype=np.int32)
-    shown = {name: values[:count].flip(0) for name, values in detection.items()}
-    for number, (pixels, top, left) in zip(range(count, 0, -1), paste_masks(shown, size), strict=True):
-        labels[top : top + pixels.shape[0], left : left + pixels.shape[1]][pixels] = number
+    shown = {name: values[:count] for name, values in detection.items()}
+    for number, (pixels, top, left) in enumerate(paste_masks(shown, size), start=1):
+        place = labels[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+        free = pixels & (place == 0)
+        if 2 * free.sum() >= pixels.sum():
+            place[free] = number
     return torch.from_numpy(labels)
 
 

@@ -14,10 +14,8 @@ import numpy as np
 import tifffile
 import zarr
 
-PixelSize = tuple[float, float]
-_UM_PER_UNIT = {"nanometer": 1e-3, "nm": 1e-3, "micrometer": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0}
-_UM_PER_UNIT |= {"millimeter": 1e3, "mm": 1e3, "centimeter": 1e4, "cm": 1e4, "meter": 1e6, "m": 1e6}
-_SCREEN_DPI = (72.0, 96.0)  # what programs write that know no pixel size
+from clinbundles.transforms.readers.pixel_size import UM_PER_UNIT, PixelSize, tiff_pixel_size_um
+
 _HEADER_BYTES = 65536
 _SAMPLES = {"MINISBLACK": 1, "RGB": 3, "YCBCR": 3}  # what lies behind them is an alpha channel
 
@@ -135,7 +133,7 @@ def _open_tiff(file: tifffile.TiffFile, path: Path, level: int) -> LargeImage:
     is_jpeg = getattr(page.compression, "name", "") in ("JPEG", "OJPEG")
     if kind not in _SAMPLES or (kind == "YCBCR" and not is_jpeg):  # of YCbCr, only JPEG is decoded to RGB
         raise ValueError(f"{path}: photometric interpretation is {kind}, expected MINISBLACK, RGB or YCBCR in JPEG.")
-    size = _tiff_pixel_size(file)
+    size = tiff_pixel_size_um(file)
     if size is not None:
         full, this = (dict(zip(of.axes, of.shape, strict=True)) for of in (levels[0], levels[level]))
         size = (size[0] * full["Y"] / this["Y"], size[1] * full["X"] / this["X"])
@@ -152,31 +150,6 @@ def _open_tiff(file: tifffile.TiffFile, path: Path, level: int) -> LargeImage:
         fingerprint=hashlib.sha256(header).hexdigest(),
         file=file,
     )
-
-
-def _tiff_pixel_size(file: tifffile.TiffFile) -> PixelSize | None:
-    """Pixel height and width in µm at full resolution: from OME-XML, an SVS description, or the resolution tags."""
-    page = file.series[0].keyframe
-    if file.ome_metadata:
-        image = tifffile.xml2dict(file.ome_metadata)["OME"].get("Image", {})
-        pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
-        sizes = [
-            float(pixels.get(f"PhysicalSize{axis}", 0))
-            * _UM_PER_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
-            for axis in "YX"
-        ]
-        return (sizes[0], sizes[1]) if min(sizes) > 0 else None
-    if page.is_svs:
-        mpp = float(tifffile.tifffile.svs_description_metadata(page.description).get("MPP", 0))
-        return (mpp, mpp) if mpp > 0 else None
-    unit = getattr(page.resolutionunit, "name", "NONE")
-    resolution_x, resolution_y = page.resolution
-    if unit == "NONE" or min(resolution_x, resolution_y) <= 0:
-        return None
-    if unit == "INCH" and resolution_x in _SCREEN_DPI:
-        return None
-    per_um_x, per_um_y = page.get_resolution("MICROMETER")
-    return (1 / per_um_y, 1 / per_um_x)
 
 
 def _open_zarr(path: Path, level: int) -> LargeImage:
@@ -224,7 +197,7 @@ def _ngff_pixel_size(axes: list[Mapping[str, Any]], dataset: Mapping[str, Any]) 
     scale = next((t["scale"] for t in dataset.get("coordinateTransformations", []) if t["type"] == "scale"), None)
     if scale is None:
         return None
-    found = {a["name"]: s * _UM_PER_UNIT.get(a.get("unit", ""), 0) for a, s in zip(axes, scale, strict=True)}
+    found = {a["name"]: s * UM_PER_UNIT.get(a.get("unit", ""), 0) for a, s in zip(axes, scale, strict=True)}
     return (found["y"], found["x"]) if min(found.get("y", 0), found.get("x", 0)) > 0 else None
 
 

@@ -1,0 +1,229 @@
+"""Label maps, outlines, overlays and tables of cells, written while an evaluator runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from ignite.engine import Engine, Events
+from monai.data import ImageReader
+from PIL import Image
+from scipy import ndimage
+from skimage.measure import approximate_polygon, find_contours
+from skimage.segmentation import find_boundaries
+from torch import nn
+
+from ...transforms.readers.pixel_size import pixel_size_um
+from ..metrics.instances import detections_of
+from .files import (
+    distinct_names,
+    distinct_stems,
+    input_file,
+    input_files,
+    replacing,
+    write_atomically,
+    write_csv_atomically,
+)
+from .per_image import number_patients
+
+FOLDERS = ("label_maps", "overlays", "geojson")
+CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score")
+CELL_COLUMNS += ("area_um2", "centroid_x_um", "centroid_y_um")
+# Colours that stay apart for the colour-blind (Okabe and Ito); cells take them in turn, so that neighbours differ.
+COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)])
+
+
+class InstanceWriter:
+    """Write each image's label map, outlines and overlay and, at the end, the tables of cells and images.
+
+    Files, by the stem of the image or more of its path where another image has the same:
+
+    - ``label_maps/<name>.tif``: 0 background, then a number for each cell; uint16, or uint32 where that is too small.
+    - ``geojson/<name>.geojson``: outlines in px along the edges of the pixels, as QuPath imports them.
+    - ``overlays/<name>.png``: the outlines on the image.
+    - ``per_cell.csv``: number in the label map, area, centroid and score of each cell, also in micrometers where the
+      file tells the size of its pixels. The middle of the first pixel is at 0.5.
+    - ``per_image.csv``: size, number of cells, share of the image that they cover, size of a pixel, each per-image
+      metric of the evaluator and, where the items have ``group``, the number of the patient.
+    - ``detections.json``: a COCO list of everything that was found, with scores. Unlike the label map it has the
+      detections of low scores too, and those that others hide: this is what average precision is computed from.
+
+    Args:
+        output_dir: folder for all of it.
+        reader: reads the image file again for the overlay, (H, W, 3).
+        network: has ``detections``, see :func:`..metrics.instances.detections_of`.
+        pred_key: key of the label map (1, H, W).
+    """
+
+    def __init__(
+        self, output_dir: str | os.PathLike, reader: ImageReader, network: nn.Module, *, pred_key: str = "pred"
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.reader = reader
+        self.network = network
+        self.pred_key = pred_key
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write_batch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write_tables)
+
+    def start(self, engine: Engine) -> None:
+        """Begin new tables."""
+        self.cells: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.groups: list[Any] = []
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        files = input_files(engine)
+        self._names, self._stems = distinct_names(files), distinct_stems(files)
+        for name in FOLDERS:
+            (self.output_dir / name).mkdir(parents=True, exist_ok=True)
+
+    def write_batch(self, engine: Engine) -> None:
+        """Write the files of the images of the batch just done."""
+        batch: Any = engine.state.batch  # lists of items: MONAI evaluators decollate
+        output: Any = engine.state.output
+        found = getattr(self.network, "detections", [None] * len(batch))
+        for entries, results, detection in zip(batch, output, found, strict=True):
+            self._write_one({**entries, **results}, detection)
+
+    def _write_one(self, item: dict[str, Any], detection: Any) -> None:
+        path = input_file(item)
+        labels = np.asarray(item[self.pred_key].detach().cpu())[0]
+        size = pixel_size_um(path)
+        scores, detections = detections_of(labels, detection)
+        cells = list(measure_cells(labels, scores, size))
+        for cell in cells:
+            self.cells.append({"image": self._names[path], **cell})
+        self._save_map(labels, path)
+        self._save(as_geojson(labels, cells, self._names[path]), "geojson", f"{self._stems[path]}.geojson")
+        with replacing(self.output_dir / "overlays" / f"{self._stems[path]}.png") as partial:
+            Image.fromarray(draw_cells(np.asarray(self.reader.read(path)), labels)).save(partial, format="PNG")
+        self._list(item, path, labels.shape, detections)
+        self.groups.append(item.get("group"))
+        row = {"image": self._names[path], "height": labels.shape[0], "width": labels.shape[1], "cells": len(cells)}
+        row["covered_share"] = round(float((labels > 0).mean()), 6)
+        row |= dict(zip(("pixel_height_um", "pixel_width_um"), size or ("", ""), strict=True))
+        self.rows.append(row)
+
+    def _save_map(self, labels: np.ndarray, path: Path) -> None:
+        kind = np.uint16 if labels.max(initial=0) < 2**16 else np.uint32
+        with replacing(self.output_dir / "label_maps" / f"{self._stems[path]}.tif") as partial:
+            tifffile.imwrite(partial, labels.astype(kind), compression="zlib", photometric="minisblack")
+
+    def _save(self, content: Any, folder: str, name: str) -> None:
+        write_atomically(self.output_dir / folder / name, json.dumps(content))
+
+    def _list(self, item: Mapping[str, Any], path: Path, shape: tuple[int, ...], detections: Any) -> None:
+        image_id = item.get("image_id", len(self.images) + 1)
+        image_id = image_id.item() if hasattr(image_id, "item") else image_id
+        self.images.append({"id": image_id, "file_name": self._names[path], "height": shape[0], "width": shape[1]})
+        for box, score, mask in zip(detections.boxes, detections.scores, detections.masks, strict=True):
+            x1, y1, x2, y2 = (round(float(number), 3) for number in box)
+            self.annotations.append(
+                {
+                    "id": len(self.annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
+                    "score": float(score),
+                    "segmentation": mask,
+                }
+            )
+
+    def write_tables(self, engine: Engine) -> None:
+        """Write the tables, metrics included, and the list of detections."""
+        for name, values in getattr(engine.state, "metric_details", {}).items():
+            if len(values) != len(self.rows):
+                raise ValueError(f"metric {name} has {len(values)} values for {len(self.rows)} images.")
+            for row, value in zip(self.rows, values, strict=True):
+                row[name] = round(float(value), 6)
+        if any(group is not None for group in self.groups):
+            for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
+                row["patient"] = patient
+        write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
+        write_csv_atomically(self.output_dir / "per_cell.csv", self.cells, columns=CELL_COLUMNS)
+        content = {"images": self.images, "annotations": self.annotations, "categories": [{"id": 1, "name": "cell"}]}
+        write_atomically(self.output_dir / "detections.json", json.dumps(content))
+
+
+def measure_cells(
+    labels: np.ndarray, scores: Mapping[int, float], size: tuple[float, float] | None
+) -> Iterator[dict[str, Any]]:
+    """Measure the cells of a label map.
+
+    Args:
+        labels: whole numbers (H, W), 0 for background.
+        scores: of each number.
+        size: height and width of a pixel in micrometers, if known.
+
+    Returns:
+        a row of ``per_cell.csv`` for each, without the image.
+    """
+    height, width = size or (None, None)
+    for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        if place is None:
+            continue
+        rows, columns = np.nonzero(labels[place] == number)
+        y, x = (float(at.mean()) + side.start + 0.5 for at, side in zip((rows, columns), place, strict=True))
+        cell: dict[str, Any] = {"cell": number, "area_px": len(rows)}
+        cell |= {"centroid_x_px": round(x, 3), "centroid_y_px": round(y, 3), "score": round(scores[number], 6)}
+        if height is None or width is None:
+            yield cell | dict.fromkeys(CELL_COLUMNS[6:], "")
+        else:
+            cell |= {"area_um2": round(len(rows) * height * width, 6)}
+            yield cell | {"centroid_x_um": round(x * width, 6), "centroid_y_um": round(y * height, 6)}
+
+
+def as_geojson(labels: np.ndarray, cells: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Draw the cells of a label map as GeoJSON polygons with their measurements.
+
+    A cell in several parts becomes a multipolygon; holes are left out.
+
+    Args:
+        labels: whole numbers (H, W), 0 for background.
+        cells: as :func:`measure_cells` gives them, of the same map.
+        name: of the image, from which the ids are made.
+    """
+    places = ndimage.find_objects(labels)
+    features = []
+    for cell in cells:
+        place = places[cell["cell"] - 1]
+        rings = [[outline] for outline in _outlines(labels[place] == cell["cell"], place)]
+        geometry = {"type": "MultiPolygon", "coordinates": rings}
+        if len(rings) == 1:
+            geometry = {"type": "Polygon", "coordinates": rings[0]}
+        names = {"area_px": "Area px^2", "area_um2": "Area µm^2", "score": "Score"}
+        measurements = {names[key]: cell[key] for key in names if cell[key] != ""}
+        properties = {"objectType": "detection", "name": str(cell["cell"]), "measurements": measurements}
+        known_by = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{cell['cell']}"))
+        features.append({"type": "Feature", "id": known_by, "geometry": geometry, "properties": properties})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _outlines(mask: np.ndarray, place: tuple[slice, slice]) -> Iterator[list[list[float]]]:
+    """Give the outline (x, y) of each part of a mask in px of the image, along the edges of its pixels."""
+    offset = np.array([place[0].start, place[1].start])
+    parts, count = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
+    for part in range(1, count + 1):
+        # Twice as large, an outline half a pixel off cuts an eighth of a pixel from each corner, and no more.
+        large = np.pad(np.kron(parts == part, np.ones((2, 2))), 1)
+        outline = max(find_contours(large, 0.5), key=len)
+        corners = approximate_polygon((outline - 0.5) / 2, tolerance=1e-3) + offset
+        yield [[round(float(x), 2), round(float(y), 2)] for y, x in corners]
+
+
+def draw_cells(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Draw the outlines of the cells of a label map (H, W) on a copy of an RGB image uint8 (H, W, 3)."""
+    picture = image.copy()
+    outline = find_boundaries(labels, mode="inner")
+    picture[outline] = COLORS[labels[outline] % len(COLORS)]
+    return picture
