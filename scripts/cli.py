@@ -96,6 +96,15 @@ VERBS: dict[str, Verb] = {
         "fill the pages' tables from the bundles' results, or say which pages differ",
         ("", "two_stage_segmentation --merge runs/reproduce/two_stage_segmentation_cpu/results.json"),
     ),
+    "score": Verb(
+        "score.run:score",
+        "score the cells that any program found: AP, F1, panoptic quality",
+        (
+            "runs/pace_cell_segmentation/evaluation --datalist /data/bowl.json --dataset_dir /data/bowl2018",
+            "/data/cellpose_masks --datalist /data/bowl.json --dataset_dir /data/bowl2018 "
+            "--against runs/pace_cell_segmentation/evaluation",
+        ),
+    ),
     "audit": Verb(
         "audit.run:audit_shortcuts",
         "find out how much of a chest X-ray classifier's score is the disease, and how much the source of the image",

@@ -1,0 +1,1 @@
+"""Scores of cell instances that any program found."""

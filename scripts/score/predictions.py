@@ -1,0 +1,136 @@
+"""Cell instances that were found in the images of a datalist: an evaluation's folder, or label maps of any program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clinbundles.engines.metrics.detection import Detections, Matches, pair_with_masks
+from clinbundles.engines.metrics.instances import as_detections
+from clinbundles.engines.outputs.files import distinct_names, distinct_stems
+from clinbundles.scripts.prepare.pairs import read_label_map
+from clinbundles.transforms.readers.coco import CocoList, Instances, as_run_lengths, instances_of, read_coco
+from clinbundles.transforms.readers.folder import image_stem, image_suffix
+
+MAP_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+ENDINGS = re.compile(r"_(cp_masks|masks|labels?|seg)$")
+
+
+class ScoredImage(NamedTuple):
+    """What was found in an image beside what it holds.
+
+    Args:
+        name: of the image.
+        group: patient or whatever else the split keeps together; None where unknown.
+        truth: its instances.
+        detections: with scores, for average precision.
+        matches: of its label map; None where there is no such map, or the truth has no masks.
+    """
+
+    name: str
+    group: Any
+    truth: Instances
+    detections: Detections
+    matches: Matches | None
+
+
+def read_predictions(
+    folder: Path, items: Sequence[Mapping[str, Any]]
+) -> tuple[list[ScoredImage], dict[str, str], bool]:
+    """Read what a folder holds for the images of a split.
+
+    Args:
+        folder: of an evaluation, with detections.json and label_maps/, or of label maps named after the images:
+            ``a.tif`` or ``a_cp_masks.png`` for ``a.png``. Cells of a label map alone have a score of 1 each.
+        items: of the split, with whole paths.
+
+    Returns:
+        the images that can be scored, why each other one is left out, and whether the detections have scores.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of predictions.")
+    listed = read_coco(folder / "detections.json") if (folder / "detections.json").is_file() else None
+    files = [Path(item["image"]) for item in items]
+    names, stems = distinct_names(files), distinct_stems(files)
+    maps = _maps_of(folder / "label_maps" if listed is not None else folder)
+    scored: list[ScoredImage] = []
+    left_out: dict[str, str] = {}
+    for item, file in zip(items, files, strict=True):
+        try:
+            found = maps.get(stems[file].casefold(), [])
+            scored.append(_read_one(item, names[file], found, listed))
+        except (ValueError, OSError) as error:
+            left_out[names[file]] = str(error)
+    return scored, left_out, listed is not None
+
+
+def _maps_of(folder: Path) -> dict[str, list[Path]]:
+    """List label maps by the stem of their image, in small letters."""
+    maps: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if image_suffix(path) in MAP_SUFFIXES and not path.name.startswith("."):
+            maps.setdefault(ENDINGS.sub("", image_stem(path).removesuffix(".npy")).casefold(), []).append(path)
+    return maps
+
+
+def _read_one(item: Mapping[str, Any], name: str, found: Sequence[Path], listed: CocoList | None) -> ScoredImage:
+    truth = instances_of(item)
+    if len(found) > 1:
+        raise ValueError(f"has {len(found)} label maps: {', '.join(path.name for path in found)}")
+    if not found and listed is None:
+        raise ValueError("has no label map")
+    labels = _read_map(found[0], truth) if found else None
+    if listed is None:
+        assert labels is not None
+        detections = as_detections(labels)
+    else:
+        detections = _listed(item, truth, listed)
+    has_masks = labels is not None and all(mask is not None for mask in truth.masks)
+    matches = _matches(labels, truth) if has_masks else None  # type: ignore[arg-type]
+    return ScoredImage(name, item.get("group"), truth, detections, matches)
+
+
+def _read_map(path: Path, truth: Instances) -> np.ndarray:
+    if path.suffix == ".npy":
+        values = np.load(path, allow_pickle=False)
+        if values.ndim != 2 or not np.isfinite(values).all() or (values != np.rint(values)).any():
+            raise ValueError(f"{path.name}: shape {values.shape} of {values.dtype}, a label map is one number a pixel")
+        values = values.astype(np.int64)
+    else:
+        values = read_label_map(path)
+    if values.shape != (truth.height, truth.width):
+        raise ValueError(
+            f"{path.name} has {values.shape[1]}x{values.shape[0]} px, the image {truth.width}x{truth.height}"
+        )
+    if values.min(initial=0) < 0:
+        raise ValueError(f"{path.name} has the number {values.min()}: background is 0 and cells count from 1")
+    if set(np.unique(values).tolist()) == {0, 255} and len(truth.boxes) > 1:
+        raise ValueError(f"{path.name} holds 0 and 255 alone: a mask of all cells and no label map, a number each")
+    return values
+
+
+def _listed(item: Mapping[str, Any], truth: Instances, listed: CocoList) -> Detections:
+    entry = listed.image(item["image_id"])
+    if (entry["height"], entry["width"]) != (truth.height, truth.width):
+        raise ValueError(
+            f"{listed.path.name}: {entry['width']}x{entry['height']} px, the image {truth.width}x{truth.height}"
+        )
+    found = listed.annotations[item["image_id"]]
+    boxes = np.array([annotation["bbox"] for annotation in found], dtype=float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    size = {"height": truth.height, "width": truth.width}
+    masks = [as_run_lengths(annotation["segmentation"], **size) for annotation in found]
+    return Detections(boxes, np.array([annotation["score"] for annotation in found], dtype=float), masks)
+
+
+def _matches(labels: np.ndarray, truth: Instances) -> Matches:
+    numbers, iou = pair_with_masks(labels, [mask for mask in truth.masks if mask is not None])
+    matched = int((iou > 0).sum())
+    return Matches(matched, len(numbers) - matched, len(truth.masks) - matched, float(iou.sum()))
