@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ class InstanceWriter:
       file tells the size of its pixels. The middle of the first pixel is at 0.5.
     - ``per_image.csv``: size, number of cells, share of the image that they cover, size of a pixel, each per-image
       metric of the evaluator and, where the items have ``group``, the number of the patient.
+    - ``scores.json``: the metrics of the evaluator, if it has any.
     - ``detections.json``: a COCO list of everything that was found, with scores. Unlike the label map it has the
       detections of low scores too, and those that others hide: this is what average precision is computed from.
 
@@ -149,6 +151,10 @@ class InstanceWriter:
         if any(group is not None for group in self.groups):
             for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
                 row["patient"] = patient
+        scores = {name: value for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
+        if scores:
+            finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+            write_atomically(self.output_dir / "scores.json", json.dumps(finite, indent=4) + "\n")
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
         write_csv_atomically(self.output_dir / "per_cell.csv", self.cells, columns=CELL_COLUMNS)
         content = {"images": self.images, "annotations": self.annotations, "categories": [{"id": 1, "name": "cell"}]}

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# What one metric of a result can hold: over seeds, measured once, against the table's first column, and in the paper.
+# What one metric of a result can hold: over seeds, measured once, against the table's first column, as a part of that,
+# and in the paper.
 OWN = ("mean", "std", "low", "high", "value")
 DIFFERENCE = ("difference", "difference_low", "difference_high")
+RATIO = ("ratio", "ratio_low", "ratio_high")
 PUBLISHED = ("published", "published_low", "published_high")
-NUMBERS = (*OWN, *DIFFERENCE, *PUBLISHED)
+NUMBERS = (*OWN, *DIFFERENCE, *RATIO, *PUBLISHED)
 # What a table's cell can show: a number, or the two ends of an interval.
-SHOWN = (*NUMBERS, "interval", "difference_interval", "published_interval")
+SHOWN = (*NUMBERS, "interval", "difference_interval", "ratio_interval", "published_interval")
 KEYS = ("run", "row", "column")
 NO_HASH = ("not recorded", "none")
 

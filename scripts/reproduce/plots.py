@@ -66,7 +66,7 @@ def plot_lines(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: 
     tables = list(dict.fromkeys(summary["table"]))
     metrics, costs = [t for t in tables if t in plan["tables"]], [t for t in tables if t not in plan["tables"]]
     shown = metrics[:1] + costs[:1]
-    both = bool(metrics) and "ratio" in summary
+    both = bool(metrics) and bool(costs) and "ratio" in summary
     width = min(8, 2 + 0.5 * len(columns))
     figure, axes = plt.subplots(1, len(shown) + both, figsize=(width * (len(shown) + both), 5.2), squeeze=False)
     parts = {

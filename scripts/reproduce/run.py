@@ -62,7 +62,8 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
     if missing := [needed.name for needed in job.needs.values() if not (needed / "result.json").is_file()]:
         raise FileNotFoundError(f"{folder.name}: needs the model of {missing[0]}, which has not finished.")
     folder.mkdir(parents=True, exist_ok=True)
-    trained = folder if "train" in job.configs else list(job.needs.values())[-1]
+    # A method that needs no training has no weights to load.
+    trained = folder if "train" in job.configs else next(reversed(job.needs.values()), None)
     if names := job.configs.get("train"):
         options = options_for(bundle, names, knobs) | {"output_dir": str(folder), "ckpt_dir": str(folder)}
         if tracking:
@@ -72,13 +73,17 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
             run_configs(bundle, names, **options, resume=epochs > 0)
     figures = {}
     if names := job.configs.get("evaluate"):
-        options = {"ckpt_path": str(trained / "model.pt")} | options_for(bundle, names, knobs)
+        options = options_for(bundle, names, knobs)
+        if trained is not None:
+            options = {"ckpt_path": str(trained / "model.pt")} | options
         if tracking:
-            options |= tracking | {"run_name": f"evaluation_{folder.name}", "training_dir": str(trained)}
+            options |= tracking | {"run_name": f"evaluation_{folder.name}", "training_dir": str(trained or folder)}
         run_configs(bundle, names, **options, output_dir=str(folder / "test"))
         tables = tables_of(plan).values()
         figures = {t.get("metric") or t["cost"]: float(figures_of(t, folder).mean()) for t in tables}
-    write_atomically(result, json.dumps({"knobs": knobs, "figures": figures}, indent=4))
+    dataset_dir = str(knobs.get("dataset_dir") or bundle / "samples")
+    data = {"dataset_dir": dataset_dir, "datalist": str(knobs.get("datalist") or Path(dataset_dir) / "datalist.json")}
+    write_atomically(result, json.dumps({"knobs": knobs, "data": data, "figures": figures}, indent=4))
 
 
 class GridRun:

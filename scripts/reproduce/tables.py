@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from clinbundles.engines.metrics.intervals import (
 )
 from clinbundles.engines.outputs.cost import read_cost
 from clinbundles.engines.outputs.per_image import patients_of, read_per_image
+
+from .instances import compare, has_instances, read_cell
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,16 @@ def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
     """What a finished cell measured for a table: one figure an image, or a single one under "all" out.
 
     Args:
-        table: with ``metric``, a column of test/per_image.csv or one of SCORES, which is a single figure of the whole
-            set if that file has label and prediction; or with ``cost``, a key of test/cost.json, which is multiplied by
-            ``factor``. Images that could not be read are left out.
+        table: with ``metric``, a column of test/per_image.csv, or one of SCORES, which is a single figure of the whole
+            set if that file has label and prediction, or a score of instances, which is one too; or with ``cost``, a
+            key of test/cost.json, which is multiplied by ``factor``. Images that could not be read are left out.
         folder: the cell's.
 
     Raises:
         ValueError: the file has no such column or key; an image has no label.
     """
+    if "metric" in table and has_instances(folder):
+        return pd.Series({"all": read_scores(folder)[table["metric"]]}, dtype=float)
     if (labelled := labelled_set_of(table, folder)) is not None:
         return pd.Series({"all": float(SCORES[table["metric"]](labelled.matrices.sum(0)))})
     if "metric" in table:
@@ -72,6 +77,11 @@ def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
         return images.set_index("image")[table["metric"]]
     cost = read_cost(folder / "test" / "cost.json", table["cost"])
     return pd.Series({"all": cost}, dtype=float) * table.get("factor", 1)
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """Read what an evaluation of instances measured over all images."""
+    return json.loads((folder / "test" / "scores.json").read_text())
 
 
 def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
@@ -100,7 +110,7 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
     :func:`~clinbundles.engines.metrics.intervals.mean_interval`, by patient or group where the table has them. It
     covers the choice of test images, not of seeds: those are the std column. A score of a whole set has an interval of
     its own too, both from resampling the patients, the score averaged over the seeds in each resample; with fewer than
-    ten it has none. A cost has its ratio to the first column instead.
+    ten it has none. A score of instances has its ratio to the first column beside that; a cost has its ratio instead.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
     groups: dict[tuple, list[Cell]] = {}
@@ -129,7 +139,15 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
                 "seeds": len(over_seeds),
             }
             reference = figures.get((row, paired_with))
-            if sets[row, column]:
+            group = groups[row, column]
+            if "metric" in table and has_instances(group[0].folder):
+                compared_cells = [] if column == paired_with else groups.get((row, paired_with), [])
+                line |= compare(
+                    table["metric"],
+                    [read_cell(cell.folder) for cell in group],
+                    [read_cell(cell.folder) for cell in compared_cells],
+                )
+            elif sets[row, column]:
                 compared = [] if column == paired_with else sets.get((row, paired_with), [])
                 line |= _of_sets(SCORES[table["metric"]], sets[row, column], compared)
             elif "metric" in table:
@@ -207,14 +225,16 @@ def _beside_published(plan: dict[str, Any], table: pd.DataFrame) -> list[str]:
     head = [row_name]
     for column in columns:
         head += [f"{column} (paper)", f"{column} (here)"]
-    head += [f"{c} − {columns[0]} [95 % CI]" for c in columns[1:]]
+    sign = "/" if _has_ratios(table) else "−"
+    head += [f"{c} {sign} {columns[0]} [95 % CI]" for c in columns[1:]]
     text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, group in table.groupby(row_name, sort=False):
         cells = {c: values.iloc[0] for c, values in group.groupby(column_name)}
         line = [str(row)]
         for column in columns:
             line += [_published(cells.get(column)), _mean_and_spread(cells.get(column))]
-        line += [_difference(cells.get(column)) for column in columns[1:]]
+        compared = _ratio if _has_ratios(table) else _difference
+        line += [compared(cells.get(column)) for column in columns[1:]]
         text.append("| " + " | ".join(line) + " |")
     return text
 
@@ -228,14 +248,15 @@ def _side_by_side(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
     head = [row_name, column_name]
     for number, title in titles.items():
         metric = number in plan["tables"]
-        head += [title, f"− {columns[0]} [95 % CI]"] if metric else [f"{title} (part of {columns[0]})"]
+        sign = "/" if _has_ratios(summary) else "−"
+        head += [title, f"{sign} {columns[0]} [95 % CI]"] if metric else [f"{title} (part of {columns[0]})"]
     text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, column in itertools.product(rows, columns):
         line = [row, column]
         for number in titles.index:
             cell = cells.get((number, row, column))
             if number in plan["tables"]:
-                line += [_mean_and_spread(cell), _difference(cell)]
+                line += [_mean_and_spread(cell), _ratio(cell) if _has_ratios(summary) else _difference(cell)]
             else:
                 line.append(_cost(cell))
         text.append("| " + " | ".join(line) + " |")
@@ -258,7 +279,23 @@ def _mean_and_spread(cell: pd.Series | None) -> str:
     return f"{cell['mean']:.4f}" + ("" if pd.isna(cell["std"]) else f" ± {cell['std']:.4f}")
 
 
+def _has_ratios(table: pd.DataFrame) -> bool:
+    """Tell whether metrics are compared by their ratio."""
+    return {"ratio", "difference"} <= set(table) and bool((table["ratio"].notna() & table["difference"].notna()).any())
+
+
+def _ratio(cell: pd.Series | None) -> str:
+    if cell is None or pd.isna(cell.get("ratio")):
+        return "–"
+    return f"{cell['ratio']:.3f}" + _interval(cell, "ratio", ".3f")
+
+
 def _difference(cell: pd.Series | None) -> str:
     if cell is None or pd.isna(cell.get("difference")):
         return "–"
-    return f"{cell['difference']:+.4f} [{cell['difference_low']:+.4f}, {cell['difference_high']:+.4f}]"
+    return f"{cell['difference']:+.4f}" + _interval(cell, "difference", "+.4f")
+
+
+def _interval(cell: pd.Series, name: str, spec: str) -> str:
+    low, high = cell[f"{name}_low"], cell[f"{name}_high"]
+    return "" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]"

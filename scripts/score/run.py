@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +118,3 @@ def _row(image: ScoredImage) -> dict[str, Any]:
     hits, false_alarms, misses, _ = image.matches
     row |= {"found": hits + false_alarms, "hits": hits, "false_alarms": false_alarms, "misses": misses}
     return row | {"f1": "" if np.isnan(image.matches.f1) else round(image.matches.f1, 6)}
-
-
-def scored_sets(folders: Sequence[Path], items: Sequence[Mapping[str, Any]]) -> list[ImageSet]:
-    """Read the evaluations of the same images in several folders.
-
-    Raises:
-        ValueError: one of them lacks an image.
-    """
-    sets = []
-    for folder in folders:
-        images, left_out, _ = read_predictions(folder, items)
-        for name, reason in left_out.items():
-            raise ValueError(f"{folder}: {name}: {reason}")
-        sets.append(ImageSet(images))
-    return sets

@@ -1,0 +1,53 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from monai.data import load_decathlon_datalist
+
+from clinbundles.engines.metrics.detection import add_matches, average_precision
+from clinbundles.scripts.score.predictions import ScoredImage, read_predictions
+from clinbundles.scripts.score.scores import TITLES, ImageSet
+
+
+@pytest.fixture
+def images(data: Path, save_maps: Callable) -> list[ScoredImage]:
+    items = load_decathlon_datalist(str(data / "datalist.json"), True, "test", str(data))
+    return read_predictions(save_maps("maps", shift=1, missing=1), items)[0]
+
+
+def test_the_scores_of_the_set_are_those_of_its_parts(images: list[ScoredImage]) -> None:
+    scores = ImageSet(images).scores()
+    assert scores.keys() == TITLES.keys()
+    truth, found = [image.truth for image in images], [image.detections for image in images]
+    for kind, of in (("mask", "segm"), ("box", "bbox")):
+        expected = average_precision(truth, found, of=of)
+        values = {name: float(scores[f"{kind}_{name.lower()}"][0]) for name in expected}
+        assert values == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    total = add_matches(image.matches for image in images if image.matches is not None)
+    assert scores["f1"][0] == pytest.approx(total.f1)
+    assert scores["panoptic_quality"][0] == pytest.approx(total.panoptic_quality)
+    assert 0 < scores["mask_ap"][0] < scores["f1"][0] < 1
+
+
+def test_groups_are_drawn_together(images: list[ScoredImage]) -> None:
+    paired = ImageSet([image._replace(group=number // 2) for number, image in enumerate(images)])
+    draws = paired.draws()
+    assert (draws[:, ::2] == draws[:, 1::2]).all()
+    alone = ImageSet(images).draws()
+    assert not (alone[:, ::2] == alone[:, 1::2]).all()
+    assert (alone.sum(axis=1) == len(images)).all()
+
+
+def test_resamples_lie_around_the_set(images: list[ScoredImage]) -> None:
+    scored = ImageSet(images)
+    values, resampled = scored.scores(), scored.scores(scored.draws()[:200])
+    for name in ("mask_ap", "f1"):
+        low, high = np.quantile(resampled[name], [0.025, 0.975])
+        assert low < values[name][0] < high
+
+
+def test_without_masks_boxes_are_scored_alone(images: list[ScoredImage]) -> None:
+    truth = images[0].truth._replace(masks=[None] * len(images[0].truth.masks))
+    scores = ImageSet([images[0]._replace(truth=truth, matches=None), *images[1:]]).scores()
+    assert {name.partition("_")[0] for name in scores} == {"box"}
