@@ -162,6 +162,27 @@ VERBS: dict[str, Verb] = {
             "/data/out/masks --datalist /data/kvasir.json --limit 3 --output masks.png",
         ),
     ),
+    "show points": Verb(
+        "show_cells:show_points",
+        "draw the cells of an image by masks, and by a box and a few points each",
+        (
+            "bundles/pace_cell_segmentation/samples/datalist.json",
+            "/data/bowl.json --dataset_dir /data/bowl2018 --item 5 --n_points 8 --crop 0,0,128,128",
+        ),
+    ),
+    "show cells": Verb(
+        "show_cells:show_cells",
+        "draw the cells that evaluations found beside those that are there",
+        (
+            "runs/pace_cell_segmentation/evaluation --datalist /data/bowl.json --dataset_dir /data/bowl2018",
+            '/data/points,/data/masks --names "8 points,masks" --datalist /data/bowl.json --item 3,7',
+        ),
+    ),
+    "show annotation_time": Verb(
+        "show_cells:show_annotation_time",
+        "draw how long it takes to annotate a cell by a box, points or a mask",
+        ("", "--seconds_per_point 1.4 --output mine.png"),
+    ),
     "bench blur": Verb(
         "bench.blur:main",
         "time the attention blur beside torchvision's blur of one width",
