@@ -83,6 +83,14 @@ VERBS: dict[str, Verb] = {
         "add simulated gaze to a datalist",
         ("/data/kvasir.json", "/data/kvasir.json --profile webcam --observers 2 --output /data/kvasir_gaze.json"),
     ),
+    "annotate": Verb(
+        "annotate.run:annotate",
+        "label points in the boxes of cells on a web page",
+        (
+            "/data/cells /data/boxes.json --annotator ann",
+            "/data/cells /data/boxes.json --n_points 2 --ask uncertain --ckpt_path runs/cells/model.pt",
+        ),
+    ),
     "reproduce": Verb(
         "reproduce.run:reproduce",
         "run the grid behind a paper's tables, and set what it measures beside what was published",

@@ -27,35 +27,49 @@ BOX, POINTS, MASK = 0, 1, 2
 IGNORED = -1
 
 
-def sample_points(
-    mask: np.ndarray, box: Sequence[float], *, n: int, seed: int | Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points uniformly in a box, and label them by the mask.
+def draw_points(box: Sequence[float], *, n: int, seed: int | Sequence[int], height: int, width: int) -> np.ndarray:
+    """Draw points uniformly in a box: pixels (x, y), int64 (n, 2).
 
-    The first m of n points are those that n = m gives. Nothing balances cell and background: a single point may well be
-    background.
+    The first m of n points are those that n = m gives.
 
     Args:
-        mask: bool (H, W) of one instance.
         box: x, y, width, height in px, within the image.
         n: number of points.
         seed: numbers that name the instance, such as (seed of the data set, id of the instance).
-
-    Returns:
-        pixels (x, y), int64 (n, 2), and their labels, int64 (n,): 1 cell, 0 background.
+        height: of the image in px.
+        width: of the image in px.
 
     Raises:
         ValueError: the box has no area, or leaves the image.
 
     Source: Cheng et al., section 3.1, and its published sampling, which rounds down to whole pixels.
     """
-    x, y, width, height = (float(number) for number in box)
-    rows, columns = mask.shape
-    check_box((x, y, x + width, y + height), height=rows, width=columns)
+    x, y, box_width, box_height = (float(number) for number in box)
+    check_box((x, y, x + box_width, y + box_height), height=height, width=width)
     generator = np.random.default_rng(np.random.SeedSequence(seed))
-    positions = np.array([x, y]) + generator.random((n, 2)) * np.array([width, height])
+    positions = np.array([x, y]) + generator.random((n, 2)) * np.array([box_width, box_height])
     # Rounding may lift a position to the far edge itself.
-    pixels = np.clip(np.floor(positions).astype(np.int64), 0, [columns - 1, rows - 1])
+    return np.clip(np.floor(positions).astype(np.int64), 0, [width - 1, height - 1])
+
+
+def sample_points(
+    mask: np.ndarray, box: Sequence[float], *, n: int, seed: int | Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points in a box by :func:`draw_points`, and label them by the mask.
+
+    Nothing balances cell and background: a single point may well be background.
+
+    Args:
+        mask: bool (H, W) of one instance.
+        box, n, seed: of :func:`draw_points`.
+
+    Returns:
+        pixels (x, y), int64 (n, 2), and their labels, int64 (n,): 1 cell, 0 background.
+
+    Raises:
+        ValueError: the box has no area, or leaves the image.
+    """
+    pixels = draw_points(box, n=n, seed=seed, height=mask.shape[0], width=mask.shape[1])
     return pixels, mask[pixels[:, 1], pixels[:, 0]].astype(np.int64)
 
 

@@ -1,0 +1,85 @@
+"""The pictures of a question: the box magnified with its point, and the whole image with the box."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from clinbundles.transforms.readers.decoding import (
+    PIL_8BIT_MODES,
+    grey_of_dicom,
+    is_dicom,
+    is_grey,
+    open_image,
+    read_dicom,
+    rgb_of_dicom,
+)
+
+MARGIN = 0.6  # of the box's longer side, around it
+CROP_PX, OVERVIEW_PX = 560, 320
+Place = tuple[int, int]
+
+
+@lru_cache(maxsize=8)
+def display_pixels(path: Path) -> Image.Image:
+    """Read an image to be looked at, RGB; what is grey, or deeper than 8 bits, is stretched from its 1st percentile
+    to its 99th.
+    """
+    if is_dicom(path):
+        dataset = read_dicom(path)
+        values = grey_of_dicom(path, dataset) if is_grey(dataset) else rgb_of_dicom(path, dataset)
+    else:
+        image = open_image(path)
+        values = np.asarray(image.convert("RGB") if image.mode in PIL_8BIT_MODES else image).astype(float)
+    if values.ndim == 3 and not (values == values[..., :1]).all():
+        return Image.fromarray(values.astype(np.uint8))
+    grey = values[..., 0] if values.ndim == 3 else values
+    low, high = np.percentile(grey, [1, 99])
+    stretched = np.clip((grey - low) / max(high - low, 1e-9) * 255, 0, 255)
+    return Image.fromarray(stretched.astype(np.uint8)).convert("RGB")
+
+
+def crop_of(path: Path, box: list[float], place: Place) -> bytes:
+    """Draw the surroundings of a box, magnified, with the box and a cross whose middle leaves the point free: PNG."""
+    image = display_pixels(path)
+    x, y, width, height = box
+    half = (0.5 + MARGIN) * max(width, height)
+    left, top = x + width / 2 - half, y + height / 2 - half
+    scale = CROP_PX / (2 * half)
+    picture = image.crop((round(left), round(top), round(left + 2 * half), round(top + 2 * half)))
+    picture = picture.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(picture)
+    corners = [(x - left) * scale, (y - top) * scale, (x + width - left) * scale, (y + height - top) * scale]
+    draw.rectangle(corners, outline=(255, 255, 255), width=2)
+    middle = ((place[0] + 0.5 - left) * scale, (place[1] + 0.5 - top) * scale)
+    gap = max(scale * 0.7, 5)
+    for color, thickness in (((0, 0, 0), 5), ((255, 225, 0), 2)):
+        for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            ends = [
+                middle[0] + dx * gap,
+                middle[1] + dy * gap,
+                middle[0] + dx * (gap + 26),
+                middle[1] + dy * (gap + 26),
+            ]
+            draw.line(ends, fill=color, width=thickness)
+    return _png(picture)
+
+
+def overview_of(path: Path, box: list[float]) -> bytes:
+    """Draw the whole image, small, with the box: PNG."""
+    image = display_pixels(path)
+    scale = OVERVIEW_PX / max(image.size)
+    picture = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    x, y, width, height = (value * scale for value in box)
+    ImageDraw.Draw(picture).rectangle([x - 2, y - 2, x + width + 2, y + height + 2], outline=(255, 225, 0), width=2)
+    return _png(picture)
+
+
+def _png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
