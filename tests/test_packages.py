@@ -57,8 +57,11 @@ def test_the_wheel_holds_the_code_and_nothing_else(built: Path, tracked: set[str
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         entry_points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    # A page's template goes with its code.
     modules = {
-        f"clinbundles/{name}" for name in tracked if name.endswith(".py") and name.split("/")[0] in WINGS.values()
+        f"clinbundles/{name}"
+        for name in tracked
+        if name.endswith((".py", ".jinja")) and name.split("/")[0] in WINGS.values()
     }
     assert len(modules) > 50
     assert {name for name in names if ".dist-info/" not in name} == modules

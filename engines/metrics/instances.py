@@ -84,16 +84,16 @@ class InstanceScores(Metric):
     def started(self, engine: Engine) -> None:
         """Begin a new evaluation, and its values by image."""
         super().started(engine)
-        engine.state.metric_details = {"val_f1": []}
+        state: Any = engine.state
+        state.metric_details = {"val_f1": []}
 
     def iteration_completed(self, engine: Engine) -> None:
         """Add the images of a batch, which MONAI's evaluator has taken apart."""
-        batch: Any = engine.state.batch
-        output: Any = engine.state.output
-        self.update((batch, output))
-        details = engine.state.metric_details["val_f1"]
+        state: Any = engine.state
+        self.update((state.batch, state.output))
+        details = state.metric_details["val_f1"]
         threshold = getattr(self.network, "label_score_threshold", 0.0)
-        details += [image.matches(threshold).f1 for image in self.images[-len(batch) :]]
+        details += [image.matches(threshold).f1 for image in self.images[-len(state.batch) :]]
 
     def update(self, output: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]) -> None:
         """Add the items of a batch, and what the network made of them."""

@@ -34,8 +34,8 @@ from .files import (
 from .per_image import number_patients
 
 FOLDERS = ("label_maps", "overlays", "geojson")
-CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score")
-CELL_COLUMNS += ("area_um2", "centroid_x_um", "centroid_y_um")
+UM_COLUMNS = ("area_um2", "centroid_x_um", "centroid_y_um")
+CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score", *UM_COLUMNS)
 # Colours that stay apart for the colour-blind (Okabe and Ito); cells take them in turn, so that neighbours differ.
 COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)])
 
@@ -183,7 +183,7 @@ def measure_cells(
         cell: dict[str, Any] = {"cell": number, "area_px": len(rows)}
         cell |= {"centroid_x_px": round(x, 3), "centroid_y_px": round(y, 3), "score": round(scores[number], 6)}
         if height is None or width is None:
-            yield cell | dict.fromkeys(CELL_COLUMNS[6:], "")
+            yield cell | dict.fromkeys(UM_COLUMNS, "")
         else:
             cell |= {"area_um2": round(len(rows) * height * width, 6)}
             yield cell | {"centroid_x_um": round(x * width, 6), "centroid_y_um": round(y * height, 6)}
@@ -204,7 +204,7 @@ def as_geojson(labels: np.ndarray, cells: list[dict[str, Any]], name: str) -> di
     for cell in cells:
         place = places[cell["cell"] - 1]
         rings = [[outline] for outline in _outlines(labels[place] == cell["cell"], place)]
-        geometry = {"type": "MultiPolygon", "coordinates": rings}
+        geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": rings}
         if len(rings) == 1:
             geometry = {"type": "Polygon", "coordinates": rings[0]}
         names = {"area_px": "Area px^2", "area_um2": "Area µm^2", "score": "Score"}

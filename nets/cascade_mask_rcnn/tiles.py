@@ -129,9 +129,10 @@ def merge(parts: Sequence[Part]) -> list[Part]:
     kept: list[Part | None] = []
     boxes = np.zeros((len(ordered), 4))
     for part in ordered:
-        near = (boxes[:, :2] < part.box[2:]).all(axis=1) & (boxes[:, 2:] > part.box[:2]).all(axis=1)
+        before = boxes[: len(kept)]
+        near = np.all((before[:, :2] < part.box[2:]) & (before[:, 2:] > part.box[:2]), axis=1)
         # Each part that it meets may be one more of the same cell, as in a cell across three tiles.
-        for place in np.flatnonzero(near[: len(kept)]):
+        for place in np.flatnonzero(near):
             other = kept[place]
             if other is not None and _are_one(part, other):
                 kept[place] = None

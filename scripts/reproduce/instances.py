@@ -77,10 +77,11 @@ def compare(metric: str, cells: Sequence[CellScores], reference: Sequence[CellSc
         return line
     other, other_resampled = _over_seeds(name, reference)
     line |= {"difference": value - other, "ratio": value / other if other else float("nan")}
-    both = resampled is not None and other_resampled is not None
+    if resampled is None or other_resampled is None:
+        return line | _ends("difference_", None) | _ends("ratio_", None)
     with np.errstate(divide="ignore", invalid="ignore"):
-        line |= _ends("difference_", np.subtract(resampled, other_resampled) if both else None)
-        return line | _ends("ratio_", np.divide(resampled, other_resampled) if both else None)
+        ratios = resampled / other_resampled
+    return line | _ends("difference_", resampled - other_resampled) | _ends("ratio_", ratios)
 
 
 def _ends(name: str, resampled: np.ndarray | None) -> dict[str, float]:
