@@ -196,6 +196,11 @@ VERBS: dict[str, Verb] = {
         "time the attention blur beside torchvision's blur of one width",
         ("", "--size 1024 --threads 4"),
     ),
+    "bench cells": Verb(
+        "bench.cells:main",
+        "time cell instances beside torchvision and pycocotools",
+        ("", "--rows cascade,step --device cuda"),
+    ),
     "bench classifier": Verb(
         "bench.classifier:main",
         "time the X-ray classifier beside a few lines of torchvision",

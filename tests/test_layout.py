@@ -24,6 +24,7 @@ CARRIED = ("transforms", "nets", "engines")
 UNTESTED_SCRIPTS = (
     "scripts/demo.py",
     "scripts/bench/blur.py",
+    "scripts/bench/cells.py",
     "scripts/bench/classifier.py",
     "scripts/bench/two_stage.py",
 )

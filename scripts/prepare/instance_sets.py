@@ -34,7 +34,8 @@ def coco(
 
     Args:
         root: folder that holds all.
-        annotations: the list or lists, such as annotations/*.json; without it, those in annotations/, or in root.
+        annotations: a file, or the list or lists in root, such as annotations/*.json; without it, those in
+            annotations/, or in root.
         images: folder that the file names start from; without it, they are also looked for by name in all of root.
         label: what an instance is, such as nucleus.
         modality: how the images were taken, such as "fluorescence microscopy".
@@ -96,7 +97,9 @@ def find_lists(root: Path, annotations: str | None) -> list[Path]:
         ValueError: there are several, and their names tell no splits.
     """
     if annotations is not None:
-        paths = sorted(root.glob(annotations))
+        at = Path(annotations)
+        # A list of a person's points may lie anywhere, and is named as it is seen from the current folder.
+        paths = [at] if at.is_file() else [] if at.is_absolute() else sorted(root.glob(annotations))
         if not paths:
             raise FileNotFoundError(f"--annotations {annotations}: no such file in {root}")
         return paths

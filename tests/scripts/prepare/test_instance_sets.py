@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_a_missing_file_another_size_and_a_stack_are_named_or_skipped(write, run
     )
 
 
-def test_a_file_of_two_places_and_lists_of_no_split_are_refused(write):
+def test_a_file_of_two_places_and_lists_of_no_split_are_refused(write, tmp_path):
     root = write({})
     save(root / "more" / "a.png")
     with pytest.raises(ValueError, match=r"list\.json: a\.png may be .*images/a\.png or .*more/a\.png"):
@@ -147,6 +148,11 @@ def test_a_file_of_two_places_and_lists_of_no_split_are_refused(write):
     with pytest.raises(ValueError, match=r"2 lists here, the first is list\.json: --annotations says which"):
         coco(root)
     assert len(list(coco(root, annotations="list.json", images="images").images)) == 4
+    elsewhere = shutil.move(root / "list.json", tmp_path / "mine.json")
+    assert len(list(coco(root, annotations=str(elsewhere), images="images").images)) == 4
+    with pytest.raises(FileNotFoundError, match=r"--annotations /none\.json: no such file in"):
+        coco(root, annotations="/none.json")
+    shutil.move(elsewhere, root / "list.json")
     with pytest.raises(FileNotFoundError, match="--annotations x: no such file"):
         coco(root, annotations="x")
     with pytest.raises(FileNotFoundError, match="--images x: no such folder"):
