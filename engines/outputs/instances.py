@@ -20,6 +20,7 @@ from skimage.measure import approximate_polygon, find_contours
 from skimage.segmentation import find_boundaries
 from torch import nn
 
+from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.pixel_size import pixel_size_um
 from ..metrics.instances import detections_of
 from .files import (
@@ -34,6 +35,7 @@ from .files import (
 from .per_image import number_patients
 
 FOLDERS = ("label_maps", "overlays", "geojson")
+PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
 UM_COLUMNS = ("area_um2", "centroid_x_um", "centroid_y_um")
 CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score", *UM_COLUMNS)
 # Colours that stay apart for the colour-blind (Okabe and Ito); cells take them in turn, so that neighbours differ.
@@ -51,7 +53,8 @@ class InstanceWriter:
     - ``per_cell.csv``: number in the label map, area, centroid and score of each cell, also in micrometers where the
       file tells the size of its pixels. The middle of the first pixel is at 0.5.
     - ``per_image.csv``: size, number of cells, share of the image that they cover, size of a pixel, each per-image
-      metric of the evaluator and, where the items have ``group``, the number of the patient.
+      metric of the evaluator and, where the items have ``group``, the number of the patient. An image that could not be
+      read (``failure``) has the reason, and no other file.
     - ``scores.json``: the metrics of the evaluator, if it has any.
     - ``detections.json``: a COCO list of everything that was found, with scores. Unlike the label map it has the
       detections of low scores too, and those that others hide: this is what average precision is computed from.
@@ -99,6 +102,11 @@ class InstanceWriter:
 
     def _write_one(self, item: dict[str, Any], detection: Any) -> None:
         path = input_file(item)
+        self.groups.append(item.get("group"))
+        if item.get(FAILURE):
+            blank = dict.fromkeys(("height", "width", "cells", "covered_share", *PIXEL_COLUMNS), "")
+            self.rows.append({"image": self._names[path], **blank, FAILURE: item[FAILURE]})
+            return
         labels = np.asarray(item[self.pred_key].detach().cpu())[0]
         size = pixel_size_um(path)
         scores, detections = detections_of(labels, detection)
@@ -110,11 +118,10 @@ class InstanceWriter:
         with replacing(self.output_dir / "overlays" / f"{self._stems[path]}.png") as partial:
             Image.fromarray(draw_cells(np.asarray(self.reader.read(path)), labels)).save(partial, format="PNG")
         self._list(item, path, labels.shape, detections)
-        self.groups.append(item.get("group"))
         row = {"image": self._names[path], "height": labels.shape[0], "width": labels.shape[1], "cells": len(cells)}
         row["covered_share"] = round(float((labels > 0).mean()), 6)
-        row |= dict(zip(("pixel_height_um", "pixel_width_um"), size or ("", ""), strict=True))
-        self.rows.append(row)
+        row |= dict(zip(PIXEL_COLUMNS, size or ("", ""), strict=True))
+        self.rows.append(row | ({FAILURE: ""} if FAILURE in item else {}))
 
     def _save_map(self, labels: np.ndarray, path: Path) -> None:
         kind = np.uint16 if labels.max(initial=0) < 2**16 else np.uint32
@@ -159,6 +166,8 @@ class InstanceWriter:
         write_csv_atomically(self.output_dir / "per_cell.csv", self.cells, columns=CELL_COLUMNS)
         content = {"images": self.images, "annotations": self.annotations, "categories": [{"id": 1, "name": "cell"}]}
         write_atomically(self.output_dir / "detections.json", json.dumps(content))
+        if failures := sum(bool(row.get(FAILURE)) for row in self.rows):
+            print(f"{len(self.rows)} images came in, {failures} could not be read: see per_image.csv", flush=True)
 
 
 def measure_cells(

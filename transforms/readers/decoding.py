@@ -38,14 +38,18 @@ def open_image(path: Path, *, decode_size: int | None = None, single_frame: Sequ
     """Decode the image file at ``path``, gzip-compressed or not, completely, or raise ``ValueError`` naming it.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep ``decode_size`` px. More than one frame
-    is refused in the formats named by ``single_frame``, and only the first is decoded in others.
+    is refused in the formats named by ``single_frame``, and only the first is decoded in others. A TIFF whose second
+    frame has the size of the first is a stack, or has a frame for each channel, and is refused too; smaller frames
+    behind the first are those of a pyramid.
     """
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         with Image.open(io.BytesIO(content)) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in single_frame else 1
+            frames = getattr(image, "n_frames", 1)
+            if image.format not in single_frame and not (frames > 1 and _is_stack(image)):
+                frames = 1
             if decode_size is not None:
                 image.draft(image.mode, (decode_size, decode_size))
             image.load()
@@ -55,6 +59,17 @@ def open_image(path: Path, *, decode_size: int | None = None, single_frame: Sequ
     if frames != 1:
         raise ValueError(f"{path}: a {image.format} of {frames} frames, expected one.")
     return image
+
+
+def _is_stack(image: Image.Image) -> bool:
+    """Tell a TIFF of several frames of one size; leave the image at its first frame."""
+    if image.format != "TIFF":
+        return False
+    first = image.size
+    image.seek(1)
+    second = image.size
+    image.seek(0)
+    return first == second
 
 
 def read_nifti(path: Path) -> np.ndarray:

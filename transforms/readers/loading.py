@@ -61,9 +61,11 @@ class TolerantDataset(Dataset):
         data: items, each a dict.
         transform: applied to each item, as for MONAI's ``Dataset``.
         placeholder: shape of a transformed image, such as (3, 224, 224).
+        any_size: images may have other shapes than that, and go one by one; ``placeholder`` is then the shape of failed
+            ones alone.
 
     Raises:
-        ValueError: ``placeholder`` is no shape; for a good item, its image has another shape.
+        ValueError: ``placeholder`` is no shape; for a good item, its image has another shape, unless ``any_size``.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class TolerantDataset(Dataset):
         transform: Sequence[Callable] | Callable,
         *,
         placeholder: Sequence[int],
+        any_size: bool = False,
     ) -> None:
         super().__init__(data, transform)
+        self.any_size = any_size
         self.placeholder = tuple(placeholder)
         if not self.placeholder or not all(isinstance(n, int) and n > 0 for n in self.placeholder):
             raise ValueError(f"placeholder is {placeholder!r}, expected the shape of an image, such as (3, 224, 224).")
@@ -90,7 +94,7 @@ class TolerantDataset(Dataset):
             meta = {ImageMetaKey.FILENAME_OR_OBJ: str(entries[CommonKeys.IMAGE])}  # the one that all readers give
             image = MetaTensor(torch.zeros(self.placeholder), meta=meta)
             return {**entries, CommonKeys.IMAGE: image, FAILURE: sentence}
-        if (shape := tuple(item[CommonKeys.IMAGE].shape)) != self.placeholder:
+        if (shape := tuple(item[CommonKeys.IMAGE].shape)) != self.placeholder and not self.any_size:
             # Otherwise it would come out with the first bad file, and as an error of collation.
             file = entries[CommonKeys.IMAGE]
             raise ValueError(f"{file}: image of shape {shape} after the transform, placeholder is {self.placeholder}.")

@@ -186,3 +186,17 @@ def test_thousands_of_cells_are_measured_and_drawn_in_seconds() -> None:
     content = as_geojson(labels, cells, "a")
     assert len(cells) == len(content["features"]) == 2499
     assert time.perf_counter() - start < 15
+
+
+def test_an_image_that_could_not_be_read_has_its_reason_in_the_table_and_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    out = write(tmp_path, Finder([FOUND, FOUND]), files, failure=["", "b.png: no image"])
+    assert [(row["cells"], row["failure"]) for row in rows(out / "per_image.csv")] == [
+        ("2", ""),
+        ("", "b.png: no image"),
+    ]
+    assert [path.name for path in (out / "label_maps").iterdir()] == ["a.tif"]
+    assert len(read_coco(out / "detections.json").images) == 1
+    assert "2 images came in, 1 could not be read" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -223,3 +224,14 @@ def test_an_image_without_pixels_is_named(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((6, 0), np.uint8), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ValueError, match=r"a\.nii: an image of 6x0 px is empty"):
         RGBImageReader().read(tmp_path / "a.nii")
+
+
+def test_a_stack_is_refused_and_of_a_pyramid_the_first_level_is_read(tmp_path: Path) -> None:
+    pixels = np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([pixels, pixels, pixels]), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"stack\.tif: a TIFF of 3 frames, expected one"):
+        RGBImageReader().read(tmp_path / "stack.tif")
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
+        for step in (1, 2, 4):
+            writer.write(pixels[::step, ::step], photometric="minisblack", subfiletype=int(step > 1))
+    assert (np.asarray(RGBImageReader().read(tmp_path / "pyramid.tif"))[..., 0] == pixels).all()

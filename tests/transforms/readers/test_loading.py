@@ -146,3 +146,14 @@ def test_an_image_unlike_the_placeholder_is_named_before_a_batch_breaks(items: l
 def test_the_run_goes_on_when_every_file_fails(items: list[dict]) -> None:
     dataset = TolerantDataset(items[1:3], preprocessing(), placeholder=SHAPE)
     assert all(item["failure"] for item in dataset)
+
+
+def test_images_of_any_size_go_one_by_one_where_that_is_asked_for(tmp_path: Path) -> None:
+    for name, size in (("a.png", (9, 7)), ("b.png", (5, 6))):
+        Image.new("RGB", size).save(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    items = [{"image": str(tmp_path / name)} for name in ("a.png", "b.png", "c.png")]
+    transform = Compose([StrictLoadImaged("image", RGBImageReader()), EnsureChannelFirstd("image")])
+    dataset = TolerantDataset(items, transform, placeholder=(3, 4, 4), any_size=True)
+    assert [tuple(item["image"].shape) for item in dataset] == [(3, 7, 9), (3, 6, 5), (3, 4, 4)]
+    assert [bool(item["failure"]) for item in dataset] == [False, False, True]
