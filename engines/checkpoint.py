@@ -174,3 +174,25 @@ class WeightsLoader:
         digits = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:12]
         print(f"weights: {self.path}, sha256 {digits}", flush=True)
         self.loaded = True
+
+
+class WeightsWriter:
+    """Write the weights of a network once an evaluator is done, as one does that sets a threshold among them.
+
+    Args:
+        path: the file, a state dict.
+        network: the network.
+    """
+
+    def __init__(self, path: str | os.PathLike, network: nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Evaluator) -> None:
+        """Register with ``engine``."""
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def write(self) -> None:
+        """Write the file."""
+        _save(self.network.state_dict(), self.path)
+        print(f"weights: {self.path}", flush=True)

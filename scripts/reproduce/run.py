@@ -189,7 +189,7 @@ def reproduce(
     apart = [
         folder or "",
         "" if scale == "cpu" else f"{scale} scale",
-        *(f"{name} {value}" for name, value in knobs.items()),
+        *(f"{name} {Path(value).name if isinstance(value, str) else value}" for name, value in knobs.items()),
     ]
     sources = sources_of(bundle_dir, scale, plan, finished, part=" ".join(filter(None, apart)))
     written = write_tables(plan, summary, sources, output / (folder or ""))

@@ -216,3 +216,13 @@ def test_weights_of_other_anchors_are_refused_in_one_sentence(trained: Path, tmp
     while error is not None and error.__cause__ is not None and "trained with anchors" not in str(error):
         error = error.__cause__
     assert "model.pt: the weights were trained with anchors [8.0, 16.0" in str(error)
+
+
+def test_a_threshold_chosen_on_other_images_travels_with_the_weights(tmp_path: Path) -> None:
+    run("choose_threshold", out=tmp_path, dataset_dir=str(SAMPLES), datalist=str(SAMPLES / "datalist.json"))
+    before = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    after = torch.load(tmp_path / "model.pt", weights_only=True)
+    threshold = json.loads((tmp_path / "scores.json").read_text())["val_threshold"]
+    assert float(after["chosen_threshold"]) == threshold != float(before["chosen_threshold"])
+    others = [name for name in before if name != "chosen_threshold"]
+    assert all(torch.equal(before[name].to(after[name]), after[name]) for name in others)
