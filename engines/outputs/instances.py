@@ -32,7 +32,7 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
-from .per_image import number_patients
+from .per_image import complete_rows
 
 FOLDERS = ("label_maps", "overlays", "geojson")
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
@@ -150,14 +150,7 @@ class InstanceWriter:
 
     def write_tables(self, engine: Engine) -> None:
         """Write the tables, metrics included, and the list of detections."""
-        for name, values in getattr(engine.state, "metric_details", {}).items():
-            if len(values) != len(self.rows):
-                raise ValueError(f"metric {name} has {len(values)} values for {len(self.rows)} images.")
-            for row, value in zip(self.rows, values, strict=True):
-                row[name] = round(float(value), 6)
-        if any(group is not None for group in self.groups):
-            for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
-                row["patient"] = patient
+        complete_rows(self.rows, getattr(engine.state, "metric_details", {}), self.groups)
         scores = {name: value for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
         if scores:
             finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}

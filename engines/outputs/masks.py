@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
-from .per_image import number_patients
+from .per_image import complete_rows
 
 PREDICTION_COLOR = (0, 255, 255)
 # Colours that stay apart for the colour-blind (Okabe and Ito).
@@ -133,15 +133,7 @@ class PredictionWriter:
 
     def write_table(self, engine: Engine) -> None:
         """Write ``per_image.csv``, metrics included."""
-        details = getattr(engine.state, "metric_details", {})
-        for name, values in details.items():
-            if len(values) != len(self.rows):
-                raise ValueError(f"metric {name} has {len(values)} values for {len(self.rows)} images.")
-            for row, value in zip(self.rows, values, strict=True):
-                row[name] = round(float(value), 6)
-        if any(group is not None for group in self.groups):
-            for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
-                row["patient"] = patient
+        complete_rows(self.rows, getattr(engine.state, "metric_details", {}), self.groups)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
 
 

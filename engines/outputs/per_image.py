@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +81,24 @@ def number_patients(groups: Sequence[Any]) -> list[Any]:
     """
     numbers = {group: number for number, group in enumerate(dict.fromkeys(g for g in groups if g is not None))}
     return ["" if group is None else numbers[group] for group in groups]
+
+
+def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) -> None:
+    """Add to the rows of a table the per-image metrics of an evaluator and, where there are groups, their numbers.
+
+    Args:
+        rows: one an image; changed in place.
+        metrics: values by name, one an image.
+        groups: of each image its patient or other group; None where unknown.
+
+    Raises:
+        ValueError: a metric has another number of values than there are rows.
+    """
+    for name, values in metrics.items():
+        if len(values) != len(rows):
+            raise ValueError(f"metric {name} has {len(values)} values for {len(rows)} images.")
+        for row, value in zip(rows, values, strict=True):
+            row[name] = round(float(value), 6)
+    if any(group is not None for group in groups):
+        for row, patient in zip(rows, number_patients(groups), strict=True):
+            row["patient"] = patient
