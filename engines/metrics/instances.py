@@ -69,6 +69,9 @@ class InstanceScores(Metric):
     Args:
         network: the network that is evaluated.
         choose_threshold: set the network's threshold at the end.
+
+    Raises:
+        ValueError: with ``choose_threshold``, not one image holds a cell.
     """
 
     def __init__(self, network: nn.Module, *, choose_threshold: bool = False) -> None:
@@ -112,6 +115,8 @@ class InstanceScores(Metric):
     def _compute(self, images: Sequence[ImageScores]) -> dict[str, float]:
         truth, detections = [image.truth for image in images], [image.detections for image in images]
         has_masks = all(mask is not None for each in truth for mask in each.masks)
+        if self.choose_threshold and not any(len(each.boxes) for each in truth):
+            raise ValueError(f"not one of the {len(truth)} images to validate on holds a cell: nothing can be chosen.")
         most = max((len(each.scores) for each in detections), default=0)
         result: dict[str, float] = {}
         for kind, of in (("mask", "segm"), ("box", "bbox")):

@@ -169,6 +169,15 @@ def test_an_image_without_cells_and_one_without_detections(item: Callable, masks
     assert result["f1"] == 0
 
 
+def test_a_validation_without_any_cell_chooses_nothing_and_says_so(item: Callable, tmp_path: Path) -> None:
+    one = item()
+    content = json.loads((tmp_path / "coco.json").read_text())
+    (tmp_path / "coco.json").write_text(json.dumps(content | {"annotations": []}))
+    with pytest.raises(ValueError, match="not one of the 1 images to validate on holds a cell"):
+        evaluated(Finder(), [one], [FOUND], choose_threshold=True)
+    assert np.isnan(evaluated(Finder(), [one], [FOUND])[0]["mask_ap"])
+
+
 def test_a_label_map_of_another_size_is_refused_by_name(item: Callable, masks: dict) -> None:
     with pytest.raises(ValueError, match=r"coco.json: image 5 has 64x48 px there, its label map 64x40"):
         score_image(item(**masks), torch.zeros(1, 40, 64), FOUND)
