@@ -16,7 +16,6 @@ from ignite.engine import Engine, Events
 from monai.data import ImageReader
 from PIL import Image
 from scipy import ndimage
-from skimage.measure import approximate_polygon, find_contours
 from skimage.segmentation import find_boundaries
 from torch import nn
 
@@ -32,6 +31,7 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
+from .outlines import polygons
 from .per_image import complete_rows
 
 FOLDERS = ("label_maps", "overlays", "geojson")
@@ -194,7 +194,7 @@ def measure_cells(
 def as_geojson(labels: np.ndarray, cells: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """Draw the cells of a label map as GeoJSON polygons with their measurements.
 
-    A cell in several parts becomes a multipolygon; holes are left out.
+    The polygons have the area of the pixels, without that of holes; a cell in several parts becomes a multipolygon.
 
     Args:
         labels: whole numbers (H, W), 0 for background.
@@ -205,28 +205,16 @@ def as_geojson(labels: np.ndarray, cells: list[dict[str, Any]], name: str) -> di
     features = []
     for cell in cells:
         place = places[cell["cell"] - 1]
-        rings = [[outline] for outline in _outlines(labels[place] == cell["cell"], place)]
-        geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": rings}
-        if len(rings) == 1:
-            geometry = {"type": "Polygon", "coordinates": rings[0]}
+        parts = polygons(labels[place] == cell["cell"], top=place[0].start, left=place[1].start)
+        geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": parts}
+        if len(parts) == 1:
+            geometry = {"type": "Polygon", "coordinates": parts[0]}
         names = {"area_px": "Area px^2", "area_um2": "Area µm^2", "score": "Score"}
         measurements = {names[key]: cell[key] for key in names if cell[key] != ""}
         properties = {"objectType": "detection", "name": str(cell["cell"]), "measurements": measurements}
         known_by = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{cell['cell']}"))
         features.append({"type": "Feature", "id": known_by, "geometry": geometry, "properties": properties})
     return {"type": "FeatureCollection", "features": features}
-
-
-def _outlines(mask: np.ndarray, place: tuple[slice, slice]) -> Iterator[list[list[float]]]:
-    """Give the outline (x, y) of each part of a mask in px of the image, along the edges of its pixels."""
-    offset = np.array([place[0].start, place[1].start])
-    parts, count = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
-    for part in range(1, count + 1):
-        # Twice as large, an outline half a pixel off cuts an eighth of a pixel from each corner, and no more.
-        large = np.pad(np.kron(parts == part, np.ones((2, 2))), 1)
-        outline = max(find_contours(large, 0.5), key=len)
-        corners = approximate_polygon((outline - 0.5) / 2, tolerance=1e-3) + offset
-        yield [[round(float(x), 2), round(float(y), 2)] for y, x in corners]
 
 
 def draw_cells(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
