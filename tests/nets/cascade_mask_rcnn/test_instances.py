@@ -111,3 +111,14 @@ def test_three_thousand_cells_become_a_label_map_in_seconds() -> None:
     labels = label_map(cells, (520, 704), score_threshold=0.5)
     assert time.perf_counter() - start < 5
     assert len(labels.unique()) > 500
+
+
+def test_run_lengths_of_thousands_of_cells_take_time_by_their_pixels() -> None:
+    side = torch.arange(1000) % 20 * 100.0
+    cells = {"boxes": torch.stack([side, side, side + 20, side + 20], dim=1), "masks": torch.ones(1000, 28, 28)}
+    start = time.perf_counter()
+    encoded = run_lengths(cells, (2000, 2000))
+    assert time.perf_counter() - start < 2
+    assert coco_mask.area([lengths | {"counts": lengths["counts"].encode()} for lengths in encoded[:20]]).tolist() == (
+        [400] * 20
+    )
