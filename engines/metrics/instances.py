@@ -13,8 +13,16 @@ from ignite.metrics import Metric
 from torch import nn
 from torchvision.ops import box_iou
 
-from ...nets.cascade_mask_rcnn.instances import label_map, run_lengths
-from ...transforms.readers.coco import Instances, decode_mask, encode_mask, instances_of, mask_box, points_of
+from ...nets.cascade_mask_rcnn.instances import label_map, paste_masks
+from ...transforms.readers.coco import (
+    Instances,
+    decode_mask,
+    encode_mask,
+    encode_positions,
+    instances_of,
+    mask_box,
+    points_of,
+)
 from .detection import MAX_DETECTIONS, Detections, Matches, add_matches, average_precision, pair_with_masks
 
 # Multiples of 1/32, which half precision holds exactly.
@@ -210,6 +218,22 @@ def detections_of(
     detections = Detections(detection["boxes"].numpy(), detection["scores"].numpy(), masks)
     numbers = np.unique(labels)
     return {number: float(detections.scores[number - 1]) for number in numbers[numbers > 0].tolist()}, detections
+
+
+def run_lengths(detection: Mapping[str, torch.Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Encode the mask of each instance as run lengths, in time by its own pixels and not by the image's.
+
+    Args:
+        detection: ``boxes`` (K, 4) and ``masks`` (K, S, S) of an image.
+        size: height and width of the image in px.
+    """
+    height, width = size
+    encoded = []
+    for pixels, top, left in paste_masks(detection, size):
+        columns, rows = np.nonzero(pixels.T)
+        positions = (columns + left) * height + rows + top
+        encoded.append(encode_positions(positions, height=height, width=width))
+    return encoded
 
 
 def as_detections(labels: np.ndarray) -> Detections:

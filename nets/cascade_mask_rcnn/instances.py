@@ -1,4 +1,4 @@
-"""Instances from their boxes and small masks: pixels within the box, a label map, run lengths.
+"""Instances from their boxes and small masks: pixels within the box, and a label map.
 
 A detection keeps a mask of 28 x 28 probabilities for each box, and one at a time becomes pixels, so that thousands of
 cells never fill a dense stack.
@@ -7,7 +7,6 @@ cells never fill a dense stack.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,27 +76,3 @@ def label_map(detection: Mapping[str, torch.Tensor], size: tuple[int, int], *, s
         if 2 * free.sum() >= pixels.sum():
             place[free] = number
     return torch.from_numpy(labels)
-
-
-def run_lengths(detection: Mapping[str, torch.Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Return the mask of each instance in COCO's compressed run lengths: ``size`` and ``counts``, ready for JSON.
-
-    Args:
-        detection: ``boxes`` (K, 4) and ``masks`` (K, S, S) of an image.
-        size: height and width of the image in px.
-    """
-    from faster_coco_eval import mask_api_new_cpp as mask_api  # takes a second, and only writers need it
-
-    height, width = size
-    encoded = []
-    for pixels, top, left in paste_masks(detection, size):
-        # Runs go down the columns; coding the whole image for each cell would take time by cells times pixels.
-        columns, rows = np.nonzero(pixels.T)
-        positions = (columns + left) * height + rows + top
-        starts = positions[np.diff(positions, prepend=-2) != 1]
-        stops = positions[np.diff(positions, append=-2) != 1] + 1
-        counts = np.diff(np.stack([starts, stops], axis=1).ravel(), prepend=0, append=height * width).tolist()
-        counts = counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts
-        result = mask_api.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        encoded.append({"size": [height, width], "counts": result["counts"].decode()})
-    return encoded

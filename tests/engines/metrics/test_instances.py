@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faster_coco_eval.core import mask as coco_mask
 from ignite.engine import Engine
 from torch import nn
 
 from clinbundles.engines.metrics.detection import average_precision, match_label_maps
-from clinbundles.engines.metrics.instances import THRESHOLDS, InstanceScores, as_detections, score_image
+from clinbundles.engines.metrics.instances import THRESHOLDS, InstanceScores, as_detections, run_lengths, score_image
 from clinbundles.nets.cascade_mask_rcnn.instances import label_map
-from clinbundles.transforms.readers.coco import encode_mask, instances_of, mask_box
+from clinbundles.transforms.readers.coco import encode_mask, instances_of, mask_area, mask_box
 
 SIZE = (48, 64)
 
@@ -181,3 +183,24 @@ def test_a_validation_without_any_cell_chooses_nothing_and_says_so(item: Callabl
 def test_a_label_map_of_another_size_is_refused_by_name(item: Callable, masks: dict) -> None:
     with pytest.raises(ValueError, match=r"coco.json: image 5 has 64x48 px there, its label map 64x40"):
         score_image(item(**masks), torch.zeros(1, 40, 64), FOUND)
+
+
+def test_run_lengths_are_those_of_coco_for_each_mask_in_its_place() -> None:
+    boxes = [[4.0, 4, 16, 14], [50.0, 40, 64, 48], [70.0, 70, 80, 80]]  # the last has no pixel in the image
+    encoded = json.loads(json.dumps(run_lengths(detection(boxes, [0.9, 0.8, 0.7]), SIZE)))
+    for lengths, (x1, y1, x2, y2) in zip(encoded, boxes, strict=True):
+        mask = np.zeros(SIZE, dtype=np.uint8, order="F")
+        mask[int(y1) : int(y2), int(x1) : int(x2)] = 1
+        assert lengths["size"] == list(SIZE)
+        assert lengths["counts"].encode() == coco_mask.encode(mask)["counts"]
+    assert run_lengths(detection([], []) | {"boxes": torch.zeros(0, 4)}, SIZE) == []
+
+
+def test_run_lengths_of_thousands_of_cells_take_time_by_their_pixels() -> None:
+    side = (torch.arange(1000) % 20 * 100.0)[:, None]
+    start = time.perf_counter()
+    encoded = run_lengths(
+        detection(torch.cat([side, side, side + 20, side + 20], dim=1).tolist(), [1.0] * 1000), (2000, 2000)
+    )
+    assert time.perf_counter() - start < 2
+    assert all(mask_area(lengths) == 400 for lengths in encoded[:20])

@@ -1,16 +1,14 @@
 """Pixels of instances against the dense read-out, and the label map and run lengths made of them."""
 
-import json
 import time
 
 import numpy as np
 import pytest
 import torch
-from faster_coco_eval.core import mask as coco_mask
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from clinbundles.nets.cascade_mask_rcnn.instances import label_map, paste_mask, paste_masks, run_lengths
+from clinbundles.nets.cascade_mask_rcnn.instances import label_map, paste_mask, paste_masks
 from clinbundles.nets.cascade_mask_rcnn.point_loss import mask_targets, read_at
 
 SIZE = (50, 70)
@@ -82,18 +80,9 @@ def test_an_instance_that_others_hide_by_more_than_half_is_left_out() -> None:
     assert label_map(found, (50, 50), score_threshold=0.0).unique().tolist() == [0, 1, 3, 4]
 
 
-def test_run_lengths_are_those_of_the_dense_masks(detection: dict[str, torch.Tensor]) -> None:
-    encoded = json.loads(json.dumps(run_lengths(detection, SIZE)))
-    for lengths, expected in zip(encoded, dense(detection) >= 0.5, strict=True):
-        assert lengths["size"] == list(SIZE)
-        decoded = coco_mask.decode(lengths | {"counts": lengths["counts"].encode()})
-        np.testing.assert_array_equal(decoded, expected.numpy())
-
-
 def test_nothing_detected_is_an_empty_map() -> None:
     nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "masks": torch.zeros(0, 28, 28)}
     assert not label_map(nothing, SIZE, score_threshold=0.5).any()
-    assert run_lengths(nothing, SIZE) == []
 
 
 @pytest.mark.parametrize("box", [(10.2, 10.2, 10.3, 10.3), (-9.0, 3.0, -1.0, 8.0), (69.8, 0.0, 80.0, 50.0)], ids=str)
@@ -111,14 +100,3 @@ def test_three_thousand_cells_become_a_label_map_in_seconds() -> None:
     labels = label_map(cells, (520, 704), score_threshold=0.5)
     assert time.perf_counter() - start < 5
     assert len(labels.unique()) > 500
-
-
-def test_run_lengths_of_thousands_of_cells_take_time_by_their_pixels() -> None:
-    side = torch.arange(1000) % 20 * 100.0
-    cells = {"boxes": torch.stack([side, side, side + 20, side + 20], dim=1), "masks": torch.ones(1000, 28, 28)}
-    start = time.perf_counter()
-    encoded = run_lengths(cells, (2000, 2000))
-    assert time.perf_counter() - start < 2
-    assert coco_mask.area([lengths | {"counts": lengths["counts"].encode()} for lengths in encoded[:20]]).tolist() == (
-        [400] * 20
-    )
