@@ -12,6 +12,7 @@ import torch
 from monai.bundle import verify_net_in_out
 
 from clinbundles.nets.cascade_mask_rcnn.network import cascade_mask_rcnn
+from clinbundles.scripts import cli
 from clinbundles.scripts.bundle import open_configs, read_configs, run_configs
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "pace_cell_segmentation"
@@ -226,3 +227,14 @@ def test_a_threshold_chosen_on_other_images_travels_with_the_weights(tmp_path: P
     assert float(after["chosen_threshold"]) == threshold != float(before["chosen_threshold"])
     others = [name for name in before if name != "chosen_threshold"]
     assert all(torch.equal(before[name].to(after[name]), after[name]) for name in others)
+
+
+def test_a_grid_of_masks_points_and_the_floor_is_trained_scored_and_compared(tmp_path: Path) -> None:
+    columns = "full mask,8 points,Otsu + watershed"
+    words = ["--rows", "PACE", "--columns", columns, "--seeds", "0", "--tracking", "false"]
+    cli.main(["reproduce", BUNDLE.name, "--scale", "smoke", *words, "--output_dir", str(tmp_path)])
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [result["column"] for result in results] == columns.split(",")
+    assert results[2]["metrics"]["val_f1"]["mean"] > 0.3
+    assert "difference" in results[1]["metrics"]["val_mask_ap"]
+    assert results[0]["metrics"]["val_mask_ap"]["published"] == 0.4789
