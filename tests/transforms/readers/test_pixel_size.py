@@ -29,14 +29,18 @@ def test_ome_xml_tells_it_in_any_unit(tmp_path: Path) -> None:
 def test_imagej_writes_micrometers_beside_its_resolution(tmp_path: Path) -> None:
     path = tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
     assert pixel_size_um(path) == pytest.approx((0.5, 0.25))
-    assert pixel_size_um(tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": "\\u00B5m"})) == (0.5, 0.25)
+    for unit in ("\\u00B5m", "micron", "microns"):
+        assert pixel_size_um(tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": unit})) == (0.5, 0.25)
     assert pixel_size_um(tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": "pixel"})) is None
 
 
-def test_resolution_tags_tell_it_and_those_of_screens_do_not(tmp_path: Path) -> None:
+def test_resolution_tags_tell_it_and_those_of_screens_and_printers_do_not(tmp_path: Path) -> None:
     path = tiff(tmp_path, resolution=(20_000, 10_000), resolutionunit="CENTIMETER", metadata=None)
     assert pixel_size_um(path) == pytest.approx((1.0, 0.5))
-    assert pixel_size_um(tiff(tmp_path, resolution=(72, 72), resolutionunit="INCH", metadata=None)) is None
+    for dpi in (1, 72, 96, 300, 600, 1200):
+        for unit, number in (("INCH", dpi), ("CENTIMETER", dpi / 2.54)):
+            path = tiff(tmp_path, resolution=(number, number), resolutionunit=unit, metadata=None)
+            assert pixel_size_um(path) is None, (dpi, unit)
     assert pixel_size_um(tiff(tmp_path, metadata=None)) is None
 
 
@@ -53,3 +57,21 @@ def test_dicom_tells_it_row_by_row(tmp_path: Path) -> None:
 def test_other_files_know_dots_per_inch_at_most(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png", dpi=(25_400, 25_400))
     assert pixel_size_um(tmp_path / "a.png") is None
+
+
+def test_the_content_decides_what_file_it_is(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.tif", format="PNG")
+    assert pixel_size_um(tmp_path / "a.tif") is None
+    path = tiff(tmp_path, resolution=(20_000, 10_000), resolutionunit="CENTIMETER", metadata=None)
+    assert pixel_size_um(path.rename(tmp_path / "no_suffix")) == pytest.approx((1.0, 0.5))
+
+
+def test_what_is_no_size_tells_nothing(tmp_path: Path) -> None:
+    path = tiff(tmp_path, ome=True, metadata={"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
+    content = path.read_bytes()
+    for word in (b"abc", b"inf", b"nan", b"0.0", b"-.5"):
+        path.write_bytes(content.replace(b'PhysicalSizeX="0.5"', b'PhysicalSizeX="' + word + b'"'))
+        assert pixel_size_um(path) is None, word
+    dataset = Path(get_testdata_file("CT_small.dcm")).read_bytes()
+    (tmp_path / "a.dcm").write_bytes(dataset.replace(b"0.661468\\0.661468", b"half a mm\\quarter"[:17]))
+    assert pixel_size_um(tmp_path / "a.dcm") is None
