@@ -19,6 +19,7 @@ from scipy import ndimage
 from skimage.segmentation import find_boundaries
 from torch import nn
 
+from ...transforms.readers.coco import mask_area
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.pixel_size import pixel_size_um
 from ..metrics.instances import detections_of
@@ -38,7 +39,7 @@ FOLDERS = ("label_maps", "overlays", "geojson")
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
 UM_COLUMNS = ("area_um2", "centroid_x_um", "centroid_y_um")
 CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score", *UM_COLUMNS)
-# Colours that stay apart for the colour-blind (Okabe and Ito); cells take them in turn, so that neighbours differ.
+# Colours that stay apart for the colour-blind (Okabe and Ito).
 COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)])
 
 
@@ -108,6 +109,8 @@ class InstanceWriter:
             self.rows.append({"image": self._names[path], **blank, FAILURE: item[FAILURE]})
             return
         labels = np.asarray(item[self.pred_key].detach().cpu())[0]
+        image = np.asarray(self.reader.read(path))
+        check_map(labels, image, path)
         size = pixel_size_um(path)
         scores, detections = detections_of(labels, detection)
         cells = list(measure_cells(labels, scores, size))
@@ -116,7 +119,7 @@ class InstanceWriter:
         self._save_map(labels, path)
         self._save(as_geojson(labels, cells, self._names[path]), "geojson", f"{self._stems[path]}.geojson")
         with replacing(self.output_dir / "overlays" / f"{self._stems[path]}.png") as partial:
-            Image.fromarray(draw_cells(np.asarray(self.reader.read(path)), labels)).save(partial, format="PNG")
+            Image.fromarray(draw_cells(image, labels)).save(partial, format="PNG")
         self._list(item, path, labels.shape, detections)
         row = {"image": self._names[path], "height": labels.shape[0], "width": labels.shape[1], "cells": len(cells)}
         row["covered_share"] = round(float((labels > 0).mean()), 6)
@@ -144,6 +147,7 @@ class InstanceWriter:
                     "category_id": 1,
                     "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
                     "score": float(score),
+                    "area": mask_area(mask),
                     "segmentation": mask,
                 }
             )
@@ -161,6 +165,19 @@ class InstanceWriter:
         write_atomically(self.output_dir / "detections.json", json.dumps(content))
         if failures := sum(bool(row.get(FAILURE)) for row in self.rows):
             print(f"{len(self.rows)} images came in, {failures} could not be read: see per_image.csv", flush=True)
+
+
+def check_map(labels: np.ndarray, image: np.ndarray, path: Path) -> None:
+    """Refuse a label map (H, W) that does not fit its image (H, W, 3), or does not number its cells.
+
+    Raises:
+        ValueError: sizes that differ, or a map of other than whole numbers.
+    """
+    if labels.shape != image.shape[:2]:
+        sizes = [f"{width}x{height}" for height, width in (image.shape[:2], labels.shape)]
+        raise ValueError(f"{path}: the image has {sizes[0]} px and its label map {sizes[1]}: they have to be the same.")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{path}: its label map is of type {labels.dtype}, expected whole numbers.")
 
 
 def measure_cells(
@@ -218,8 +235,26 @@ def as_geojson(labels: np.ndarray, cells: list[dict[str, Any]], name: str) -> di
 
 
 def draw_cells(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Draw the outlines of the cells of a label map (H, W) on a copy of an RGB image uint8 (H, W, 3)."""
+    """Draw the outlines of the cells of a label map (H, W) on a copy of an RGB image uint8 (H, W, 3).
+
+    Cells that touch have different colours, as long as there are enough.
+    """
     picture = image.copy()
     outline = find_boundaries(labels, mode="inner")
-    picture[outline] = COLORS[labels[outline] % len(COLORS)]
+    picture[outline] = COLORS[number_colors(labels)[labels[outline]]]
     return picture
+
+
+def number_colors(labels: np.ndarray) -> np.ndarray:
+    """Choose a row of COLORS for each number of a label map (H, W), other ones for cells that touch."""
+    neighbours: dict[int, set[int]] = {}
+    for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
+        touching = (one != other) & (one > 0) & (other > 0)
+        for first, second in np.unique(np.stack([one[touching], other[touching]], axis=1), axis=0).tolist():
+            neighbours.setdefault(max(first, second), set()).add(min(first, second))
+    colors = np.arange(labels.max(initial=0) + 1) % len(COLORS)
+    for number in sorted(neighbours):  # those with a lower number have their colour by now
+        used = set(colors[list(neighbours[number])].tolist())
+        ahead = (colors[number] + np.arange(len(COLORS))) % len(COLORS)
+        colors[number] = next((color for color in ahead if color not in used), colors[number])
+    return colors

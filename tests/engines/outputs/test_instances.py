@@ -13,7 +13,13 @@ from monai.engines import SupervisedEvaluator
 from PIL import Image
 from torch import nn
 
-from clinbundles.engines.outputs.instances import InstanceWriter, as_geojson, draw_cells, measure_cells
+from clinbundles.engines.outputs.instances import (
+    COLORS,
+    InstanceWriter,
+    as_geojson,
+    draw_cells,
+    measure_cells,
+)
 from clinbundles.nets.cascade_mask_rcnn.instances import label_map
 from clinbundles.transforms.readers.coco import decode_mask, read_coco
 from clinbundles.transforms.readers.images import RGBImageReader
@@ -106,7 +112,7 @@ def test_all_detections_are_listed_with_their_scores(out: Path) -> None:
     assert [annotation["score"] for annotation in found] == pytest.approx([0.9, 0.8, 0.7, 0.3])
     for annotation, (x1, y1, x2, y2) in zip(found, BOXES, strict=True):
         assert annotation["bbox"] == [x1, y1, x2 - x1, y2 - y1]
-        assert decode_mask(annotation["segmentation"]).sum() == (x2 - x1) * (y2 - y1)
+        assert decode_mask(annotation["segmentation"]).sum() == (x2 - x1) * (y2 - y1) == annotation["area"]
 
 
 def test_an_item_keeps_the_id_of_its_image(tmp_path: Path) -> None:
@@ -156,6 +162,8 @@ def test_the_overlay_has_an_outline_inside_each_cell_and_the_image_stays() -> No
     assert (picture[5, 2] != 9).any()
     assert (picture[5, 5] == 9).all()
     assert (picture[5, 1] == 9).all()
+    labels[labels == 2] = 1 + len(COLORS)  # cells take the colours in turn
+    picture = draw_cells(image, labels)
     assert (picture[5, 9] != picture[5, 10]).any()
 
 
@@ -177,6 +185,24 @@ def test_a_network_that_only_labels_has_cells_of_score_1(tmp_path: Path) -> None
     (cell,) = rows(out / "per_cell.csv")
     assert (cell["cell"], cell["area_px"], cell["score"]) == ("70000", "16", "1.0")
     assert [a["score"] for a in read_coco(out / "detections.json").annotations[1]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        (torch.zeros(1, 20, 30, dtype=torch.int32), r"a\.png: the image has 60x40 px and its label map 30x20"),
+        (torch.ones(1, *SIZE), r"a\.png: its label map is of type float32, expected whole numbers"),
+    ],
+    ids=["size", "type"],
+)
+def test_a_map_that_does_not_fit_is_refused_by_name(labels: torch.Tensor, fault: str, tmp_path: Path) -> None:
+    class Labels(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return labels.expand(len(images), *labels.shape)
+
+    with pytest.raises(ValueError, match=fault):
+        write(tmp_path, Labels(), [tmp_path / "a.png"])
+    assert list((tmp_path / "out").rglob("*.*")) == []
 
 
 def test_thousands_of_cells_are_measured_and_drawn_in_seconds() -> None:
