@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..inferers import PlainTensorInferer
 from .instances import label_map, paste_masks
 
-EDGE = 1.5  # px; a box that ends so near to a seam is taken for cut by it
+EDGE = 1.5  # px, how far off a box may be: one that ends so near to a seam is taken for cut by it
 SAME = 0.5  # least share of the smaller one that two detections of a cell have in common
 
 
@@ -45,10 +45,10 @@ class Part:
 class TiledInstanceInferer(PlainTensorInferer):
     """Find instances in an image of any size by overlapping tiles, one after the other.
 
-    An image no larger than a tile goes through the network as it is. Of a larger one, a cell that a seam cuts is taken
-    from the neighbour that sees it whole, a cell that two tiles see is counted once, and one that is longer than the
-    overlap, so that no tile sees it whole, is joined from its parts. The result is the label map of the whole image,
-    and ``network.detections`` are those of the whole image.
+    An image no larger than a tile goes through the network as it is. Of a larger one, a cell is taken from the tile
+    that sees it whole and farthest from its seams, a cell that two tiles see is counted once, and one that is longer
+    than the overlap, so that no tile sees it whole, is joined from its parts. The result is the label map of the whole
+    image, and ``network.detections`` are those of the whole image.
 
     Args:
         tile_size: side of a tile in px.
@@ -56,13 +56,15 @@ class TiledInstanceInferer(PlainTensorInferer):
         precision: of :class:`..inferers.PrecisionInferer`.
 
     Raises:
-        ValueError: tiles that are not larger than twice their overlap.
+        ValueError: no overlap, or tiles that are not larger than twice as much.
     """
 
     def __init__(self, tile_size: int = 1024, overlap: int = 192, precision: str = "float32") -> None:
         super().__init__(precision)
-        if not 0 <= 2 * overlap < tile_size:
-            raise ValueError(f"tile_size is {tile_size} and overlap {overlap}: a tile is larger than two overlaps.")
+        if not 0 < 2 * overlap < tile_size:
+            raise ValueError(
+                f"tile_size is {tile_size} and overlap {overlap}: tiles overlap, and are larger than two overlaps."
+            )
         self.tile_size = tile_size
         self.overlap = overlap
 
@@ -97,23 +99,26 @@ class TiledInstanceInferer(PlainTensorInferer):
         size: Sequence[int],
         image: tuple[int, int],
     ) -> Iterator[Part]:
-        """Bring the detections of a tile to the image, without those that a neighbour sees whole."""
+        """Bring the detections of a tile to the image, without those that a neighbour sees whole and farther inside.
+
+        Near a seam a network knows less, and a cell that it finds there in another shape would be a second one.
+        """
         pasted = paste_masks(detection, (size[0], size[1]))
         rows = zip(detection["boxes"].double().numpy(), detection["scores"].tolist(), detection["masks"], strict=True)
         for (box, score, mask), (pixels, top, left) in zip(rows, pasted, strict=True):
             cut = False
-            whole_elsewhere = False
+            elsewhere = False
             for low, high, side, at, full in (
                 (box[0], box[2], size[1], start[1], image[1]),
                 (box[1], box[3], size[0], start[0], image[0]),
             ):
-                for is_cut, reach in (
-                    (at > 0 and low < EDGE, high),
-                    (at + side < full and high > side - EDGE, side - low),
-                ):
+                # Distances of the box from a seam, at the start and at the end of the tile.
+                for has_neighbour, near, far in ((at > 0, low, high), (at + side < full, side - high, side - low)):
+                    is_cut = has_neighbour and near < EDGE
                     cut |= is_cut
-                    whole_elsewhere |= is_cut and reach < self.overlap - EDGE
-            if not whole_elsewhere and pixels.any():
+                    if has_neighbour and far < self.overlap - EDGE:  # the neighbour sees it whole
+                        elsewhere |= is_cut or (near + far) / 2 < self.overlap / 2 - EDGE
+            if not elsewhere and pixels.any():
                 y, x = start
                 moved = box + np.array([x, y, x, y])
                 yield Part(moved, score, mask, pixels, top + y, left + x, frozenset([number]), cut)
@@ -136,10 +141,15 @@ def merge(parts: Sequence[Part]) -> list[Part]:
             other = kept[place]
             if other is not None and _are_one(part, other):
                 kept[place] = None
-                part = _union(part, other) if part.cut and other.cut else max(part, other, key=lambda one: one.score)
+                part = _union(part, other) if part.cut and other.cut else max(part, other, key=_trust)
         boxes[len(kept)] = part.box
         kept.append(part)
     return sorted((part for part in kept if part is not None), key=lambda part: -part.score)
+
+
+def _trust(part: Part) -> tuple[bool, float]:
+    """Prefer a cell that a tile sees whole to a part of it, and then the higher score."""
+    return not part.cut, part.score
 
 
 def _are_one(part: Part, other: Part) -> bool:

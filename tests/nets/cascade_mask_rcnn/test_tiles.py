@@ -27,8 +27,8 @@ class Finder(nn.Module):
         maps = [label_map(one, size, score_threshold=self.label_score_threshold) for one in self.detections]
         return torch.stack(maps)[:, None]
 
-    @staticmethod
-    def find(image: torch.Tensor) -> dict[str, torch.Tensor]:
+    @classmethod
+    def find(cls, image: torch.Tensor) -> dict[str, torch.Tensor]:
         regions, _ = ndimage.label(image.numpy() > 0)
         boxes, masks, scores = [], [], []
         for number, (rows, columns) in enumerate(ndimage.find_objects(regions), start=1):
@@ -144,6 +144,38 @@ def test_nothing_is_merged_to_nothing() -> None:
     assert empty["masks"].shape == (0, 28, 28)
 
 
-def test_a_tile_of_two_overlaps_is_refused() -> None:
-    with pytest.raises(ValueError, match="tile_size is 100 and overlap 50: a tile is larger than two overlaps"):
-        TiledInstanceInferer(100, 50)
+class Shortsighted(Finder):
+    """Finds half of a cell near the border of what it sees, and is sure of it."""
+
+    @classmethod
+    def find(cls, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = image.clone()
+        regions, _ = ndimage.label(image.numpy() > 0)
+        for rows, columns in ndimage.find_objects(regions):
+            if min(columns.start, image.shape[1] - columns.stop) < 8:
+                seen[rows, columns.start : (columns.start + columns.stop) // 2] = 0
+                seen[rows, columns] *= 1.3
+        return super().find(seen)
+
+
+def test_a_cell_is_taken_from_the_tile_that_sees_it_farther_inside() -> None:
+    network = Shortsighted()
+    image = picture([(50, x, 8, 8) for x in range(30, 280, 20)], (100, 310))
+    whole = network(image)[0, 0].numpy()
+    same_cells(whole, TiledInstanceInferer(100, 40)(image, network)[0, 0].numpy())
+    assert len(network.detections[0]["boxes"]) == 13
+
+
+@pytest.mark.parametrize("middle", range(110, 150, 5))
+def test_a_part_of_a_higher_score_does_not_replace_the_whole(middle: int) -> None:
+    # Tiles begin at 0, 80 and 120: the last two have more in common than the overlap. Brighter parts score higher.
+    image = picture([(50, middle, 12, 35)], (100, 220)) * torch.linspace(0.9, 1.5, 220)
+    whole, tiled, _ = both(image, tile_size=100, overlap=20)
+    same_cells(whole, tiled)
+
+
+@pytest.mark.parametrize("overlap", [0, 50])
+def test_tiles_without_overlap_or_all_of_it_are_refused(overlap: int) -> None:
+    message = f"tile_size is 100 and overlap {overlap}: tiles overlap, and are larger than two overlaps"
+    with pytest.raises(ValueError, match=message):
+        TiledInstanceInferer(100, overlap)
