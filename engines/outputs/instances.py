@@ -106,7 +106,8 @@ class InstanceWriter:
         self.groups.append(item.get("group"))
         if item.get(FAILURE):
             blank = dict.fromkeys(("height", "width", "cells", "covered_share", *PIXEL_COLUMNS), "")
-            self.rows.append({"image": self._names[path], **blank, FAILURE: item[FAILURE]})
+            reason = item[FAILURE].replace(str(path), self._names[path])  # folders are no business of a table
+            self.rows.append({"image": self._names[path], **blank, FAILURE: reason})
             return
         labels = np.asarray(item[self.pred_key].detach().cpu())[0]
         image = np.asarray(self.reader.read(path))

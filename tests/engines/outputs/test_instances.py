@@ -218,7 +218,7 @@ def test_an_image_that_could_not_be_read_has_its_reason_in_the_table_and_no_file
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     files = [tmp_path / "a.png", tmp_path / "b.png"]
-    out = write(tmp_path, Finder([FOUND, FOUND]), files, failure=["", "b.png: no image"])
+    out = write(tmp_path, Finder([FOUND, FOUND]), files, failure=["", f"{tmp_path}/b.png: no image"])
     assert [(row["cells"], row["failure"]) for row in rows(out / "per_image.csv")] == [
         ("2", ""),
         ("", "b.png: no image"),
