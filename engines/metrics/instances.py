@@ -17,7 +17,6 @@ from ...nets.cascade_mask_rcnn.instances import label_map, paste_masks
 from ...transforms.readers.coco import (
     Instances,
     decode_mask,
-    encode_mask,
     encode_positions,
     instances_of,
     mask_box,
@@ -238,8 +237,12 @@ def run_lengths(detection: Mapping[str, torch.Tensor], size: tuple[int, int]) ->
 
 def as_detections(labels: np.ndarray) -> Detections:
     """Take the cells of a label map (H, W) for detections with a score of 1 each, in the order of their numbers."""
-    numbers = np.unique(labels)
-    masks = [encode_mask(labels == number) for number in numbers[numbers > 0]]
+    height, width = labels.shape
+    down = labels.T.ravel()  # run lengths go down the columns
+    positions = np.flatnonzero(down)
+    positions = positions[np.argsort(down[positions], kind="stable")]
+    cells = np.split(positions, np.flatnonzero(np.diff(down[positions])) + 1) if len(positions) else []
+    masks = [encode_positions(cell, height=height, width=width) for cell in cells]
     boxes = np.array([mask_box(mask) for mask in masks]).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Detections(boxes, np.ones(len(masks)), masks)

@@ -56,7 +56,8 @@ class TiledInstanceInferer(PlainTensorInferer):
         precision: of :class:`..inferers.PrecisionInferer`.
 
     Raises:
-        ValueError: no overlap, or tiles that are not larger than twice as much.
+        ValueError: no overlap, or tiles that are not larger than twice as much; in a call, a network that scales its
+            images, which it would do to each tile.
     """
 
     def __init__(self, tile_size: int = 1024, overlap: int = 192, precision: str = "float32") -> None:
@@ -73,6 +74,11 @@ class TiledInstanceInferer(PlainTensorInferer):
         height, width = inputs.shape[-2:]
         if max(height, width) <= self.tile_size or not hasattr(network, "detections"):
             return super().__call__(inputs, network, *args, **kwargs)
+        if getattr(network, "min_size", None) is not None:
+            raise ValueError(
+                f"an image of {width}x{height} px goes by tiles of {self.tile_size} px, and image_size would scale "
+                "each of them by itself: leave image_size out, or take a larger tile_size."
+            )
         places = [(y, x) for y in self._starts(height) for x in self._starts(width)]
         found: list[list[Part]] = [[] for _ in inputs]
         for number, (y, x) in enumerate(places):

@@ -129,14 +129,19 @@ def bundle_predictor(
 
     Raises:
         FileNotFoundError: no inference.json or no weights.
-        ValueError: an unknown option, weights that do not fit, channels that do not, or a preprocessing that cannot be
-            done window by window.
+        ValueError: a network that numbers instances, an unknown option, weights that do not fit, channels that do not,
+            or a preprocessing that cannot be done window by window.
     """
     [config] = config_files(bundle, ["inference"])
     given = {"ckpt_path": str(ckpt_path)} if ckpt_path is not None else {}
     parser = open_configs(bundle, ["inference"], **knobs, **given)
     parser.get_parsed_content("initialize")
     network = load_network(parser).to(device)
+    if hasattr(network, "detections"):
+        raise ValueError(
+            f"{bundle.name}: its network numbers instances and marks no mask; clinbundles run {bundle.name} inference "
+            "takes large images tile by tile."
+        )
     steps = pointwise_steps(parser.get_parsed_content("preprocessing"), config)
     wanted = parser.get("in_channels")
     if wanted is None:

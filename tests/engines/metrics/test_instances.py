@@ -204,3 +204,13 @@ def test_run_lengths_of_thousands_of_cells_take_time_by_their_pixels() -> None:
     )
     assert time.perf_counter() - start < 2
     assert all(mask_area(lengths) == 400 for lengths in encoded[:20])
+
+
+def test_thousands_of_cells_of_a_label_map_are_taken_in_a_moment() -> None:
+    labels = np.kron(np.arange(2500).reshape(50, 50), np.ones((20, 20), dtype=np.int64))
+    start = time.perf_counter()
+    found = as_detections(labels)
+    assert time.perf_counter() - start < 2
+    assert len(found.masks) == 2499
+    assert found.boxes[59].tolist() == [200, 20, 220, 40]
+    assert mask_area(found.masks[59]) == 400

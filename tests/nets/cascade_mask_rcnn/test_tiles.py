@@ -179,3 +179,11 @@ def test_tiles_without_overlap_or_all_of_it_are_refused(overlap: int) -> None:
     message = f"tile_size is 100 and overlap {overlap}: tiles overlap, and are larger than two overlaps"
     with pytest.raises(ValueError, match=message):
         TiledInstanceInferer(100, overlap)
+
+
+def test_a_network_that_scales_its_images_is_not_given_tiles() -> None:
+    network = Finder()
+    network.min_size = 800
+    with pytest.raises(ValueError, match="300x200 px goes by tiles of 100 px, and image_size would scale each of them"):
+        TiledInstanceInferer(100, 30)(picture([(50, 60, 9, 12)]), network)
+    TiledInstanceInferer(300, 30)(picture([(50, 60, 9, 12)]), network)

@@ -13,6 +13,8 @@ import torch
 import zarr
 from PIL import Image
 
+from clinbundles.scripts import cli
+
 CONFIG: dict[str, Any] = {
     "imports": ["$import sys"],
     "in_channels": 3,
@@ -176,3 +178,10 @@ def test_a_plate_of_fundus_photographs_is_segmented_by_a_shipped_network(
     mask = np.asarray(zarr.open_array(tmp_path / "m.zarr" / "0", mode="r")[:])
     assert mask.shape == (600, 1400)
     assert set(np.unique(mask)) <= {0, 1}
+
+
+def test_a_bundle_that_numbers_instances_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64, 3), np.uint8), photometric="rgb")
+    with pytest.raises(SystemExit, match="pace_cell_segmentation: its network numbers instances and marks no mask"):
+        cli.main(["segment-large", "pace_cell_segmentation", str(tmp_path / "a.tif"), str(tmp_path / "b.zarr")])
+    assert not (tmp_path / "b.zarr").exists()
