@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Response
@@ -24,13 +27,23 @@ class Reply(BaseModel):
 
     question: str
     label: Annotated[int, Field(ge=0, le=1)]
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: float
 
 
 def make_app(
-    questions: list[Question], points: Points, answers: Answers, *, annotator: str, token: str, host: str
+    questions: list[Question],
+    points: Points,
+    answers: Answers,
+    *,
+    annotator: str,
+    token: str,
+    host: str,
+    finish: Callable[[], object],
 ) -> FastAPI:
     """Make the application.
+
+    What changes the answers has to bring the application's ``state.session``, which the page holds: neither a page
+    that was left open from an earlier start nor one of another site can answer.
 
     Args:
         questions: in the order in which they are asked.
@@ -39,12 +52,14 @@ def make_app(
         annotator: name of the person.
         token: what every request has to bring; an empty text asks for none.
         host: that the page is served at; on a loopback address no request for another name is answered.
+        finish: is called when the last question has its answer.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in LOOPBACK:  # so that a page elsewhere cannot reach it under a name of its own
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]", "testserver"])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
     by_name = {question.name: question for question in questions}
-    places: dict[str, tuple[int, int]] = {}
+    app.state.session = session = secrets.token_hex(8)
+    lock = Lock()  # requests come in several threads
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html.jinja")
 
     def check(token_given: Annotated[str, Query(alias="token")] = "") -> None:
@@ -56,48 +71,57 @@ def make_app(
             raise HTTPException(404, f"there is no question {name}")
         return by_name[name]
 
-    def place_of(question: Question) -> tuple[int, int]:
-        if question.name not in places:
-            places[question.name] = points.place_of(question, answers.pixels_of(question.annotation_id))
-        return places[question.name]
+    def check_session(session_given: Annotated[str, Query(alias="session")] = "") -> None:
+        if not secrets.compare_digest(session_given.encode(), session.encode()):
+            raise HTTPException(409, "this page is from an earlier start: load it again")
 
     def state() -> dict[str, Any]:
-        waiting = (question.name for question in questions if question.name not in answers.by_name)
-        question, following = next(waiting, None), next(waiting, None)
-        done = {"done": len(answers.by_name), "total": len(questions), "seconds": answers.median_seconds}
+        waiting = [question.name for question in questions if question.name not in answers.by_name]
+        done = {"done": len(questions) - len(waiting), "total": len(questions), "seconds": answers.median_seconds}
+        question, following = (*waiting[:2], None, None)[:2]
         return done | {"question": question, "next": following}
 
     allowed = [Depends(check)]
+    changing = [*allowed, Depends(check_session)]
 
     @app.get("/", response_class=HTMLResponse, dependencies=allowed)
     def show_page() -> str:
-        return page.render(total=len(questions), annotator=annotator, token=token)
+        return page.render(total=len(questions), annotator=annotator, token=token, session=session)
 
     @app.get("/state", dependencies=allowed)
     def show_state() -> dict[str, Any]:
-        return state()
+        with lock:
+            return state()
 
     @app.get("/crop/{name}", dependencies=allowed)
     def show_crop(name: str) -> Response:
         question = find(name)
-        return _picture(crop_of(question.image, question.box, place_of(question)))
+        return _picture(crop_of(question.image, question.box, points.place_of(question)))
 
     @app.get("/overview/{name}", dependencies=allowed)
     def show_overview(name: str) -> Response:
         question = find(name)
         return _picture(overview_of(question.image, question.box))
 
-    @app.post("/answer", dependencies=allowed)
+    @app.post("/answer", dependencies=changing)
     def take_answer(reply: Reply) -> dict[str, Any]:
         question = find(reply.question)
-        x, y = place_of(question)
-        answers.add(question.name, x=x, y=y, label=reply.label, seconds=reply.seconds)
-        return state()
+        if not 0 <= reply.seconds < math.inf:  # pydantic would send it back, which JSON cannot
+            raise HTTPException(422, "the seconds are no number from 0 on")
+        x, y = points.place_of(question)
+        with lock:
+            if question.name not in answers.by_name:  # another tab may have been faster
+                answers.add(question.name, x=x, y=y, label=reply.label, seconds=reply.seconds)
+            after = state()
+            if after["question"] is None:
+                finish()
+            return after
 
-    @app.post("/undo", dependencies=allowed)
+    @app.post("/undo", dependencies=changing)
     def undo() -> dict[str, Any]:
-        answers.undo()
-        return state()
+        with lock:
+            answers.undo()
+            return state()
 
     return app
 

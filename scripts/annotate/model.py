@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ def network_model(bundle: str, ckpt_path: str | None) -> Model:
     network: Any = load_network(parser)
     preprocessing, inferer = (parser.get_parsed_content(name) for name in ("preprocessing", "inferer"))
 
+    lock = Lock()  # the network keeps the detections of one call at a time
+
     @lru_cache(maxsize=64)
     def detections_in(image: Path) -> tuple[dict[str, torch.Tensor], tuple[int, int]]:
         pixels = preprocessing({"image": str(image)})["image"][None]
@@ -33,7 +36,8 @@ def network_model(bundle: str, ckpt_path: str | None) -> Model:
         return network.detections[0], (pixels.shape[2], pixels.shape[3])
 
     def probabilities(image: Path, box: list[float], pixels: np.ndarray) -> np.ndarray | None:
-        found, size = detections_in(image)
+        with lock:
+            found, size = detections_in(image)
         x, y, width, height = box
         overlaps = box_iou(torch.tensor([[x, y, x + width, y + height]]), found["boxes"].float())[0]
         if not len(overlaps) or overlaps.max() < LEAST_OVERLAP:

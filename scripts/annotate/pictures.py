@@ -26,8 +26,10 @@ Place = tuple[int, int]
 
 @lru_cache(maxsize=8)
 def display_pixels(path: Path) -> Image.Image:
-    """Read an image to be looked at, RGB; what is grey, or deeper than 8 bits, is stretched from its 1st percentile
-    to its 99th.
+    """Read an image to be looked at, RGB, stretched from its 1st percentile to its 99th, all channels alike.
+
+    Raises:
+        ValueError: it cannot be read, or holds values that are not finite.
     """
     if is_dicom(path):
         dataset = read_dicom(path)
@@ -35,11 +37,12 @@ def display_pixels(path: Path) -> Image.Image:
     else:
         image = open_image(path)
         values = np.asarray(image.convert("RGB") if image.mode in PIL_8BIT_MODES else image).astype(float)
-    if values.ndim == 3 and not (values == values[..., :1]).all():
-        return Image.fromarray(values.astype(np.uint8))
-    grey = values[..., 0] if values.ndim == 3 else values
-    low, high = np.percentile(grey, [1, 99])
-    stretched = np.clip((grey - low) / max(high - low, 1e-9) * 255, 0, 255)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path}: holds values that are not finite.")
+    low, high = np.percentile(values, [1, 99])
+    if high <= low:  # a few bright spots on an even ground
+        low, high = values.min(), values.max()
+    stretched = np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255)
     return Image.fromarray(stretched.astype(np.uint8)).convert("RGB")
 
 
@@ -54,7 +57,7 @@ def crop_of(path: Path, box: list[float], place: Place) -> bytes:
     picture = picture.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(picture)
     corners = [(x - left) * scale, (y - top) * scale, (x + width - left) * scale, (y + height - top) * scale]
-    draw.rectangle(corners, outline=(255, 255, 255), width=2)
+    _outline(draw, corners, (255, 255, 255))
     middle = ((place[0] + 0.5 - left) * scale, (place[1] + 0.5 - top) * scale)
     gap = max(scale * 0.7, 5)
     for color, thickness in (((0, 0, 0), 5), ((255, 225, 0), 2)):
@@ -75,8 +78,15 @@ def overview_of(path: Path, box: list[float]) -> bytes:
     scale = OVERVIEW_PX / max(image.size)
     picture = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     x, y, width, height = (value * scale for value in box)
-    ImageDraw.Draw(picture).rectangle([x - 2, y - 2, x + width + 2, y + height + 2], outline=(255, 225, 0), width=2)
+    _outline(ImageDraw.Draw(picture), [x - 2, y - 2, x + width + 2, y + height + 2], (255, 225, 0))
     return _png(picture)
+
+
+def _outline(draw: ImageDraw.ImageDraw, corners: list[float], color: tuple[int, int, int]) -> None:
+    """Draw a frame with a black one around it, to be seen on any ground."""
+    left, top, right, bottom = corners
+    draw.rectangle([left - 2, top - 2, right + 2, bottom + 2], outline=(0, 0, 0), width=2)
+    draw.rectangle(corners, outline=color, width=2)
 
 
 def _png(picture: Image.Image) -> bytes:

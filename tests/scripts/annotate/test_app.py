@@ -1,3 +1,5 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,19 @@ from clinbundles.transforms.readers.coco import CocoList
 def client(images: Path, boxes: CocoList, folder: Path, *, token: str = "", host: str = "127.0.0.1") -> TestClient:
     questions, _ = make_questions(images, boxes, n_points=2)
     answers = Answers(folder / "a.jsonl", boxes)
-    points = Points(boxes, n_points=2, seed=0)
-    return TestClient(make_app(questions, points, answers, annotator="ann", token=token, host=host))
+    kept = {question.annotation_id: question.box for question in questions}
+    app = make_app(
+        questions,
+        Points(boxes, seed=0),
+        answers,
+        annotator="ann",
+        token=token,
+        host=host,
+        finish=lambda: answers.write_list(folder / "points.json", boxes=kept),
+    )
+    made = TestClient(app, base_url="http://127.0.0.1:8008")
+    made.params = {"session": app.state.session}
+    return made
 
 
 @pytest.fixture
@@ -33,11 +46,42 @@ def test_questions_come_one_after_the_other_and_undo_goes_back(page: TestClient)
     assert page.post("/undo", json={}).json() == first
 
 
-def test_at_the_end_there_is_no_question(page: TestClient) -> None:
+def test_at_the_end_there_is_no_question_and_the_list_is_written(page: TestClient, tmp_path: Path) -> None:
     state = page.get("/state").json()
     while state["question"] is not None:
+        assert not (tmp_path / "points.json").exists()
         state = page.post("/answer", json={"question": state["question"], "label": 0, "seconds": 1}).json()
     assert (state["done"], state["next"]) == (12, None)
+    assert json.loads((tmp_path / "points.json").read_text())["info"]["answers"] == 12
+
+
+def test_the_first_answer_to_a_question_stays(page: TestClient) -> None:
+    first = page.get("/state").json()["question"]
+    page.post("/answer", json={"question": first, "label": 1, "seconds": 1})
+    again = page.post("/answer", json={"question": first, "label": 0, "seconds": 9}).json()
+    assert (again["done"], again["seconds"]) == (1, 1)
+
+
+def test_answers_that_come_at_once_are_all_kept(page: TestClient, boxes: CocoList, tmp_path: Path) -> None:
+    names = [f"{a['id']}:{number}" for several in boxes.annotations.values() for a in several for number in (0, 1)]
+
+    def answer(name: str) -> int:
+        return page.post("/answer", json={"question": name, "label": 1, "seconds": 1}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(answer, names * 2)) == [200] * 24
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + 12
+
+
+def test_only_the_page_of_this_start_can_answer_or_undo(page: TestClient) -> None:
+    reply = {"question": page.get("/state").json()["question"], "label": 1, "seconds": 1}
+    page.post("/answer", json=reply)
+    for session in ("", "of another start"):
+        for path in ("/answer", "/undo"):
+            refused = page.post(path, json=reply, params={"session": session})
+            assert refused.status_code == 409
+            assert "load it again" in refused.json()["detail"]
+    assert page.get("/state").json()["done"] == 1
 
 
 def test_the_page_loads_nothing_from_elsewhere(page: TestClient) -> None:
@@ -53,11 +97,13 @@ def test_the_page_loads_nothing_from_elsewhere(page: TestClient) -> None:
         ({"question": "none:0", "label": 1, "seconds": 1}, 404),
         ({"question": "182:0", "label": 2, "seconds": 1}, 422),
         ({"question": "182:0", "label": 1, "seconds": -1}, 422),
+        ({"question": "182:0", "label": 1, "seconds": float("inf")}, 422),
         ({"label": 1}, 422),
     ],
 )
 def test_what_is_no_answer_is_not_saved(page: TestClient, reply: dict, status: int) -> None:
-    assert page.post("/answer", json=reply).status_code == status
+    content = json.dumps(reply).replace("Infinity", "1e999")
+    assert page.post("/answer", content=content, headers={"content-type": "application/json"}).status_code == status
     assert page.get("/state").json()["done"] == 0
 
 
@@ -68,15 +114,15 @@ def test_images_are_named_by_question_alone(page: TestClient) -> None:
 
 def test_with_a_token_no_request_goes_without(images: Path, boxes: CocoList, tmp_path: Path) -> None:
     guarded = client(images, boxes, tmp_path, token="secret", host="0.0.0.0")
-    question = guarded.get("/state?token=secret").json()["question"]
+    question = guarded.get("/state", params={"token": "secret"}).json()["question"]
     for path in ("/", "/state", f"/crop/{question}", f"/overview/{question}"):
         assert guarded.get(path).status_code == 403
-        assert guarded.get(f"{path}?token=wrong").status_code == 403
-        assert guarded.get(f"{path}?token=secret").status_code == 200
+        assert guarded.get(path, params={"token": "wrong"}).status_code == 403
+        assert guarded.get(path, params={"token": "secret"}).status_code == 200
     reply = {"question": question, "label": 1, "seconds": 1}
     assert guarded.post("/answer", json=reply).status_code == 403
     assert guarded.post("/undo", json={}).status_code == 403
-    assert guarded.post("/answer?token=secret", json=reply).json()["done"] == 1
+    assert guarded.post("/answer", json=reply, params={"token": "secret"}).json()["done"] == 1
 
 
 def test_a_page_elsewhere_cannot_reach_it_under_a_name_of_its_own(page: TestClient) -> None:

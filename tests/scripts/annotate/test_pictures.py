@@ -39,6 +39,39 @@ def test_the_cross_leaves_its_point_free_and_the_box_is_drawn(dim: Path) -> None
     assert abs(yellow - middle).sum(axis=1).min() > scale * 0.5
 
 
+def test_a_dim_colour_image_is_stretched_and_keeps_its_hue(tmp_path: Path) -> None:
+    values = np.zeros((100, 80, 3), dtype=np.uint8)
+    values[40:80, 30:70] = (20, 0, 10)
+    Image.fromarray(values).save(tmp_path / "dim.png")
+    assert np.asarray(display_pixels(tmp_path / "dim.png"))[50, 50].tolist() == [255, 0, 127]
+
+
+def test_a_few_bright_pixels_on_an_even_ground_are_seen(tmp_path: Path) -> None:
+    values = np.zeros((100, 80), dtype=np.uint16)
+    values[40:43, 30:33] = 12
+    Image.fromarray(values).save(tmp_path / "spot.png")
+    assert np.asarray(display_pixels(tmp_path / "spot.png"))[41, 31].tolist() == [255] * 3
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    values = np.ones((10, 10), dtype=np.float32)
+    values[3, 3] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tif")
+    with pytest.raises(ValueError, match=r"nan\.tif: holds values that are not finite"):
+        display_pixels(tmp_path / "nan.tif")
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_the_box_and_the_cross_are_seen_on_black_and_on_white(grey: int, tmp_path: Path) -> None:
+    values = np.full((100, 80), grey, dtype=np.uint8)
+    values[0] = 255 - grey
+    Image.fromarray(values).save(tmp_path / "even.png")
+    path, box = tmp_path / "even.png", [30.0, 40, 20, 20]
+    for content in (crop_of(path, box, (39, 49)), overview_of(path, box)):
+        middle = as_pixels(content)[100:].sum(-1)
+        assert (abs(middle - 3 * grey) > 380).sum() > 300
+
+
 def test_a_box_at_the_edge_has_a_picture_too(dim: Path) -> None:
     assert as_pixels(crop_of(dim, [0, 0, 10, 5], (0, 0))).shape == (CROP_PX, CROP_PX, 3)
 
