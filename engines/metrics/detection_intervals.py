@@ -13,7 +13,7 @@ from .detection import AREA_RANGES, MAX_DETECTIONS, Detections
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-AT_A_TIME = 250  # resamples, which bounds the memory
+AT_A_TIME = 1_500_000  # detections of all resamples, which bounds the memory
 HIT, FALSE_ALARM, IGNORED = 1, 0, -1
 
 
@@ -120,8 +120,9 @@ def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarra
     outcomes = np.concatenate([image.outcomes for image in images], axis=2)[:, :, order]
     owners = owners[order]
     precision = np.full((len(draws), *outcomes.shape[:2]), np.nan)
-    for start in range(0, len(draws), AT_A_TIME):
-        rows = slice(start, start + AT_A_TIME)
+    n_rows = max(1, AT_A_TIME // max(1, len(owners)))
+    for start in range(0, len(draws), n_rows):
+        rows = slice(start, start + n_rows)
         weights = draws[rows][:, owners]
         for place, step in np.ndindex(outcomes.shape[:2]):
             precision[rows, place, step] = _precision(outcomes[place, step], weights, n_truth[rows, place])

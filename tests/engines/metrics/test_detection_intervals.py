@@ -1,8 +1,10 @@
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from clinbundles.engines.metrics import detection_intervals
 from clinbundles.engines.metrics.detection import Detections, average_precision
 from clinbundles.engines.metrics.detection_intervals import match_image, resampled_average_precision
 from clinbundles.transforms.readers.coco import Instances, encode_mask
@@ -78,6 +80,23 @@ def test_masks_are_not_compared_where_there_are_none(images: list) -> None:
     assert match_image(truth, found, of="bbox").n_truth[0] == 14
     with pytest.raises(ValueError, match="image 0: an instance has no mask"):
         match_image(truth, found, of="segm")
+
+
+def test_resamples_in_parts_are_those_of_one_go(images: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    matches = [match_image(*one, of="segm") for one in images]
+    draws = np.random.default_rng(0).multinomial(len(matches), np.full(len(matches), 1 / len(matches)), size=7)
+    whole = resampled_average_precision(matches, draws)["AP"]
+    monkeypatch.setattr(detection_intervals, "AT_A_TIME", 2 * sum(len(one.scores) for one in matches))
+    assert resampled_average_precision(matches, draws)["AP"].tolist() == whole.tolist()
+
+
+def test_memory_does_not_grow_with_resamples_times_detections(images: list) -> None:
+    matches = [match_image(*one, of="segm") for one in images] * 200
+    tracemalloc.start()
+    resampled_average_precision(matches, np.ones((200, len(matches)), dtype=int))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 * 2**20
 
 
 def test_hundreds_of_resamples_take_a_moment(images: list) -> None:
