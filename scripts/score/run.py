@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +42,42 @@ def score(
     """
     items = load_decathlon_datalist(datalist, True, split, str(dataset_dir or Path(datalist).parent))
     folders = [Path(predictions), *([Path(against)] if against else [])]
-    read = {folder: read_predictions(folder, items) for folder in folders}
-    names = [{image.name for image in images} for images, _, _ in read.values()]
-    shared = set.intersection(*names)
-    for folder, (images, left_out, has_scores) in read.items():
+    read = [read_predictions(folder, items) for folder in folders]
+    shared = set.intersection(*({image.name for image in images} for images, _, _ in read))
+    for folder, (images, left_out, has_scores) in zip(folders, read, strict=True):
         print(f"{folder}: {len(items)} images came in, {len(images)} can be scored, {len(left_out)} are left out")
         for name, reason in left_out.items():
             print(f"  {name}: {reason}")
         if not has_scores and images:
-            print("  label maps have no scores: each cell counts with 1, and AP is one point of its curve")
+            print("  label maps have no scores: each cell counts with 1, so that AP depends on the order of the images")
+        for remark in remarks(images):
+            print(f"  {remark}")
     if not shared:
         raise ValueError(f"{predictions}: holds nothing for the {split} split of {datalist} that can be scored.")
-    sets = [[image for image in images if image.name in shared] for images, _, _ in read.values()]
+    sets = [[image for image in images if image.name in shared] for images, _, _ in read]
     results, table = compare(*map(ImageSet, sets))
     print(f"\n{len(shared)} images\n")
     print(table)
     output = Path(output_dir) if output_dir else folders[0] / "score"
     output.mkdir(parents=True, exist_ok=True)
-    content = {"images": len(shared), "split": split, "left_out": read[folders[0]][1], "scores": results}
+    content = {"images": len(shared), "split": split, "left_out": read[0][1], "scores": results}
     write_atomically(output / "score.json", json.dumps(content, indent=4) + "\n")
     write_csv_atomically(output / "per_image.csv", list(map(_row, sets[0])))
     print(f"score.json and per_image.csv: {output}")
+
+
+def remarks(images: Sequence[ScoredImage]) -> list[str]:
+    """Say what is missing or looks wrong in what was read."""
+    lines = []
+    shown = [matches.matched + matches.surplus for image in images if (matches := image.matches) is not None]
+    without = sum(any(mask is None for mask in image.truth.masks) for image in images)
+    if without:
+        lines.append(f"the truth of {without} images has cells without masks: boxes alone are scored")
+    elif without := sum(image.matches is None for image in images):
+        lines.append(f"{without} images have no label map: F1, TP/(TP+FP+FN) and panoptic quality are left out")
+    elif shown and max(shown) == 1 < max(len(image.truth.boxes) for image in images):
+        lines.append("no label map has more than one cell: masks of all cells in one number are no label maps")
+    return lines
 
 
 def compare(images: ImageSet, other: ImageSet | None = None) -> tuple[dict[str, Any], str]:
@@ -85,7 +100,7 @@ def compare(images: ImageSet, other: ImageSet | None = None) -> tuple[dict[str, 
     titles = ["score", "value", "95 %"]
     titles += ["other", "ratio", "ratio 95 %"] if other is not None else []
     rows = [
-        [TITLES[name], *_cells(row), *([_cells(row["other"])[0], *_cells(row["ratio"])] if "other" in row else [])]
+        [TITLES[name], *_cells(row), *_beside(row, len(titles) - 3)]
         for name in TITLES
         if (row := results.get(name)) is not None
     ]
@@ -109,6 +124,10 @@ def _numbers(value: float, resampled: np.ndarray | None) -> dict[str, Any]:
 def _cells(numbers: Mapping[str, Any]) -> list[str]:
     value, low, high = (numbers[name] for name in ("value", "low", "high"))
     return ["" if value is None else f"{value:.3f}", "" if low is None else f"{low:.3f} to {high:.3f}"]
+
+
+def _beside(row: Mapping[str, Any], n_columns: int) -> list[str]:
+    return [_cells(row["other"])[0], *_cells(row["ratio"])] if "other" in row else [""] * n_columns
 
 
 def _row(image: ScoredImage) -> dict[str, Any]:

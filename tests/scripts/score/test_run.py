@@ -3,6 +3,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clinbundles.scripts import cli
@@ -45,6 +46,39 @@ def test_two_programs_are_compared_on_the_images_that_both_have(
     assert f1["other"]["value"] == 1
     assert f1["ratio"]["low"] < f1["ratio"]["value"] == f1["value"] < f1["ratio"]["high"] < 1
     assert f1["difference"]["value"] == pytest.approx(f1["value"] - 1, abs=1e-4)
+
+
+def test_a_program_is_as_good_as_itself(data: Path, save_maps: Callable) -> None:
+    folder = save_maps("maps", shift=1)
+    run(folder, "--datalist", data / "datalist.json", "--against", folder)
+    ratio = json.loads((folder / "score" / "score.json").read_text())["scores"]["mask_ap"]["ratio"]
+    assert (ratio["value"], ratio["low"], ratio["high"]) == (1, 1, 1)
+
+
+def test_a_missing_label_map_of_an_evaluation_is_told(
+    data: Path, save_maps: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    maps, evaluation = save_maps("maps"), data.parent / "evaluation"
+    evaluation.mkdir()
+    save_maps("evaluation/label_maps", ending=".tif")
+    content = json.loads((data / "coco.json").read_text())
+    content["annotations"] = [entry | {"score": 0.5} for entry in content["annotations"]]
+    (evaluation / "detections.json").write_text(json.dumps(content))
+    (evaluation / "label_maps" / "im00.tif").unlink()
+    run(maps, "--datalist", data / "datalist.json", "--against", evaluation)
+    said = capsys.readouterr().out
+    assert "1 images have no label map: F1, TP/(TP+FP+FN) and panoptic quality are left out" in said
+    assert "| F1 | 1.000 | 1.000 to 1.000 |  |  |  |" in said
+
+
+def test_masks_of_all_cells_in_one_number_are_told(
+    data: Path, save_maps: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    folder = save_maps("maps", ending=".npy")
+    for path in folder.iterdir():
+        np.save(path, np.load(path) > 0)
+    run(folder, "--datalist", data / "datalist.json")
+    assert "no label map has more than one cell" in capsys.readouterr().out
 
 
 def test_a_folder_without_anything_to_score_ends_in_a_sentence(
