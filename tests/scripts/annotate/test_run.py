@@ -46,6 +46,7 @@ def served(images: Path, boxes: CocoList) -> Iterator[Served]:
     made = Served(images, boxes, "--n_points", "2", "--annotator", "Ann B")
     yield made
     made.process.kill()
+    made.process.communicate()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
@@ -68,6 +69,12 @@ def test_a_person_answers_with_keys_and_undoes(served: Served, boxes: CocoList) 
         page.click("#background")
         page.wait_for_function(f"document.body.dataset.question !== '{names[-1]}'")
         assert page.evaluate("document.getElementById('crop').naturalWidth") == 560
+        for width in (1100, 360):  # a desk, a phone
+            page.set_viewport_size({"width": width, "height": 800})
+            place = page.locator("#crop").bounding_box()
+            assert place is not None
+            assert place["width"] == pytest.approx(place["height"], abs=1)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
         for pressed in ("Control+0", "Alt+1", "Meta+u", "2"):
             page.keyboard.press(pressed)
         page.wait_for_timeout(200)
