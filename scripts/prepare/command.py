@@ -22,6 +22,7 @@ WRITERS = {
     "ClassSet": ("classes", "write_classes"),
     "InstanceSet": ("instances", "write_instances"),
     "CellSet": ("instances", "write_cells"),
+    "SliceSet": ("slices", "write_slices"),
 }
 
 

@@ -1,0 +1,149 @@
+"""Automatic labels of axial chest CT by HU thresholds and connected components: body, left and right lung, trachea.
+
+They stand in for a person's labels and are named "automatic labels (HU threshold)" wherever they appear.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+LABELLER = "automatic (HU threshold)"
+NAMES = ("background", "body", "left lung", "right lung", "trachea")
+BODY, LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3, 4
+# HU between soft tissue and air, with lung on the air's side, and what is air alone.
+TISSUE_HU, AERATED_HU, AIRWAY_HU, GAS_HU, OUTSIDE_HU = -350.0, -400.0, -850.0, -925.0, -970.0
+# Shares of the area of the body, which are the same at any size of the picture.
+SMALLEST_LUNG, SMALLEST_EMPHYSEMA, SMALLEST_TRACHEA, LARGEST_TRACHEA = 0.004, 0.06, 0.0007, 0.012
+# Share of the area of the largest part, and of the height of the picture.
+SMALLEST_PART, LONGEST_GAP = 0.05, 0.4
+EIGHT = np.ones((3, 3), dtype=bool)
+
+
+def label_slice(hu: np.ndarray, *, trachea: bool = False) -> np.ndarray:
+    """Label one axial slice in the radiological view: rows towards posterior, columns towards the patient's left.
+
+    Args:
+        hu: (H, W) in HU.
+        trachea: label the trachea and main bronchi outside the lungs too; without it they are body.
+
+    Returns:
+        uint8 (H, W) of ids, in the order of ``NAMES``. The left lung is in the right half of the picture.
+    """
+    if hu.ndim != 2:
+        raise ValueError(f"hu has shape {hu.shape}, expected one slice (H, W)")
+    body = find_body(hu)
+    labels = np.where(body, np.uint8(BODY), np.uint8(0))
+    if not body.any():
+        return labels
+    area = int(body.sum())
+    (top, bottom), (first, last) = ((places[0], places[-1]) for places in map(np.flatnonzero, (body.any(1), body.any(0))))
+    middle, height, width = (first + last) / 2, bottom - top + 1, last - first + 1
+    regions, count = ndimage.label(body & (hu < AERATED_HU))
+    lungs = np.zeros_like(body)
+    for number, (rows, cols) in enumerate(ndimage.find_objects(regions, max_label=count), start=1):
+        region = regions[rows, cols] == number
+        share, values = region.sum() / area, hu[rows, cols][region]
+        y, x = (places.mean() for places in np.nonzero(region))
+        is_central = abs(x + cols.start - middle) < 0.12 * width and 0.25 < (y + rows.start - top) / height < 0.7
+        if is_central and share <= LARGEST_TRACHEA:
+            if trachea and share >= SMALLEST_TRACHEA and np.median(values) < AIRWAY_HU:
+                labels[rows, cols][region] = TRACHEA
+        elif share >= SMALLEST_LUNG and not is_gas(values, share=share):
+            lungs[rows, cols] |= region
+    lungs = fill_vessels(lungs, body & (labels != TRACHEA), width=width)
+    left = left_side(lungs, middle=middle)
+    labels[lungs & left] = LEFT_LUNG
+    labels[lungs & ~left] = RIGHT_LUNG
+    return labels
+
+
+def find_body(hu: np.ndarray) -> np.ndarray:
+    """Find the body with all that it encloses, bool (H, W): neither the table nor what lies thin beside it.
+
+    Where the picture cuts the body at its left or right, and a lung lies open there, the edge closes the wall.
+    """
+    height, width = hu.shape
+    thin, band = max(2, round(width / 64)), max(2, round(width / 20))
+    tissue = hu > TISSUE_HU
+    body = solid_parts(tissue, tissue, thin=thin)
+    closed = tissue.copy()
+    for edge in (slice(None, band), slice(-band, None)):
+        rows = np.flatnonzero((body & tissue)[:, edge].any(axis=1))
+        for first, last in zip(rows[:-1], rows[1:], strict=True):
+            if 1 < last - first <= LONGEST_GAP * height:
+                closed[first : last + 1, edge] |= hu[first : last + 1, edge] > OUTSIDE_HU
+    return body if (closed == tissue).all() else solid_parts(closed, tissue, thin=thin)
+
+
+def solid_parts(closed: np.ndarray, tissue: np.ndarray, *, thin: int) -> np.ndarray:
+    """Keep the part of most tissue with all that it encloses, and others of much tissue, but nothing of ``thin`` px.
+
+    A table is a shell around air, so a part that encloses more than it is made of and is not the first is none.
+    """
+    padded = np.pad(ndimage.binary_fill_holes(closed), thin, mode="edge")
+    solid = ndimage.binary_opening(padded, np.ones((thin, thin)))[thin:-thin, thin:-thin]
+    regions, count = ndimage.label(solid)
+    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    contents = np.bincount(regions.ravel(), weights=tissue.ravel(), minlength=count + 1)[1:]
+    largest = contents.max(initial=1)
+    is_part = (contents >= SMALLEST_PART * largest) & (contents > 0.6 * areas)
+    return np.isin(regions, 1 + np.flatnonzero(is_part | (contents == largest)))
+
+
+def is_gas(values: np.ndarray, *, share: float) -> bool:
+    """Whether the HU of a region are those of gas in airways, stomach or bowel, not of lung, which has vessels in it.
+
+    Of a region as large as a lung they may be those of emphysema.
+    """
+    return bool(np.median(values) < GAS_HU) and share < SMALLEST_EMPHYSEMA
+
+
+def fill_vessels(lungs: np.ndarray, body: np.ndarray, *, width: int) -> np.ndarray:
+    """Take vessels and the border of bronchi within the lungs for lung."""
+    if not lungs.any():
+        return lungs
+    radius = max(1, round(width / 100))
+    padded = np.pad(lungs, radius)
+    closed = ndimage.binary_closing(padded, disc(radius))[radius:-radius, radius:-radius]
+    return ndimage.binary_fill_holes(closed | lungs) & body
+
+
+def left_side(lungs: np.ndarray, *, middle: float) -> np.ndarray:
+    """Tell which pixels of the lungs (H, W) are of the patient's left lung, which is right of the ``middle`` column.
+
+    Lungs that touch are eroded until no piece lies on both sides; each pixel then goes with the nearest piece.
+    """
+    height, width = lungs.shape
+    side = np.broadcast_to(np.arange(width) > middle, lungs.shape)
+    result = np.zeros_like(lungs)
+    regions, count = ndimage.label(lungs)
+    for number in range(1, count + 1):
+        region = regions == number
+        share = side[region].mean()
+        if min(share, 1 - share) < 0.2:
+            result |= region & (share > 0.5)
+            continue
+        pieces, core = np.zeros(lungs.shape, int), region
+        for _ in range(max(2, width // 12)):
+            core = ndimage.binary_erosion(core)
+            cores, n = ndimage.label(core)
+            areas = np.bincount(cores.ravel(), minlength=n + 1)[1:]
+            large = 1 + np.flatnonzero(areas >= 0.1 * region.sum())
+            shares = [side[cores == k].mean() for k in large]
+            if len(large) >= 2 and any(s > 0.6 for s in shares) and any(s < 0.4 for s in shares):
+                for k, s in zip(large, shares, strict=True):
+                    pieces[cores == k] = 2 if s > 0.5 else 1
+                break
+        if not pieces.any():
+            result |= region & side
+            continue
+        nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+        result |= region & (pieces[tuple(nearest)] == 2)
+    return result
+
+
+def disc(radius: int) -> np.ndarray:
+    """Make a disc as a structuring element, bool (2 r + 1, 2 r + 1)."""
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return x**2 + y**2 <= (radius + 0.5) ** 2
