@@ -12,7 +12,7 @@ LABELLER = "automatic (HU threshold)"
 NAMES = ("background", "body", "left lung", "right lung", "trachea")
 BODY, LEFT_LUNG, RIGHT_LUNG, TRACHEA = 1, 2, 3, 4
 # HU between soft tissue and air, with lung on the air's side, and what is air alone.
-TISSUE_HU, AERATED_HU, AIRWAY_HU, GAS_HU, OUTSIDE_HU = -350.0, -400.0, -850.0, -925.0, -970.0
+TISSUE_HU, AERATED_HU, AIRWAY_HU, AIR_HU, GAS_HU, OUTSIDE_HU = -350.0, -400.0, -750.0, -900.0, -945.0, -970.0
 # Shares of the area of the body, which are the same at any size of the picture.
 SMALLEST_LUNG, SMALLEST_EMPHYSEMA, SMALLEST_TRACHEA, LARGEST_TRACHEA = 0.004, 0.06, 0.0007, 0.012
 # Share of the area of the largest part, and of the height of the picture.
@@ -45,9 +45,10 @@ def label_slice(hu: np.ndarray, *, trachea: bool = False) -> np.ndarray:
         region = regions[rows, cols] == number
         share, values = region.sum() / area, hu[rows, cols][region]
         y, x = (places.mean() for places in np.nonzero(region))
-        is_central = abs(x + cols.start - middle) < 0.12 * width and 0.25 < (y + rows.start - top) / height < 0.7
-        if is_central and share <= LARGEST_TRACHEA:
-            if trachea and share >= SMALLEST_TRACHEA and np.median(values) < AIRWAY_HU:
+        offset, depth = abs(x + cols.start - middle) / width, (y + rows.start - top) / height
+        if share <= LARGEST_TRACHEA and offset < 0.12 and 0.15 < depth < 0.7:
+            is_airway = share >= SMALLEST_TRACHEA and offset < 0.08 and np.median(values) < AIRWAY_HU
+            if trachea and is_airway and values.min() < AIR_HU:
                 labels[rows, cols][region] = TRACHEA
         elif share >= SMALLEST_LUNG and not is_gas(values, share=share):
             lungs[rows, cols] |= region
@@ -64,7 +65,7 @@ def find_body(hu: np.ndarray) -> np.ndarray:
     Where the picture cuts the body at its left or right, and a lung lies open there, the edge closes the wall.
     """
     height, width = hu.shape
-    thin, band = max(2, round(width / 64)), max(2, round(width / 20))
+    thin, band = max(2, round(width / 64)), max(6, round(width / 20))
     tissue = hu > TISSUE_HU
     body = solid_parts(tissue, tissue, thin=thin)
     closed = tissue.copy()
@@ -77,18 +78,23 @@ def find_body(hu: np.ndarray) -> np.ndarray:
 
 
 def solid_parts(closed: np.ndarray, tissue: np.ndarray, *, thin: int) -> np.ndarray:
-    """Keep the part of most tissue with all that it encloses, and others of much tissue, but nothing of ``thin`` px.
+    """Keep the part of most tissue with all that it encloses, and arms beside it, but nothing of ``thin`` px.
 
-    A table is a shell around air, so a part that encloses more than it is made of and is not the first is none.
+    A table lies below, and it is a shell around air: a part that encloses more than it is made of is none of the body.
     """
     padded = np.pad(ndimage.binary_fill_holes(closed), thin, mode="edge")
     solid = ndimage.binary_opening(padded, np.ones((thin, thin)))[thin:-thin, thin:-thin]
     regions, count = ndimage.label(solid)
-    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-    contents = np.bincount(regions.ravel(), weights=tissue.ravel(), minlength=count + 1)[1:]
-    largest = contents.max(initial=1)
-    is_part = (contents >= SMALLEST_PART * largest) & (contents > 0.6 * areas)
-    return np.isin(regions, 1 + np.flatnonzero(is_part | (contents == largest)))
+    if not count:
+        return solid
+    numbers = np.arange(1, count + 1)
+    areas, contents = ndimage.sum_labels(solid, regions, numbers), ndimage.sum_labels(tissue, regions, numbers)
+    torso = int(np.argmax(contents))
+    bottom = np.flatnonzero((regions == torso + 1).any(axis=1))[-1]
+    centres = np.array([centre for centre, _ in ndimage.center_of_mass(solid, regions, numbers)])
+    is_arm = (contents >= SMALLEST_PART * contents[torso]) & (contents > 0.6 * areas) & (centres < bottom)
+    is_arm[torso] = True
+    return np.isin(regions, numbers[is_arm])
 
 
 def is_gas(values: np.ndarray, *, share: float) -> bool:
@@ -96,7 +102,7 @@ def is_gas(values: np.ndarray, *, share: float) -> bool:
 
     Of a region as large as a lung they may be those of emphysema.
     """
-    return bool(np.median(values) < GAS_HU) and share < SMALLEST_EMPHYSEMA
+    return share < SMALLEST_EMPHYSEMA and bool(np.percentile(values, 10) < GAS_HU)
 
 
 def fill_vessels(lungs: np.ndarray, body: np.ndarray, *, width: int) -> np.ndarray:
