@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,13 +58,13 @@ def is_bare_dicom(path: Path) -> bool:
     return start[:2] in (b"\x08\x00", b"\x02\x00") and start[3:] == b"\x00"
 
 
-def read_fields(path: Path) -> pydicom.Dataset:
-    """Read and parse those fields of a DICOM file that describe its image.
+def read_fields(path: Path, *, more: Sequence[str] = ()) -> pydicom.Dataset:
+    """Read and parse those fields of a DICOM file that describe its image, and ``more`` by their keywords.
 
     The errors are raised without their cause: pydicom's own text may quote the value of a field.
     """
     try:
-        dataset = pydicom.dcmread(path, specific_tags=list(_TAGS), force=True)
+        dataset = pydicom.dcmread(path, specific_tags=[*_TAGS, *more], force=True)
     except Exception as error:  # damage of any kind
         raise ValueError(f"{path}: not a readable DICOM file ({type(error).__name__}).") from None
     for tag in list(dataset.keys()):
