@@ -1,14 +1,14 @@
-"""The datalist of 8-bit slices with label maps: each cut to one square size, written, and split by patients."""
+"""The datalist of 8-bit slices with label maps: each brought to one square size, written, and split by patients."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,73 +17,8 @@ from tqdm import tqdm
 from clinbundles.engines.outputs.files import replacing, write_atomically
 
 from .annotations import Omissions
-from .datalist import SPLITS, check_seed, check_sum, datalist_as_json, parse_ratios, split_groups
-
-
-class Slice(NamedTuple):
-    """One slice at its own size.
-
-    Args:
-        grey: float32 or uint8 (H, W), from 0 to 255.
-        labels: uint8 (H, W) of class ids, or None.
-        position: its place in the series: mm along the slices, or a number.
-    """
-
-    grey: np.ndarray
-    labels: np.ndarray | None
-    position: float | tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Series:
-    """Slices of one patient that belong together.
-
-    Args:
-        name: its path from the data set's folder, by which it is chosen; it is not written.
-        patient: who it is of, which is not written either.
-        read: gives its slices, or raises ``ValueError`` with a sentence on why it is of no use.
-        files: what it is read from, for its hash.
-    """
-
-    name: str
-    patient: str
-    read: Callable[[], Iterator[Slice]]
-    files: Sequence[Path]
-
-
-@dataclass(frozen=True)
-class SliceSet:
-    """Series of slices: what the data set is, and how its slices come to one size.
-
-    Args:
-        name: of the data set.
-        description: what it holds, with its source.
-        licence: of the data.
-        modality: how the slices were taken.
-        series: its series.
-        labels: names of the classes in the order of their ids; empty without label maps.
-        labeller: who made the label maps.
-        window_hu: HU that become 0 and 255, for CT.
-        ratios: shares of training, validation and test where none are asked for.
-        crops: slices are cut into squares at their own scale; otherwise the whole is reduced.
-        keep: ids of which a slice must have some to be kept, and the least share of it; none keeps all.
-        omissions: what was left out before, by reason.
-        facts: more entries of the datalist.
-    """
-
-    name: str
-    description: str
-    licence: str
-    modality: str
-    series: Sequence[Series]
-    labels: Sequence[str] = ()
-    labeller: str | None = None
-    window_hu: tuple[float, float] | None = None
-    ratios: tuple[float, float, float] = (60, 10, 30)
-    crops: bool = False
-    keep: tuple[frozenset[int], float, str] | None = None
-    omissions: Omissions = field(default_factory=Omissions)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+from .datalist import SPLITS, check_seed, datalist_as_json, parse_ratios, split_groups
+from .series import Requirement, Series, Slice, SliceSet, group_in, group_of, number, splits_by_pattern
 
 
 def write_slices(
@@ -98,59 +33,141 @@ def write_slices(
     seed: int = 0,
     skip_bad: bool = False,
 ) -> None:
-    """Write slices as 8-bit PNG into images/ and their class ids into labels/ beside the datalist.
+    """Write slices as 8-bit PNG into images/, and their class ids into labels/, both new folders beside the datalist.
+
+    A slice is reduced to the mean of the pixels in an area, its labels to the id of most pixels there. Patients and
+    series are numbered, and go by these numbers alone: p01_s1_003.png.
 
     Args:
         data: the data set.
         root: folder of the data set.
-        target: JSON file to write.
+        target: JSON file to write; the paths of the datalist start from its folder.
         image_size: side of the square pictures, in px.
-        test: glob patterns of the series of the test split, such as "*A0001*,*A0002*"; the others are for training.
+        test: patterns of the series of the test split, such as "*A0001*,*A0002*", of which no patient may be elsewhere;
+            without any patterns patients are split at random.
         validation: patterns of the series of the validation split.
-        ratios: shares of training, validation and test of a random split by patients, where no patterns are given.
+        ratios: shares of training, validation and test of a random split, such as 60,10,30; a split of share 0 stays
+            empty.
         seed: of the random split.
-        skip_bad: leave out series that are of no use, list them here and in the datalist, and go on.
+        skip_bad: list the series that cannot be used, here and in the datalist, and go on without them.
     """
     check_seed(seed)
     if type(image_size) is not int or not 16 <= image_size <= 1024:
         raise ValueError(f"--image_size is {image_size!r}: expected a whole number of px from 16 to 1024")
-    by_pattern = chosen_splits(data.series, test=test, validation=validation)
-    if by_pattern and ratios is not None:
-        raise ValueError("--ratios are of a random split: leave them out, or --test and --validation")
+    if not data.series:
+        raise ValueError(f"{root}: no series here{f', but {data.omissions}' if data.omissions.counts else ''}.")
+    by_name = splits_by_pattern(data.series, {"test": test, "validation": validation})
+    if by_name and data.only_split:
+        raise ValueError(f"--test and --validation choose patients, which {data.name} does not tell")
+    is_random = not by_name and not data.only_split
+    if ratios is not None and not is_random:
+        raise ValueError("--ratios are of a random split by patients, which this is not")
     shares = list(data.ratios) if ratios is None else parse_ratios(ratios)
-    numbers = numbers_of(data.series)
-    items: list[dict[str, Any]] = []
-    digests: list[str] = []
-    faults: list[str] = []
-    omitted = data.omissions
-    came = 0
-    for folder in ("images", *(["labels"] if data.labels else [])):
-        (target.parent / folder).mkdir(exist_ok=True)
-    for series in tqdm(data.series, desc="reading", unit="series", disable=None):
-        stem, digest = numbers[series.name], sha256_of(series.files)
-        digests.append(digest)
+    folders = {name: target.parent / name for name in ("images", *(["labels"] if data.labels else []))}
+    if existing := [folder for folder in folders.values() if folder.exists()]:
+        raise ValueError(f"{existing[0]} is there already: remove it, or write to another folder")
+
+    stems = number(data.series)
+    with ExitStack() as stack:
+        places = {name: stack.enter_context(replacing(folder)) for name, folder in folders.items()}
+        for place in places.values():
+            place.mkdir()
+        written = write_series(stems, data=data, root=root, places=places, image_size=image_size, skip_bad=skip_bad)
+        split_of = {group_of(stem): by_name.get(one.name) or data.only_split for stem, one in stems.items()}
+        if is_random:
+            split_of = dict(split_groups(Counter(map(group_in, written.items)), ratios=shares, seed=seed))
+    splits = {name: [item for item in written.items if split_of[group_in(item)] == name] for name in SPLITS}
+    facts = {
+        **describe_slices(data),
+        "image_size": image_size,
+        "split": "random" if is_random else data.only_split or "by name",
+        "seed": seed if is_random else None,
+        "ratios": shares if is_random else None,
+        **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
+        "data_sha256": hashlib.sha256("".join(written.digests).encode()).hexdigest(),
+        "left_out": written.omitted.counts,
+        "skipped": written.faults,
+    }
+    # MONAI takes the first item of a split to know its kind: an empty one must not be there.
+    lists = {name: members for name, members in splits.items() if members}
+    write_atomically(target, datalist_as_json({**facts, **lists}))
+    print(f"{data.name}: {written.summary()}")
+    counts = [f"{len(m)} {name} of {len(set(map(group_in, m)))} patients" for name, m in splits.items()]
+    print(f"{', '.join(counts)}; labels: {data.labeller or 'none'}")
+    print(f"wrote {target}")
+
+
+@dataclass
+class Written:
+    """What became of the series: items of the datalist, hashes of all sources, what was left out and why."""
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    omitted: Omissions = field(default_factory=Omissions)
+    faults: list[dict[str, str]] = field(default_factory=list)
+    slices: int = 0
+
+    def summary(self) -> str:
+        """Say how many series and slices came in, are used and are left out."""
+        used = len({item["image"].rpartition("_")[0] for item in self.items})
+        came = f"{len(self.digests)} series with {self.slices} slices came in"
+        rest = f"; left out: {self.omitted}" if self.omitted.counts else ""
+        return f"{came}, {used} with {len(self.items)} are used{rest}"
+
+
+def write_series(
+    stems: Mapping[str, Series],
+    *,
+    data: SliceSet,
+    root: Path,
+    places: Mapping[str, Path],
+    image_size: int,
+    skip_bad: bool,
+) -> Written:
+    """Write the slices of all series that are of use.
+
+    Args:
+        stems: the series by the start of the names of their files.
+        data: the data set.
+        root: folder of the data set.
+        places: folders for images and labels.
+        image_size: side of the square pictures, in px.
+        skip_bad: go on without series of no use, instead of stopping at the first.
+
+    Raises:
+        ValueError: a series is of no use, unless ``skip_bad``; two patients share a file; or nothing is of use.
+    """
+    written, first = Written(), dict[str, Series]()
+    written.omitted.join(data.omissions)
+    for stem, series in tqdm(stems.items(), desc="reading", unit="series", disable=None):
+        path, digest = root / series.name, sha256_of(series.files)
+        written.digests.append(digest)
+        if (twin := first.setdefault(digest, series)).patient != series.patient:
+            raise ValueError(f"{path}: the same as {twin.name}, but of another patient; --patients says who is one.")
         try:
-            slices = list(series.read())
+            pieces = [piece for one in series.read() for piece in pieces_of(one, data, image_size, path=path)]
         except ValueError as error:
             if not skip_bad:
                 raise ValueError(f"{error} --skip_bad leaves such series out.") from error
-            faults.append(str(error).replace(f"{root}/", ""))
+            written.faults.append({"series": stem, "reason": str(error).replace(str(path), stem)})
+            written.omitted.add("series that are bad", stem)
+            print(f"skipped {series.name}: {error}")
             continue
-        for number, one in enumerate(slices):
-            for suffix, piece in pieces_of(one, data=data, image_size=image_size):
-                came += 1
-                if piece.labels is not None and data.keep and np.isin(piece.labels, list(data.keep[0])).mean() < data.keep[1]:
-                    omitted.add(data.keep[2], series.name)
-                    continue
-                items.append(write_piece(piece, f"{stem}_{number + 1:03d}{suffix}", target.parent, digest))
-    if not by_pattern:
-        groups = Counter(item["group"] for item in items)
-        by_group = split_groups(groups, ratios=shares, seed=seed)
-    else:
-        by_group = {numbers[s.name].partition("_")[0]: by_pattern[s.name] for s in data.series}
-    splits = {name: [item for item in items if by_group[item["group"]] == name] for name in SPLITS}
-    lists = {name: members for name, members in splits.items() if members}
-    facts = {
+        written.slices += len(pieces)
+        for rank, piece in enumerate(pieces, start=1):
+            name = f"{stem}_{piece.name or f'{rank:03d}'}"
+            if lack := lack_of(piece, data.requirement):
+                written.omitted.add(lack, name)
+            else:
+                written.items.append(write_slice(piece, name, places, digest))
+    if not written.items:
+        raise ValueError(f"{root}: no slice of {written.slices} is of use: {written.omitted}.")
+    return written
+
+
+def describe_slices(data: SliceSet) -> dict[str, Any]:
+    """Entries of a datalist that say what the data set is."""
+    return {
         "name": data.name,
         "description": data.description,
         "licence": data.licence,
@@ -158,64 +175,32 @@ def write_slices(
         "labels": {str(k): name for k, name in enumerate(data.labels)},
         "labeller": data.labeller,
         **({"window_hu": list(data.window_hu)} if data.window_hu else {}),
-        "image_size": image_size,
         "tensorImageSize": "2D",
         **data.facts,
-        "split": "patterns" if by_pattern else "random",
-        "seed": None if by_pattern else seed,
-        "ratios": None if by_pattern else shares,
-        **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
-        "data_sha256": hashlib.sha256("".join(digests).encode()).hexdigest(),
-        "left_out": omitted.counts,
-        "skipped": faults,
     }
-    write_atomically(target, datalist_as_json({**facts, **lists}))
-    print(f"{data.name}: {len(data.series)} series came in; {came} slices, {len(items)} are used; left out: {omitted.counts}")
-    print(", ".join(f"{len(m)} {n} of {len({i['group'] for i in m})} patients" for n, m in splits.items()))
 
 
-def chosen_splits(series: Sequence[Series], *, test: str | None, validation: str | None) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    patterns = {"test": test, "validation": validation}
-    for split, text in patterns.items():
-        for pattern in (text or "").split(",") if text else []:
-            hits = [s.name for s in series if fnmatchcase(s.name, pattern)]
-            if not hits:
-                raise ValueError(f"--{split} {pattern}: no series goes by it")
-            for hit in hits:
-                splits[hit] = split
-    if not splits:
-        return {}
-    result = {s.name: splits.get(s.name, "training") for s in series}
-    seen: dict[str, str] = {}
-    for s in series:
-        if seen.setdefault(s.patient, result[s.name]) != result[s.name]:
-            raise ValueError(f"a patient is in two splits: {s.name}")
-    return result
+def pieces_of(one: Slice, data: SliceSet, size: int, *, path: Path) -> Iterator[Slice]:
+    """Bring a slice to squares of one size: reduce it whole, or cut it at its own scale, without the rest.
 
-
-def numbers_of(series: Sequence[Series]) -> dict[str, str]:
-    patients = sorted({s.patient for s in series})
-    width = max(2, len(str(len(patients))))
-    count: Counter[str] = Counter()
-    names = {}
-    for s in series:
-        count[s.patient] += 1
-        names[s.name] = f"p{patients.index(s.patient) + 1:0{width}d}_s{count[s.patient]}"
-    return names
-
-
-def pieces_of(one: Slice, *, data: SliceSet, image_size: int) -> Iterator[tuple[str, Slice]]:
+    Raises:
+        ValueError: it is smaller, or not square where it is reduced.
+    """
     height, width = one.grey.shape
+    if min(height, width) < size:
+        raise ValueError(f"{path}: slices of {width}x{height} px are smaller than --image_size {size}.")
     if not data.crops:
-        labels = None if one.labels is None else reduce_labels(one.labels, image_size, classes=len(data.labels))
-        yield "", Slice(reduce_grey(one.grey, image_size), labels, one.position)
+        if height != width:
+            raise ValueError(f"{path}: slices of {width}x{height} px are not square: crop or pad them first.")
+        labels = None if one.labels is None else reduce_labels(one.labels, size, classes=len(data.labels))
+        yield one._replace(grey=reduce_grey(one.grey, size), labels=labels)
         return
-    for row in range(0, height - image_size + 1, image_size):
-        for column in range(0, width - image_size + 1, image_size):
-            place = slice(row, row + image_size), slice(column, column + image_size)
+    for row in range(0, height - size + 1, size):
+        for column in range(0, width - size + 1, size):
+            place = slice(row, row + size), slice(column, column + size)
             labels = None if one.labels is None else one.labels[place]
-            yield f"_{row // image_size:02d}{column // image_size:02d}", Slice(one.grey[place], labels, (row, column))
+            name = f"{one.name}r{row // size:02d}c{column // size:02d}"
+            yield Slice(one.grey[place], labels, (row, column), name)
 
 
 def reduce_grey(grey: np.ndarray, size: int) -> np.ndarray:
@@ -225,28 +210,32 @@ def reduce_grey(grey: np.ndarray, size: int) -> np.ndarray:
 
 
 def reduce_labels(labels: np.ndarray, size: int, *, classes: int) -> np.ndarray:
-    """Reduce class ids (H, W) to uint8 (size, size): of the ids in the area of a pixel, the one of most, then lowest."""
+    """Reduce class ids (H, W) to uint8 (size, size), each the one of most pixels in its area, the lowest of equals."""
     shares = [reduce_grey(labels == k, size) for k in range(classes)]
     return np.argmax(np.stack(shares), axis=0).astype(np.uint8)
 
 
-def write_piece(piece: Slice, name: str, folder: Path, digest: str) -> dict[str, Any]:
-    grey = np.clip(np.rint(piece.grey), 0, 255).astype(np.uint8)
-    files = {"image": (f"images/{name}.png", grey)}
+def lack_of(piece: Slice, requirement: Requirement | None) -> str | None:
+    """What a slice lacks to be kept, or None."""
+    if piece.grey.min() == piece.grey.max():
+        return "slices of one grey value"
+    if requirement and piece.labels is not None:
+        share = np.isin(piece.labels, list(requirement.ids)).mean()
+        return requirement.lack if share < requirement.share else None
+    return None
+
+
+def write_slice(piece: Slice, name: str, places: Mapping[str, Path], digest: str) -> dict[str, Any]:
+    """Write a slice and its labels as PNG, and give its item of the datalist."""
+    item: dict[str, Any] = {"image": f"images/{name}.png"}
+    Image.fromarray(np.clip(np.rint(piece.grey), 0, 255).astype(np.uint8)).save(places["images"] / f"{name}.png")
     if piece.labels is not None:
-        files["label"] = (f"labels/{name}.png", piece.labels)
-    for path, array in files.values():
-        with replacing(folder / path) as partial:
-            Image.fromarray(array).save(partial, format="PNG")
-    return {
-        **{key: path for key, (path, _) in files.items()},
-        "group": name.partition("_")[0],
-        "position": piece.position,
-        "source_sha256": digest,
-    }
+        item["label"] = f"labels/{name}.png"
+        Image.fromarray(piece.labels).save(places["labels"] / f"{name}.png")
+    return {**item, "group": group_of(name), "position": piece.position, "source_sha256": digest}
 
 
 def sha256_of(files: Sequence[Path]) -> str:
-    """Hash the bytes of files; of several, the hashes of each."""
+    """Hash the bytes of a file; of several, their hashes in order."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
