@@ -24,7 +24,7 @@ SMALLEST_LUNG, SMALLEST_EMPHYSEMA, SMALLEST_AIRWAY, LARGEST_AIRWAY = 0.004, 0.06
 # what is as small is no lung either.
 AIRWAY_OFFSET, AIRWAY_DEPTH, MIDDLE = 0.08, (0.15, 0.7), 0.12
 # Shares of the area of the torso, and of the height of the picture.
-SMALLEST_ARM, LONGEST_GAP = 0.05, 0.4
+SMALLEST_ARM, LONGEST_GAP = 0.02, 0.4
 
 
 def label_slice(hu: np.ndarray, *, trachea: bool = False) -> np.ndarray:
