@@ -55,13 +55,15 @@ def ct_nifti(
     """
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and is_nifti(path)]
     files = [path for path in files if path.name != labels]
+    if not files:
+        raise FileNotFoundError(f"{root}: no folder with NIfTI files (.nii, .nii.gz) here.")
     omissions = Omissions()
     masks = {path for path in files if is_mask(path)}
     if len(masks) < len(files):
         for path in masks:
             omissions.add("files of 8 bits, which hold no HU", path.name)
         files = [path for path in files if path not in masks]
-    return ct_set(
+    return _ct_set(
         root, files, omissions, patients=patients, leave_out=leave_out, labels=labels, window=window,
         lung_only=lung_only, trachea=trachea, licence=licence,
     )  # fmt: skip
@@ -93,7 +95,9 @@ def ct_dicom(
         licence: of the data.
     """
     folders = [folder for folder in (root, *sorted(root.rglob("*"))) if folder.is_dir() and first_slice(folder)]
-    return ct_set(
+    if not folders:
+        raise FileNotFoundError(f"{root}: no folder with DICOM files here.")
+    return _ct_set(
         root, folders, Omissions(), patients=patients, leave_out=leave_out, labels=labels, window=window,
         lung_only=lung_only, trachea=trachea, licence=licence,
     )  # fmt: skip
@@ -110,7 +114,7 @@ def segthor(root: Path, *, lungs: str = "automatic", oesophagus: bool = False, w
     """
     volumes = sorted(path for path in root.rglob("Patient_*.nii*") if path.name.partition(".")[0] == path.parent.name)
     if not volumes:
-        raise FileNotFoundError(f"{root}: no Patient_XX/Patient_XX.nii.gz of SegTHOR here.")
+        raise FileNotFoundError(f"{root}: no folder Patient_XX with Patient_XX.nii.gz of SegTHOR here.")
     organs = [name for name in SEGTHOR_IDS if oesophagus or name != "oesophagus"]
     window_hu = parse_window(window)
     series = []
@@ -134,7 +138,7 @@ def segthor(root: Path, *, lungs: str = "automatic", oesophagus: bool = False, w
     )
 
 
-def ct_set(
+def _ct_set(
     root: Path,
     sources: Sequence[Path],
     omissions: Omissions,

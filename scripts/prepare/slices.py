@@ -108,7 +108,7 @@ class Written:
     slices: int = 0
 
     def summary(self) -> str:
-        """Say how many series and slices came in, are used and are left out."""
+        """Count the series and slices that came, those of use, and the rest by its reason."""
         used = len({item["image"].rpartition("_")[0] for item in self.items})
         came = f"{len(self.digests)} series with {self.slices} slices came in"
         rest = f"; left out: {self.omitted}" if self.omitted.counts else ""

@@ -111,8 +111,8 @@ def test_a_volume_is_labelled_slice_by_slice(chest_slice: Chest) -> None:
         label_slice(volume)
 
 
-# Dice of both lungs with a volume's threshold mask, which others made, as measured less 0.01 or so. Of ACRIN's two series
-# it is the one whose mask has no bowel in it.
+# Dice of both lungs with a volume's threshold mask, which others made, as measured less 0.01 or so. Of the two series
+# of ACRIN it is the one whose mask has no bowel in it.
 @pytest.mark.parametrize(
     ("series", "least"),
     [("*LungFCP*", 0.97), ("*A0001*", 0.95), ("*A0002*", 0.93), ("TCGA*", 0.95), ("ACRIN*729346", 0.90)],
