@@ -50,7 +50,7 @@ def ct_nifti(
             volume, with ids in that order.
         window: HU that become black and white.
         lung_only: keep only slices of which at least 0.1 % are lung.
-        trachea: let the automatic labels have the trachea as class 4; it is a few px of 128, less than one of 64.
+        trachea: let the automatic labels have the trachea as class 4; in pictures of 64 px it is hardly seen.
         licence: of the data.
     """
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and is_nifti(path)]

@@ -92,7 +92,7 @@ def write_slices(
     lists = {name: members for name, members in splits.items() if members}
     write_atomically(target, datalist_as_json({**facts, **lists}))
     print(f"{data.name}: {written.summary()}")
-    counts = [f"{len(m)} {name} of {len(set(map(group_in, m)))} patients" for name, m in splits.items()]
+    counts = [f"{len(m)} {name} of {len(set(map(group_in, m)))} groups" for name, m in splits.items()]
     print(f"{', '.join(counts)}; labels: {data.labeller or 'none'}")
     print(f"wrote {target}")
 
