@@ -14,10 +14,10 @@ class AdaptiveProbability(nn.Module):
     """Raise the probability of an augmentation while the discriminator knows its real images by heart.
 
     The sign of the discriminator's answers to (augmented) real images, averaged over some batches, is r_t: 0 where it
-    cannot tell real images from generated ones, 1 where it is sure of all. Above ``target`` the probability rises, below
-    it falls, so fast that it would go from 0 to 1 within ``ada_kimg`` thousand real images. It stays of [0, 1]; the
-    reference has no upper bound, which changes nothing but how fast it comes back. In a training of several processes
-    all of them count. ``state_dict`` holds all that a resumed training needs, the augmentation included.
+    cannot tell real images from generated ones, 1 where it is sure of all. Above ``target`` the probability rises,
+    below it falls, so fast that it goes from 0 to 1 within ``ada_kimg`` thousand real images. It stays of [0, 1], where
+    the reference has no upper bound. In a training of several processes all of them count. ``state_dict`` holds all
+    that a resumed training needs, the augmentation included.
 
     Args:
         augmentation: whose buffer ``probability`` is moved.

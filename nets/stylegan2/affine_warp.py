@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -29,6 +30,7 @@ SYM6 = (
     -0.007800708325034148,
 )
 _BEFORE = 5
+_BLOCK = 16
 # Fine sample k lies over pixel (k - _DELAY) / 2: the filter's centre of mass, where polynomials come out unchanged.
 _DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - _BEFORE
 
@@ -62,32 +64,52 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return (left[..., :, :, None] * right[..., None, :, :]).sum(-2)
 
 
-@functools.lru_cache(maxsize=8)
-def _resampling(side: int, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the matrices that make one axis finer, (4 side - 3, side), and coarser, (side, 2 side + 10).
+class _Resampling(NamedTuple):
+    """Linear maps of one axis of S pixels to a finer axis and from one.
 
-    An axis with its reflection repeats after 2 side - 2 pixels; the finer axis holds one period, and its first sample
-    again at its end. The coarser axis starts from 5 samples more on each side than the image has.
+    The first axis holds one period of an image and its reflection, 4 S - 4 samples, and at least one more; the second
+    5 samples more on each side than the image has.
     """
-    period = 2 * side - 2
-    finer = torch.zeros(2 * period + 1, side, dtype=torch.float64)
+
+    finer: torch.Tensor  # (fine, S)
+    # The same by blocks, which costs rows of an image less: each 2 _BLOCK rows of `finer` after the other
+    # have this band (2 _BLOCK, K), over these pixels (blocks * K,).
+    band: torch.Tensor
+    pixels: torch.Tensor
+    coarser: torch.Tensor  # (S, 2 S + 10)
+
+
+@functools.lru_cache(maxsize=8)
+def _resampling(side: int, device: torch.device, dtype: torch.dtype) -> _Resampling:
+    """Return the maps for images of ``side`` pixels."""
+    band = torch.zeros(2 * _BLOCK, _BLOCK + 6, dtype=torch.float64)
     coarser = torch.zeros(side, 2 * side + 10, dtype=torch.float64)
+    row = torch.arange(side)
     for tap, value in enumerate(SYM6):
-        sample = torch.arange((tap + _BEFORE) % 2, 2 * period + 1, 2)
-        place = torch.div(sample + _BEFORE - tap, 2, rounding_mode="floor") % period
-        pixel = torch.minimum(place, period - place)
-        finer.index_put_((sample, pixel), torch.tensor(value * math.sqrt(2), dtype=torch.float64), accumulate=True)
-        row = torch.arange(side)
+        sample = torch.arange((tap + 1) % 2, 2 * _BLOCK, 2)
+        band[sample, (sample + _BEFORE - tap) // 2 + 3] = value * math.sqrt(2)
         coarser[row, 2 * row + tap] = value / math.sqrt(2)
-    return finer.to(device, dtype), coarser.to(device, dtype)
+    period = 2 * side - 2
+    blocks = math.ceil((2 * period + 1) / (2 * _BLOCK))
+    places = _BLOCK * torch.arange(blocks)[:, None] + torch.arange(_BLOCK + 6) - 3
+    pixels = torch.minimum(places % period, -places % period)
+    finer = (band @ torch.eye(side, dtype=torch.float64)[pixels]).flatten(0, 1)
+    return _Resampling(
+        finer.to(device, dtype), band.to(device, dtype), pixels.flatten().to(device), coarser.to(device, dtype)
+    )
 
 
-def _source_axis(places: torch.Tensor, side: int) -> torch.Tensor:
-    """Turn places in pixels from the centre into places of one period of the finer axis, as grid_sample counts."""
-    samples = 2 * places + (side - 1 + _DELAY)
+def _source_grid(inverse: torch.Tensor, side: int, fine: int) -> torch.Tensor:
+    """Return the grid (N, 2 side + 10, 2 side + 10, 2) of places on finer axes of ``fine`` samples."""
     period = 4 * side - 4
-    samples = samples - period * torch.floor(samples / period)
-    return samples * (2 / (period + 1)) + (1 / (period + 1) - 1)
+    axis = torch.arange(2 * side + 10, device=inverse.device, dtype=inverse.dtype)
+    axis = (axis - (_BEFORE + _DELAY)) / 2 - (side - 1) / 2
+    across, down, shift = (inverse[:, None, None, :2, k] * (2 / period) for k in range(3))
+    shift = shift + (side - 1 + _DELAY) / period
+    grid = across * axis[:, None] + (down * axis[:, None, None] + shift)
+    # Fold by whole periods; then count from edge to edge as -1 to 1.
+    grid.sub_(grid.floor())
+    return grid.mul_(2 * period / fine).add_(1 / fine - 1)
 
 
 def warp(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
@@ -107,14 +129,8 @@ def warp(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     """
     side = images.shape[-1]
     with torch.inference_mode(False):
-        finer, coarser = _resampling(side, images.device, images.dtype)
-    axis = torch.arange(2 * side + 10, device=images.device, dtype=images.dtype)
-    axis = (axis - (_BEFORE + _DELAY)) / 2 - (side - 1) / 2
-    entries = inverse.to(images.dtype)[..., None, None]
-    x, y = (
-        _source_axis(entries[:, k, 0] * axis + (entries[:, k, 1] * axis[:, None] + entries[:, k, 2]), side)
-        for k in range(2)
-    )
-    fine = torch.matmul(finer, torch.matmul(images, finer.T))
-    sampled = grid_sample(fine, torch.stack([x, y], dim=-1))
+        finer, band, pixels, coarser = _resampling(side, images.device, images.dtype)
+    blocks = torch.matmul(images, finer.T).index_select(-2, pixels).unflatten(-2, (-1, band.shape[1]))
+    fine = torch.matmul(band, blocks).flatten(-3, -2)
+    sampled = grid_sample(fine, _source_grid(inverse.to(images.dtype), side, len(finer)))
     return torch.matmul(coarser, torch.matmul(sampled, coarser.T))

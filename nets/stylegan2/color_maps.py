@@ -1,6 +1,6 @@
-"""Affine maps of colours, matrices (N, 4, 4) from (red, green, blue, 1) to the new one; a neutral value is the identity.
+"""Affine maps of colours: matrices (N, 4, 4) from (red, green, blue, 1) to the new colour.
 
-Luma is the axis of greys, (1, 1, 1).
+A neutral value gives the identity, to the last bit. Luma is along the axis of greys, (1, 1, 1).
 """
 
 from __future__ import annotations
