@@ -117,7 +117,15 @@ class AdaptiveAugmentation(nn.Module):
             return augmented.to(dtype)
 
     def _uniform(self, count: int) -> torch.Tensor:
+        """Draw (count,) values of 0 to 1."""
         return torch.rand(count, device=self.probability.device)
+
+    def _normal(self, count: int) -> torch.Tensor:
+        return torch.randn(count, device=self.probability.device)
+
+    def _angle(self, count: int) -> torch.Tensor:
+        """Draw angles (count,) of a full circle, in radians."""
+        return math.pi * (2 * self._uniform(count) - 1)
 
     def _draw_one(
         self, name: str, count: int, neutral: float, draw: Callable[[], torch.Tensor], twice: bool = False
@@ -137,46 +145,34 @@ class AdaptiveAugmentation(nn.Module):
 
     def _draw_inverse(self, count: int, side: int) -> torch.Tensor:
         """Draw maps (count, 3, 3) from output to input places: a later transform stands further right."""
-
-        def uniform() -> torch.Tensor:
-            return 2 * self._uniform(count) - 1
-
-        def normal() -> torch.Tensor:
-            return torch.randn(count, device=self.probability.device)
-
         # A shift is applied along both axes or along none.
-        zero = torch.zeros(count, device=self.probability.device)
-        applied = self._draw_one("integer_translation", count, 0, lambda: zero + 1)
-        inverse = translation(*(-applied * (0.125 * side * uniform()).round() for _ in range(2)))
-        scale = self._draw_one("isotropic_scale", count, 1, lambda: torch.exp2(0.2 * normal()))
+        one = torch.ones(count, device=self.probability.device)
+        applied = self._draw_one("integer_translation", count, 0, lambda: one)
+        inverse = translation(*(-applied * (side / 8 * (2 * self._uniform(count) - 1)).round() for _ in range(2)))
+        scale = self._draw_one("isotropic_scale", count, 1, lambda: torch.exp2(0.2 * self._normal(count)))
         inverse = product(inverse, scaling(1 / scale, 1 / scale))
-        angle = self._draw_one("rotation", count, 0, lambda: math.pi * uniform(), twice=True)
+        angle = self._draw_one("rotation", count, 0, lambda: self._angle(count), twice=True)
         inverse = product(inverse, rotation(angle))
-        scale = self._draw_one("anisotropic_scale", count, 1, lambda: torch.exp2(0.2 * normal()))
+        scale = self._draw_one("anisotropic_scale", count, 1, lambda: torch.exp2(0.2 * self._normal(count)))
         inverse = product(inverse, scaling(1 / scale, scale))
-        angle = self._draw_one("rotation", count, 0, lambda: math.pi * uniform(), twice=True)
+        angle = self._draw_one("rotation", count, 0, lambda: self._angle(count), twice=True)
         inverse = product(inverse, rotation(angle))
-        applied = self._draw_one("fractional_translation", count, 0, lambda: zero + 1)
-        return product(inverse, translation(*(-applied * 0.125 * side * normal() for _ in range(2))))
+        applied = self._draw_one("fractional_translation", count, 0, lambda: one)
+        return product(inverse, translation(*(-applied * side / 8 * self._normal(count) for _ in range(2))))
 
     def _draw_color(self, count: int, channels: int) -> torch.Tensor:
         """Draw maps (count, 4, 4) of colours: a later transform stands further left."""
-        device = self.probability.device
-
-        def normal() -> torch.Tensor:
-            return torch.randn(count, device=device)
-
-        shift = self._draw_one("brightness", count, 0, lambda: 0.2 * normal())
+        shift = self._draw_one("brightness", count, 0, lambda: 0.2 * self._normal(count))
         color = brightness(shift)
-        scale = self._draw_one("contrast", count, 1, lambda: torch.exp2(0.5 * normal()))
+        scale = self._draw_one("contrast", count, 1, lambda: torch.exp2(0.5 * self._normal(count)))
         color = product(contrast(scale), color)
         flip = self._draw_one("luma_flip", count, 0, lambda: (2 * self._uniform(count)).floor())
         color = product(luma_flip(flip), color)
         if channels == 1:
             return color
-        angle = self._draw_one("hue", count, 0, lambda: math.pi * (2 * self._uniform(count) - 1))
+        angle = self._draw_one("hue", count, 0, lambda: self._angle(count))
         color = product(hue_rotation(angle), color)
-        scale = self._draw_one("saturation", count, 1, lambda: torch.exp2(normal()))
+        scale = self._draw_one("saturation", count, 1, lambda: torch.exp2(self._normal(count)))
         return product(saturation(scale), color)
 
 
@@ -193,4 +189,8 @@ def _warp_changed(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     numbers = changed.nonzero()[:, 0]
     if len(numbers) == len(images):
         return warp(images, inverse)
-    return images.index_copy(0, numbers, warp(images[numbers], inverse[numbers])) if len(numbers) else images
+    return (
+        images.index_copy(0, numbers, warp(images.index_select(0, numbers), inverse[numbers]))
+        if len(numbers)
+        else images
+    )

@@ -5,53 +5,68 @@ A neutral value gives the identity, to the last bit. Luma is along the axis of g
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import NamedTuple
 
 import torch
 
 
-def _map(values: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    """Return the identity and ``values`` (N,) times a change (4, 4)."""
-    return torch.eye(4, device=values.device) + values[:, None, None] * change
+class _Matrices(NamedTuple):
+    """Matrices (4, 4) that the maps are made of."""
+
+    identity: torch.Tensor
+    shift: torch.Tensor  # 1 to each colour
+    rgb: torch.Tensor  # all colours as they are
+    grey: torch.Tensor  # the projection on greys
+    turn: torch.Tensor  # the cross product with the axis of greys
 
 
-def _rgb(values: torch.Tensor) -> torch.Tensor:
-    """Return the identity (4, 4) of colours alone."""
-    return torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0])).to(values.device)
+@functools.lru_cache(maxsize=8)
+def _matrices(device: torch.device) -> _Matrices:
+    """Return the matrices on a device: to send them anew would wait for it."""
+    identity = torch.eye(4)
+    rgb = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    ones = rgb.sum(0)
+    next_color = torch.zeros(4, 4)
+    next_color[[1, 2, 0], [0, 1, 2]] = 1 / math.sqrt(3)
+    matrices = (identity, ones.outer(identity[3]), rgb, ones.outer(ones) / 3, next_color - next_color.T)
+    return _Matrices(*(matrix.to(device) for matrix in matrices))
 
 
-def _grey(values: torch.Tensor) -> torch.Tensor:
-    """Return the projection (4, 4) on greys."""
-    return _rgb(values).sum(1).outer(_rgb(values).sum(1)) / 3
+def _entries(values: torch.Tensor) -> torch.Tensor:
+    return values[:, None, None]
 
 
 def brightness(shift: torch.Tensor) -> torch.Tensor:
     """Add (N,) to all colours."""
-    return _map(shift, _rgb(shift).sum(1).outer(torch.eye(4, device=shift.device)[3]))
+    matrices = _matrices(shift.device)
+    return matrices.identity + _entries(shift) * matrices.shift
 
 
 def contrast(scale: torch.Tensor) -> torch.Tensor:
     """Multiply all colours by (N,)."""
-    return _map(scale - 1, _rgb(scale))
+    matrices = _matrices(scale.device)
+    return matrices.identity + _entries(scale - 1) * matrices.rgb
 
 
 def luma_flip(flip: torch.Tensor) -> torch.Tensor:
     """Negate the luma and keep the colour where (N,) is 1 and not 0."""
-    return _map(-2 * flip, _grey(flip))
+    matrices = _matrices(flip.device)
+    return matrices.identity - 2 * _entries(flip) * matrices.grey
 
 
 def hue_rotation(angle: torch.Tensor) -> torch.Tensor:
     """Turn colours around the axis of greys by angles (N,) in radians, red towards green."""
-    turn = torch.zeros(4, 4)
-    turn[[1, 2, 0], [0, 1, 2]] = 1 / math.sqrt(3)
-    turn = (turn - turn.T).to(angle.device)
-    away = _rgb(angle) - _grey(angle)
-    return _map(angle.sin(), turn) + (angle.cos() - 1)[:, None, None] * away
+    matrices = _matrices(angle.device)
+    away = _entries(angle.cos() - 1) * (matrices.rgb - matrices.grey)
+    return matrices.identity + away + _entries(angle.sin()) * matrices.turn
 
 
 def saturation(scale: torch.Tensor) -> torch.Tensor:
     """Multiply the distance from the grey of the same luma by (N,)."""
-    return _map(scale - 1, _rgb(scale) - _grey(scale))
+    matrices = _matrices(scale.device)
+    return matrices.identity + _entries(scale - 1) * (matrices.rgb - matrices.grey)
 
 
 def recolor(images: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
