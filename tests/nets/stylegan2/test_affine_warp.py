@@ -77,6 +77,15 @@ def test_a_move_by_whole_pixels_copies_pixels_of_the_reflected_image(shift: tupl
     assert np.allclose(moved[0, 0].numpy(), expected, atol=1e-9)
 
 
+def test_matrices_move_places_as_they_say() -> None:
+    place = numbers(2, 1, 1)
+    assert torch.allclose(rotation(numbers(math.pi / 2))[0] @ place, numbers(-1, 2, 1))
+    assert torch.equal(scaling(numbers(3), numbers(0.5))[0] @ place, numbers(6, 0.5, 1))
+    assert torch.equal(translation(numbers(3), numbers(-4))[0] @ place, numbers(5, -3, 1))
+    first, second = rotation(numbers(0.3)), translation(numbers(1), numbers(2))
+    assert torch.allclose(product(second, first), second @ first)
+
+
 TURNS = {
     "rotation": rotation(numbers(0.4)),
     "isotropic scale": scaling(numbers(0.8), numbers(0.8)),
