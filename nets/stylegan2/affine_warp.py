@@ -29,10 +29,10 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
+# Taps before the one that lies over the pixel, as in the reference; the filter's centre of mass is 0.1 taps further.
 _BEFORE = 5
+# Pixels that are made finer at once.
 _BLOCK = 16
-# Fine sample k lies over pixel (k - _DELAY) / 2: the filter's centre of mass, where polynomials come out unchanged.
-_DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - _BEFORE
 
 
 def _affine(*entries: torch.Tensor) -> torch.Tensor:
@@ -103,9 +103,9 @@ def _source_grid(inverse: torch.Tensor, side: int, fine: int) -> torch.Tensor:
     """Return the grid (N, 2 side + 10, 2 side + 10, 2) of places on finer axes of ``fine`` samples."""
     period = 4 * side - 4
     axis = torch.arange(2 * side + 10, device=inverse.device, dtype=inverse.dtype)
-    axis = (axis - (_BEFORE + _DELAY)) / 2 - (side - 1) / 2
+    axis = (axis - _BEFORE - (side - 1)) / 2
     across, down, shift = (inverse[:, None, None, :2, k] * (2 / period) for k in range(3))
-    shift = shift + (side - 1 + _DELAY) / period
+    shift = shift + (side - 1) / period
     grid = across * axis[:, None] + (down * axis[:, None, None] + shift)
     # Fold by whole periods; then count from edge to edge as -1 to 1.
     grid.sub_(grid.floor())
@@ -115,8 +115,9 @@ def _source_grid(inverse: torch.Tensor, side: int, fine: int) -> torch.Tensor:
 def warp(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     """Map images by matrices from output to input places.
 
-    A move by whole pixels comes out exact, to rounding. The reference pads by at most one image on each side and gives
-    zeros beyond; here the reflections go on, so that no image has empty corners and all batches cost the same.
+    A move by whole pixels comes out exact, to rounding. The values are the reference's as far as that reflects: it pads
+    by at most one image on each side and gives zeros beyond, where the reflections go on here, so that no image has
+    empty corners and all batches cost the same.
 
     Args:
         images: (N, C, S, S), of float32 or float64, S at least 2.

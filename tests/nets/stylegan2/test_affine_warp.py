@@ -39,8 +39,8 @@ def padded_warp(image: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     pad = SIDE - 1
     filters = 2 * taps.outer(taps)[None, None] / taps.sum() ** 2 * 2
     fine = F.conv_transpose2d(F.pad(image, (pad,) * 4, mode="reflect"), filters, stride=2)
-    # Sample k of conv_transpose2d has the tap k - 2 i of pixel i, and the centre of mass of the taps.
-    delay = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6)
+    # Sample k of conv_transpose2d has the tap k - 2 i of pixel i, and tap 5 lies over the pixel.
+    delay = 5
     places = (torch.arange(2 * SIDE + 10, dtype=torch.float64) - delay) / 2 - (SIDE - 1) / 2
     y, x = torch.meshgrid(places, places, indexing="ij")
     x, y = (inverse[0, k, 0] * x + inverse[0, k, 1] * y + inverse[0, k, 2] for k in range(2))
