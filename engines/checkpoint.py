@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class TrainingCheckpoint:
         optimizer: the optimizer.
         evaluator: the validation engine whose ``best_metric`` decides; None makes ``model.pt`` the last network.
         lr_scheduler: scheduler with a state dict, if there is one.
+        more: further objects with a state dict that ``resume.ckpt`` shall hold, by name.
         resume: go on from ``resume.ckpt`` (an error if it is missing).
 
     Raises:
@@ -59,6 +61,7 @@ class TrainingCheckpoint:
         *,
         evaluator: Evaluator | None = None,
         lr_scheduler: Any = None,
+        more: Mapping[str, Any] | None = None,
         resume: bool = False,
     ) -> None:
         self.best_path = Path(ckpt_dir) / "model.pt"
@@ -71,6 +74,7 @@ class TrainingCheckpoint:
         self.objects: dict[str, Any] = {"network": self.network, "optimizer": optimizer}
         if lr_scheduler is not None:
             self.objects["lr_scheduler"] = lr_scheduler
+        self.objects |= {name: item for name, item in (more or {}).items() if item is not None}
 
     def attach(self, engine: Trainer) -> None:
         """Register with the trainer ``engine``."""

@@ -119,6 +119,7 @@ class EngineWatch:
         trained: Any = engine.state
         epoch, last = trained.epoch, trained.max_epochs
         parts = [f"{name} {math.fsum(values) / len(values):.4f}" for name, values in self.losses.items()]
+        parts += [f"{name} {value:.4g}" for name, value in trained.metrics.items() if isinstance(value, int | float)]
         state: Any = None if self.validator is None else self.validator.state
         if state is not None and state.epoch == epoch and (name := getattr(state, "key_metric_name", None)):
             best = f"best {state.best_metric:.4f} in epoch {state.best_metric_epoch}"
