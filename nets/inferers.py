@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from monai.data.meta_tensor import MetaTensor
 from monai.inferers import SimpleInferer
 from monai.utils import convert_to_tensor
 
@@ -60,3 +61,27 @@ class PlainTensorInferer(PrecisionInferer):
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run ``network`` on ``inputs``."""
         return super().__call__(convert_to_tensor(inputs, track_meta=False), network, *args, **kwargs)
+
+
+class SlicewiseInferer(PrecisionInferer):
+    """Run a network of two dimensions on the slices of a volume, a batch of them at a time.
+
+    Args:
+        precision: as of :class:`PrecisionInferer`.
+        slices: at a time.
+    """
+
+    def __init__(self, precision: str = "float32", slices: int = 64) -> None:
+        super().__init__(precision)
+        self.slices = slices
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Map volumes (N, C, H, W, D) to (N, K, H, W, D), K the channels of the network's result."""
+        volume = convert_to_tensor(inputs, track_meta=False)
+        n, channels, height, width, depth = volume.shape
+        flat = volume.permute(0, 4, 1, 2, 3).reshape(n * depth, channels, height, width)
+        run = super().__call__
+        parts = [run(part, network, *args, **kwargs) for part in flat.split(self.slices)]
+        result = torch.cat(parts).unflatten(0, (n, depth)).permute(0, 2, 3, 4, 1)
+        # What was done to the image, so that a later step can undo it to the result.
+        return MetaTensor(result).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else result
