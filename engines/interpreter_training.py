@@ -1,0 +1,166 @@
+"""Training data of a style interpreter: the features of labelled generated images, pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from ..nets.labelled_generator import StyleInterpreter
+from ..nets.stylegan2.generator import Generator
+from ..transforms.readers.slices import read_label_map
+
+
+class LabelledFeatures:
+    """Features of generated images that somebody has labelled, each map at its own size, and their label maps.
+
+    Args:
+        dataset_dir: folder that ``generate`` has written, with ``latents.npy`` and the label maps.
+        datalist: its list; the items have ``latent``, the place among the latents, and ``label``.
+        generator: made the images, weights loaded.
+        class_names: of the classes, the background first.
+        split: of the list.
+        limit: use the first so many items; None for all.
+
+    Raises:
+        FileNotFoundError: a label map is missing.
+        ValueError: the list is of another generator or of other classes, or a label map of another size or with a value
+            that is no class.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike,
+        datalist: str | os.PathLike,
+        generator: Generator,
+        class_names: Sequence[str],
+        *,
+        split: str = "training",
+        limit: int | None = None,
+    ) -> None:
+        content = json.loads(Path(datalist).read_text(encoding="utf-8"))
+        check_classes(content, class_names, path=Path(datalist))
+        items = content.get(split, [])[:limit]
+        if not items:
+            raise ValueError(f"{datalist}: there is no item in its split {split!r}.")
+        self.items = items
+        self.labels = self._read_labels(Path(dataset_dir), class_names, generator.image_size)
+        latents = np.load(Path(dataset_dir) / "latents.npy", mmap_mode="r", allow_pickle=False)
+        self.ws = torch.from_numpy(np.stack([latents[item["latent"]] for item in items]))
+        self.features = self._make_features(generator)
+        counts = torch.bincount(self.labels.flatten().long(), minlength=len(class_names)).tolist()
+        shares = ", ".join(f"{name} {n / sum(counts):.1%}" for name, n in zip(class_names, counts, strict=True))
+        by = content.get("labeller") or "an unknown labeller"
+        print(f"{len(items)} images labelled by {by}: {self.labels.numel()} pixels, {shares}", flush=True)
+
+    def _read_labels(self, folder: Path, class_names: Sequence[str], size: int) -> torch.Tensor:
+        maps, empty = [], []
+        for item in self.items:
+            if not item.get("label"):
+                raise ValueError(f"{item['image']}: has no label map; clinbundles label writes them into the list.")
+            path = folder / item["label"]
+            values = read_label_map(path, class_names)
+            if values.shape != (size, size):
+                raise ValueError(f"{path}: is {values.shape[1]}x{values.shape[0]} px, its image {size}x{size}.")
+            if not values.any():
+                empty.append(path.name)
+            maps.append(values)
+        if empty:
+            print(f"{len(empty)} of {len(maps)} label maps hold background alone, the first is {empty[0]}", flush=True)
+        return torch.from_numpy(np.stack(maps))
+
+    @torch.no_grad()
+    def _make_features(self, generator: Generator) -> list[torch.Tensor]:
+        device = next(generator.parameters()).device
+        parts = [generator.eval().synthesis_features(ws.to(device), noise="const")[1] for ws in self.ws.split(8)]
+        return [torch.cat(maps) for maps in zip(*parts, strict=True)]
+
+
+def check_classes(content: dict[str, Any], class_names: Sequence[str], *, path: Path) -> None:
+    """Refuse a datalist whose classes are others than those of a network.
+
+    Raises:
+        ValueError: the message names both.
+    """
+    labels = content.get("labels") or {}
+    names = [labels[key] for key in sorted(labels, key=int)]
+    if names != list(class_names):
+        raise ValueError(
+            f"{path}: its classes are {', '.join(names) or 'not said'}, those of the network {', '.join(class_names)}: "
+            "give class_names as the list has them."
+        )
+
+
+class PixelBatches(Dataset):
+    """Batches of pixels of labelled images: in an epoch each pixel comes once, in a random order.
+
+    For a ``DataLoader`` without batching, shuffling and workers: the order is drawn with the first batch.
+
+    Args:
+        labelled: the images.
+        batch_size: pixels in a batch; what does not fill the last one is left out of the epoch.
+
+    Raises:
+        ValueError: the images have fewer pixels.
+    """
+
+    def __init__(self, labelled: LabelledFeatures, batch_size: int) -> None:
+        self.labelled = labelled
+        self.batch_size = batch_size
+        if batch_size < 2 or batch_size > labelled.labels.numel():
+            raise ValueError(
+                f"batch_size is {batch_size}, expected 2 to {labelled.labels.numel()}, the pixels there are."
+            )
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return self.labelled.labels.numel() // self.batch_size
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Give ``image``, number of image, row and column of each pixel (P, 3), and ``label`` (P,)."""
+        if index == 0:
+            self.order = torch.randperm(self.labelled.labels.numel())
+        pixels = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        _, height, width = self.labelled.labels.shape
+        places = [pixels // (height * width), pixels // width % height, pixels % width]
+        return {"image": torch.stack(places, dim=1), "label": self.labelled.labels.flatten()[pixels].long()}
+
+
+class PixelNetwork(nn.Module):
+    """An interpreter as a network from pixels of labelled images to their classes.
+
+    Args:
+        interpreter: learns; it keeps which generator it learns from.
+        labelled: the images.
+        generator: made them.
+    """
+
+    def __init__(self, interpreter: StyleInterpreter, labelled: LabelledFeatures, generator: Generator) -> None:
+        super().__init__()
+        self.interpreter = interpreter
+        self.labelled = labelled
+        interpreter.belongs_to(generator)
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        """Map number of image, row and column (P, 3) to logits (P, M, K) of the M classifiers."""
+        image, row, column = places.unbind(dim=1)
+        return self.interpreter.classifier.forward_pixels(self.labelled.features, image, row, column)
+
+
+def ensemble_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Add up the cross entropies of an ensemble, so that each network learns as if it were alone.
+
+    Args:
+        logits: (P, M, K).
+        label: classes (P,).
+    """
+    n = logits.shape[1]
+    return F.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(n)) * n
