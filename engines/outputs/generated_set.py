@@ -1,0 +1,221 @@
+"""A data set of generated slices with label maps, written image by image so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from PIL import Image
+
+from ...nets.labelled_generator import LabelledGenerator, digest_of
+from .files import replacing, write_atomically
+from .sample_grid import as_bytes
+
+ROWS = "rows.jsonl"
+
+
+class GeneratedSet:
+    """The folder of a generated data set: which of its seeds are done, and what it says of itself.
+
+    Args:
+        output_dir: the folder.
+        count: number of images.
+        first_seed: of the seeds, which follow each other.
+        batch_size: images that are made together. A batch is done whole or again: on some devices the last bit of an
+            image depends on the others of its batch.
+
+    Raises:
+        ValueError: no images are asked for.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike, *, count: int, first_seed: int, batch_size: int) -> None:
+        if count < 1 or first_seed < 0 or batch_size < 1:
+            raise ValueError(
+                f"count is {count}, first_seed {first_seed} and batch_size {batch_size}: expected 1 or more, 0 or more "
+                "and 1 or more."
+            )
+        self.folder = Path(output_dir)
+        self.seeds = list(range(first_seed, first_seed + count))
+        self.batch_size = batch_size
+
+    def read_rows(self) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+        """Read what earlier runs have written: facts of the set, and the rows by seed; a last half line is dropped."""
+        path = self.folder / ROWS
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        facts = entries[0] if entries else {}
+        return facts, {row["seed"]: row for row in entries[1:]}
+
+    def to_do(self) -> list[dict[str, int]]:
+        """List the seeds of the batches that are not done, as items of a data set; of a finished set the last batch.
+
+        An engine does not run on nothing, and the list that it writes at its end may have other shares by now.
+        """
+        open_batches = self._open_batches() or [self.seeds[-(len(self.seeds) % self.batch_size or self.batch_size) :]]
+        return [{"seed": seed} for batch in open_batches for seed in batch]
+
+    def n_done(self) -> int:
+        """Count the images of batches that are done."""
+        return len(self.seeds) - sum(map(len, self._open_batches()))
+
+    def _open_batches(self) -> list[list[int]]:
+        _, rows = self.read_rows()
+        batches = [self.seeds[k : k + self.batch_size] for k in range(0, len(self.seeds), self.batch_size)]
+        return [batch for batch in batches if not all(self._is_done(seed, rows) for seed in batch)]
+
+    def _is_done(self, seed: int, rows: Mapping[int, Mapping[str, Any]]) -> bool:
+        files = [rows[seed].get(key) for key in ("image", "label")] if seed in rows else []
+        return bool(files) and all((self.folder / name).is_file() for name in files if name)
+
+
+class GeneratedSetWriter:
+    """Write generated images, label maps, latents and one datalist, whole file by whole file.
+
+    ``images/<seed>.png`` and ``labels/<seed>.png`` (the number of the class a pixel), a line a seed in ``rows.jsonl``
+    and, at the end, ``latents.npy`` (N, n_ws, w_dim) in the order of the seeds and ``datalist.json``, whose items have
+    ``image``, ``label``, ``seed``, ``latent`` (the place in that array) and ``uncertainty``. Memory does not grow with
+    the number of images. A folder with images of other weights or options is refused, not mixed.
+
+    Args:
+        generated: the set.
+        network: makes the images.
+        class_names: of the classes, the background first.
+        shares: parts of training, validation and test in the datalist, such as 9,1,0; in the order of the seeds.
+        drop_uncertain: part of the images, the most uncertain ones, that the datalist leaves out.
+        facts: what the datalist says beside, such as the window of Hounsfield units.
+
+    Raises:
+        ValueError: the folder holds other images; the shares or the part make no sense.
+    """
+
+    def __init__(
+        self,
+        generated: GeneratedSet,
+        network: LabelledGenerator,
+        *,
+        class_names: Sequence[str],
+        shares: Sequence[float] = (9, 1, 0),
+        drop_uncertain: float = 0.0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        if len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0:
+            raise ValueError(
+                f"shares is {list(shares)}, expected those of training, validation and test, such as 9,1,0."
+            )
+        if not 0 <= drop_uncertain < 1:
+            raise ValueError(f"drop_uncertain is {drop_uncertain}, expected 0 or more, and less than 1.")
+        self.generated = generated
+        self.network = network
+        self.class_names = list(class_names)
+        self.shares = list(shares)
+        self.drop_uncertain = drop_uncertain
+        self.facts = dict(facts or {})
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator, after the loaders of weights."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.write_batch)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the images come from."""
+        interpreter = self.network.interpreter
+        return {
+            "generator_sha256": digest_of(self.network.generator).hex(),
+            "interpreter_sha256": None if interpreter is None else digest_of(interpreter).hex(),
+            "truncation": self.network.truncation,
+            "truncated_layers": self.network.truncated_layers,
+            "batch_size": self.generated.batch_size,
+        }
+
+    def start(self, engine: Engine) -> None:
+        """Begin the folder, or go on with it."""
+        facts, rows = self.generated.read_rows()
+        own = self.describe()
+        if facts and facts != own:
+            key = next(name for name in own if facts.get(name) != own[name])
+            raise ValueError(
+                f"{self.generated.folder}: holds images of {key} {facts.get(key)}, and this run is of {own[key]}: take "
+                "another output_dir."
+            )
+        for name in ("images", "labels") if self.network.interpreter is not None else ("images",):
+            (self.generated.folder / name).mkdir(parents=True, exist_ok=True)
+        # Whole lines alone, with those of an earlier run that are still good.
+        lines = [own, *rows.values()]
+        write_atomically(self.generated.folder / ROWS, "".join(json.dumps(line) + "\n" for line in lines))
+        if done := self.generated.n_done():
+            print(f"{done} of {len(self.generated.seeds)} images are there already", flush=True)
+
+    def write_batch(self, engine: Engine) -> None:
+        """Write the images of a batch, then their lines."""
+        batch: Any = engine.state.batch
+        output: Any = engine.state.output
+        lines = ""
+        for item, entries in zip(batch, output, strict=True):
+            made, seed = entries["pred"], int(item["seed"])
+            row: dict[str, Any] = {"seed": seed, "image": f"images/{seed:06d}.png"}
+            self._save(as_bytes(made["image"][None])[0].squeeze(-1), row["image"])
+            if "label" in made:
+                row |= {"label": f"labels/{seed:06d}.png", "uncertainty": round(float(made["uncertainty"]), 6)}
+                self._save(made["label"][0].to(torch.uint8).cpu().numpy(), row["label"])
+            lines += json.dumps(row) + "\n"
+        with (self.generated.folder / ROWS).open("a", encoding="utf-8") as stream:
+            stream.write(lines)
+
+    def _save(self, pixels: np.ndarray, name: str) -> None:
+        with replacing(self.generated.folder / name) as partial:
+            Image.fromarray(pixels).save(partial, format="PNG")
+
+    def finish(self, engine: Engine) -> None:
+        """Write the latents and the datalist."""
+        _, rows = self.generated.read_rows()
+        items = [rows[seed] for seed in self.generated.seeds]
+        self._write_latents(items)
+        items = [{**row, "latent": place} for place, row in enumerate(items)]
+        n_dropped = round(self.drop_uncertain * len(items)) if "uncertainty" in items[0] else 0
+        if n_dropped:
+            limit = sorted(row["uncertainty"] for row in items)[-n_dropped]
+            items = [row for row in items if row["uncertainty"] < limit]
+        content: dict[str, Any] = {
+            "name": "generated slices",
+            "labels": {str(k): name for k, name in enumerate(self.class_names)},
+            "labeller": "interpreter (DatasetGAN)" if self.network.interpreter is not None else None,
+            "tensorImageSize": "2D",
+            **self.facts,
+            **self.describe(),
+            "dropped_as_uncertain": len(rows) - len(items),
+        }
+        ends = np.round(np.cumsum(self.shares) / sum(self.shares) * len(items)).astype(int).tolist()
+        for split, start, end in zip(("training", "validation", "test"), [0, *ends[:-1]], ends, strict=True):
+            if end > start:
+                content[split] = items[start:end]
+        text = json.dumps(content, indent=1)
+        write_atomically(self.generated.folder / "datalist.json", text + "\n")
+        print(
+            f"{len(self.generated.seeds)} images were asked for, {len(items)} are in datalist.json, "
+            f"{content['dropped_as_uncertain']} are left out as uncertain",
+            flush=True,
+        )
+
+    @torch.no_grad()
+    def _write_latents(self, items: Sequence[Mapping[str, Any]]) -> None:
+        from ...transforms.latents import latent_of
+
+        generator = self.network.generator
+        device = next(generator.parameters()).device
+        with replacing(self.generated.folder / "latents.npy") as partial:
+            shape = (len(items), generator.n_ws, generator.w_dim)
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            for k, row in enumerate(items):
+                z = latent_of(row["seed"], generator.z_dim)[None].to(device)
+                ws = generator.map(
+                    z, truncation=self.network.truncation, truncated_layers=self.network.truncated_layers
+                )
+                array[k] = ws[0].cpu().numpy()
+            array.flush()

@@ -1,0 +1,136 @@
+"""Tests of a generated data set on disk: repeatable, resumable, and never mixed from two generators."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import DataLoader, Dataset, decollate_batch
+from PIL import Image
+
+from clinbundles.engines.outputs.generated_set import GeneratedSet, GeneratedSetWriter
+from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter
+from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
+from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.transforms.latents import SeedToLatentd
+
+NAMES = ["background", "body"]
+
+
+def network(seed: int = 0, *, labels: bool = True) -> LabelledGenerator:
+    torch.manual_seed(seed)
+    generator = Generator(8, 1, 4, 4, channel_base=32, channel_max=4)
+    for _ in range(20):
+        generator.mapping.track(generator.mapping(torch.randn(32, 4)))
+    interpreter = None
+    if labels:
+        classifier = PixelClassifierEnsemble(generator.feature_channels, 2, n_classifiers=3, widths=[8])
+        interpreter = StyleInterpreter(classifier)
+        interpreter.belongs_to(generator)
+    return LabelledGenerator(generator, interpreter).eval()
+
+
+def generate(
+    folder: Path, made_by: LabelledGenerator, *, count: int, stop_after: int | None = None, **options: Any
+) -> int:
+    """Run an engine as generate.json does; return the number of its batches."""
+    generated = GeneratedSet(folder, count=count, first_seed=5, batch_size=2)
+    writer = GeneratedSetWriter(generated, made_by, class_names=NAMES, **options)
+
+    def step(engine: Engine, batch: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+        if engine.state.iteration - 1 == stop_after:
+            raise OSError(28, "No space left on device")
+        with torch.no_grad():
+            result = {"pred": made_by(batch["latent"])}
+        engine.state.batch = decollate_batch(batch)
+        return decollate_batch(result)
+
+    engine = Engine(step)
+    writer.attach(engine)
+    engine.run(DataLoader(Dataset(generated.to_do(), SeedToLatentd("seed", 4)), batch_size=2))
+    return engine.state.iteration
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_images_label_maps_latents_and_a_datalist_are_written(tmp_path: Path) -> None:
+    made_by = network()
+    assert generate(tmp_path, made_by, count=5, shares=(3, 2, 0)) == 3
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    assert [len(content[name]) for name in ("training", "validation")] == [3, 2]
+    assert "test" not in content
+    assert content["labels"] == {"0": "background", "1": "body"}
+    first = content["training"][0]
+    assert (first["seed"], first["image"], first["label"], first["latent"]) == (
+        5,
+        "images/000005.png",
+        "labels/000005.png",
+        0,
+    )
+    latents = np.load(tmp_path / "latents.npy")
+    assert latents.shape == (5, made_by.generator.n_ws, 4)
+    with torch.no_grad():
+        again = made_by.label(torch.from_numpy(latents[:1]))
+    image = np.asarray(Image.open(tmp_path / first["image"])).astype(int)
+    assert np.abs(image - ((again["image"][0, 0] * 127.5 + 128).clamp(0, 255).floor().numpy())).max() <= 1
+    assert np.array_equal(np.asarray(Image.open(tmp_path / first["label"])), again["label"][0, 0])
+
+
+def test_a_run_cut_off_by_a_full_disk_leaves_whole_files_and_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    generate(whole, network(), count=7)
+    with pytest.raises(OSError, match="No space left"):
+        generate(broken, network(), count=7, stop_after=2)
+    assert not (broken / "datalist.json").exists()
+    assert len(list((broken / "images").iterdir())) == 4
+    with (broken / "rows.jsonl").open("a") as stream:
+        stream.write('{"seed": 9, "image": "images/0000')  # a line that was cut off
+    (broken / "labels" / "000008.png").unlink()  # and a file that got lost: its batch is made again
+    assert generate(broken, network(), count=7) == 3
+    first, second = contents(whole), contents(broken)
+    assert first.keys() == second.keys()
+    assert all(first[name] == second[name] for name in first if name != "rows.jsonl")
+
+
+def test_images_of_another_generator_are_not_mixed_in(tmp_path: Path) -> None:
+    generate(tmp_path, network(), count=2)
+    with pytest.raises(ValueError, match=r"holds images of generator_sha256 .* take another output_dir"):
+        generate(tmp_path, network(1), count=4)
+
+
+def test_the_most_uncertain_images_are_left_out_of_the_list(tmp_path: Path) -> None:
+    generate(tmp_path, network(), count=8, drop_uncertain=0.25, shares=(1, 0, 0))
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()[1:]]
+    kept = {row["seed"] for row in content["training"]}
+    dropped = [row["uncertainty"] for row in rows if row["seed"] not in kept]
+    assert len(dropped) == 2
+    assert min(dropped) >= max(row["uncertainty"] for row in content["training"])
+    assert content["dropped_as_uncertain"] == 2
+
+
+def test_without_an_interpreter_there_are_images_to_label(tmp_path: Path) -> None:
+    generate(tmp_path, network(labels=False), count=2)
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    assert "label" not in content["training"][0]
+    assert content["labeller"] is None
+    assert not (tmp_path / "labels").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shares": (1, -1, 0)}, "shares is"),
+        ({"drop_uncertain": 1.0}, "drop_uncertain is 1.0, expected 0 or more, and less than 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(tmp_path, network(), count=2, **options)
+    with pytest.raises(ValueError, match="count is 0"):
+        GeneratedSet(tmp_path, count=0, first_seed=0, batch_size=1)
