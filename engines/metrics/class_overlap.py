@@ -1,0 +1,95 @@
+"""Intersection over union of classes, counted over all images of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Metric
+
+
+def count_pairs(prediction: torch.Tensor, truth: torch.Tensor, n_classes: int) -> np.ndarray:
+    """Count the pixels of each pair of classes.
+
+    Args:
+        prediction: class of each pixel, any shape.
+        truth: class of each pixel, of the same shape.
+        n_classes: number of classes K.
+
+    Returns:
+        int64 (K, K): rows are the truth, columns the prediction.
+
+    Raises:
+        ValueError: the shapes differ, or a value is no class.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"a prediction of shape {tuple(prediction.shape)} for a truth of {tuple(truth.shape)}.")
+    pairs = torch.stack([truth.flatten(), prediction.flatten()]).long()
+    if pairs.numel() and not 0 <= int(pairs.min()) <= int(pairs.max()) < n_classes:
+        raise ValueError(f"classes from {int(pairs.min())} to {int(pairs.max())}, expected 0 to {n_classes - 1}.")
+    counts = torch.bincount(pairs[0] * n_classes + pairs[1], minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes).cpu().numpy()
+
+
+def intersection_over_union(counts: np.ndarray) -> np.ndarray:
+    """Divide the pixels in both by those in either, for each class.
+
+    Args:
+        counts: (..., K, K) as :func:`count_pairs` gives them, or sums of them.
+
+    Returns:
+        (..., K); NaN for a class that is in neither.
+    """
+    both = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
+    either = counts.sum(axis=-1) + counts.sum(axis=-2) - both
+    return np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+
+
+class ClassOverlap(Metric):
+    """Score label maps by the intersection over union of each class, all images pooled.
+
+    Each result is a metric of its own by ``overlap["miou"]``: ``miou``, the mean over the classes with the background
+    among them, as DatasetGAN's code counts it; ``miou_foreground`` without it; ``iou_<k>`` of class k. A class that is
+    nowhere, neither in truth nor in prediction, is left out of a mean.
+
+    ``images`` keeps the counts of each image, (K, K).
+
+    Args:
+        class_names: of the classes, the background first.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.class_names = list(class_names)
+        super().__init__()
+
+    def reset(self) -> None:
+        """Begin a new evaluation."""
+        self.images: list[np.ndarray] = []
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Add the images of a batch, which MONAI's evaluator has taken apart."""
+        state: Any = engine.state
+        self.update(state.output)
+
+    def update(self, output: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Add items with ``pred`` and ``label``, both (1, ...) of classes."""
+        for item in output:
+            self.images.append(count_pairs(item["pred"], item["label"], len(self.class_names)))
+
+    def compute(self) -> dict[str, float]:
+        """Return all results by name."""
+        return scores_of(np.sum(self.images, axis=0))
+
+
+def scores_of(counts: np.ndarray) -> dict[str, float]:
+    """Name the scores of counts (K, K): ``miou``, ``miou_foreground`` and ``iou_<k>``."""
+    iou = intersection_over_union(counts)
+    present, foreground = iou[~np.isnan(iou)], iou[1:][~np.isnan(iou[1:])]
+    return {
+        "miou": float(present.mean()) if len(present) else float("nan"),
+        "miou_foreground": float(foreground.mean()) if len(foreground) else float("nan"),
+        **{f"iou_{k}": float(value) for k, value in enumerate(iou)},
+    }

@@ -1,0 +1,44 @@
+"""Tests of the writer of label maps: files, counts a class, and the numbers of patients."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from monai.data import DataLoader, Dataset, MetaTensor
+from PIL import Image
+
+from clinbundles.engines.outputs.label_maps import COLORS, LabelMapWriter, color_classes
+
+
+def test_the_background_stays_grey_and_each_class_has_its_colour() -> None:
+    image, classes = np.full((1, 3), 100, np.uint8), np.array([[0, 1, 2]])
+    picture = color_classes(image, classes, opacity=1.0)
+    assert picture[0].tolist() == [[100, 100, 100], list(COLORS[0]), list(COLORS[1])]
+    half = color_classes(image, classes, opacity=0.5)
+    assert half[0, 1].tolist() == [(100 + c) // 2 for c in COLORS[0]]
+
+
+def test_it_writes_maps_overlays_and_a_table_of_pixels_in_both_and_in_either(tmp_path: Path) -> None:
+    truth = torch.tensor([[0, 1], [1, 2]]).view(1, 2, 2, 1)
+    pred = torch.tensor([[0, 1], [2, 2]]).view(1, 2, 2, 1)
+    data = []
+    for name in ("a", "b"):
+        image = MetaTensor(torch.zeros(1, 2, 2, 1), meta={"filename_or_obj": str(tmp_path / f"{name}.png")})
+        data.append({"image": image, "label": truth if name == "a" else None, "group": "patient 7"})
+    engine = Engine(lambda engine, batch: [{"pred": pred}])
+    writer = LabelMapWriter(tmp_path / "out", ["background", "body", "lung"])
+    writer.attach(engine)
+    engine.run(DataLoader(Dataset(data), batch_size=1, collate_fn=list))
+    table = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    assert [row["image"] for row in table] == ["a.png", "b.png"]
+    first, second = table
+    assert [first[f"both_{k}"] for k in range(3)] == ["1", "1", "1"]
+    assert [first[f"either_{k}"] for k in range(3)] == ["1", "2", "2"]
+    assert [first[f"share_{k}"] for k in range(3)] == ["0.25", "0.25", "0.5"]
+    assert second["both_1"] == ""
+    assert first["patient"] == second["patient"] == "0"
+    assert np.asarray(Image.open(tmp_path / "out/label_maps/a.png")).tolist() == [[0, 1], [2, 2]]
+    assert np.asarray(Image.open(tmp_path / "out/overlays/a.png")).shape == (2, 4, 3)
+    assert np.asarray(Image.open(tmp_path / "out/overlays/b.png")).shape == (2, 2, 3)
