@@ -60,6 +60,11 @@ VERBS: dict[str, Verb] = {
         ),
         more="bundle:describe_run",
     ),
+    "label": Verb(
+        "label_slices:label",
+        "give generated slices their label maps, drawn by hand or by thresholds of HU, and check them",
+        ("/data/to_label --class_names background,nucleus", "/data/to_label --by automatic"),
+    ),
     "prepare": Verb(
         "prepare.command:prepare",
         "write the datalist of a data set, with splits that no patient or sequence crosses",

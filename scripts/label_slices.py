@@ -1,0 +1,117 @@
+"""``clinbundles label``: label maps for generated slices, from files that somebody drew or by thresholds of HU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz")
+
+
+def label(
+    dataset_dir: str,
+    *,
+    by: Literal["files", "automatic"] = "files",
+    class_names: Any = "background,body,left lung,right lung",
+    window_hu: Any = "-1000,600",
+) -> None:
+    """Give the slices that generate has written their label maps, and check each.
+
+    With "files" each slice images/000000.png has its label map in labels/000000.png (or .tif, .bmp, .nii.gz), of the
+    same size, a number of a class each pixel. With "automatic" thresholds of HU draw them, which is for chest CT alone.
+
+    Args:
+        dataset_dir: folder of the slices, with their datalist.json, which then names the label maps.
+        by: files, or automatic.
+        class_names: names of the classes, the background first, with commas between them.
+        window_hu: HU of black and of white in the slices, for automatic.
+    """
+    from clinbundles.engines.outputs.files import write_atomically
+    from clinbundles.scripts.prepare.datalist import datalist_as_json, items_of
+
+    folder = Path(str(dataset_dir))
+    path = folder / "datalist.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; clinbundles run ct_datasetgan generate writes it.")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    items = items_of(content)
+    if not items:
+        raise ValueError(f"{path}: lists no slices.")
+    names = class_names.split(",") if isinstance(class_names, str) else list(class_names)
+    (folder / "labels").mkdir(exist_ok=True)
+    if by == "automatic":
+        labeller = _draw(folder, items, names, _numbers(window_hu))
+    else:
+        labeller = "files"
+        _collect(folder, items, names)
+    content |= {"labels": {str(k): name for k, name in enumerate(names)}, "labeller": labeller}
+    write_atomically(path, datalist_as_json(content))
+    print(f"{len(items)} slices came in, {len(items)} have a label map, labeller: {labeller}")
+    print(f"wrote {path}")
+
+
+def _numbers(window: Any) -> tuple[float, float]:
+    low, high = (float(x) for x in (window.split(",") if isinstance(window, str) else window))
+    if not low < high:
+        raise ValueError(f"--window_hu is {window}: expected two numbers that rise, such as -1000,600")
+    return low, high
+
+
+def _draw(folder: Path, items: list[dict[str, Any]], names: list[str], window: tuple[float, float]) -> str:
+    """Label the slices by HU; returns what the labeller calls itself."""
+    import numpy as np
+    from PIL import Image
+
+    from clinbundles.engines.outputs.files import replacing
+    from clinbundles.transforms.hu_labels import LABELLER, NAMES, label_slice
+    from clinbundles.transforms.readers.slices import read_grey
+
+    if names not in (list(NAMES), list(NAMES[:-1])):
+        raise ValueError(
+            f"--class_names are {', '.join(names)}: automatic labels are {', '.join(NAMES)}, or all but the last."
+        )
+    low, high = window
+    for item in items:
+        values = read_grey(folder / item["image"]).astype(np.float32)
+        classes = label_slice(low + values / 255 * (high - low), trachea="trachea" in names)
+        item["label"] = f"labels/{Path(item['image']).stem}.png"
+        with replacing(folder / item["label"]) as partial:
+            Image.fromarray(classes).save(partial, format="PNG")
+    return LABELLER
+
+
+def _collect(folder: Path, items: list[dict[str, Any]], names: list[str]) -> None:
+    """Find and check the files of the slices.
+
+    Raises:
+        FileNotFoundError: a slice has none.
+        ValueError: one has another size or a value that is no class, or all are empty.
+    """
+    from clinbundles.transforms.readers.slices import read_grey, read_label_map
+
+    missing, empty = [], []
+    for item in items:
+        stem = Path(item["image"]).stem
+        files = [file for suffix in SUFFIXES if (file := folder / "labels" / f"{stem}{suffix}").is_file()]
+        if not files:
+            missing.append(stem)
+            continue
+        if len(files) > 1:
+            raise ValueError(f"{folder / 'labels'}: {files[0].name} and {files[1].name} are both of the slice {stem}.")
+        values, image = read_label_map(files[0], names), read_grey(folder / item["image"])
+        if values.shape != image.shape:
+            sizes = f"{values.shape[1]}x{values.shape[0]} px, its slice {image.shape[1]}x{image.shape[0]}"
+            raise ValueError(f"{files[0]}: is {sizes}.")
+        if not values.any():
+            empty.append(stem)
+        item["label"] = f"labels/{files[0].name}"
+    if missing:
+        raise FileNotFoundError(
+            f"{folder / 'labels'}: {len(missing)} of {len(items)} slices have no label map, the first is {missing[0]}; "
+            f"expected {missing[0]}.png."
+        )
+    if len(empty) == len(items):
+        raise ValueError(f"{folder / 'labels'}: all {len(items)} label maps hold background alone.")
+    if empty:
+        print(f"{len(empty)} label maps hold background alone: {', '.join(empty[:5])}")
