@@ -1,0 +1,202 @@
+"""The factory of labelled slices from end to end, small: generator, interpreter, pairs and segmenter."""
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clinbundles.scripts import cli
+from clinbundles.scripts.bundle import open_configs, run_configs
+from clinbundles.scripts.label_slices import label
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "ct_datasetgan"
+NAMES = ["background", "disc"]
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "class_names": NAMES,
+    "z_dim": 8,
+    "w_dim": 8,
+    "channel_base": 128,
+    "channel_max": 8,
+}
+SEGMENTER: dict[str, Any] = {"image_size": 32, "class_names": NAMES, "channels": [4, 4, 8, 8, 8, 4]}
+
+
+def write_slices(folder: Path) -> None:
+    generator = np.random.default_rng(0)
+    content: dict[str, Any] = {"labels": {str(k): name for k, name in enumerate(NAMES)}, "labeller": "a test"}
+    y, x = np.mgrid[:32, :32]
+    for split, n in (("training", 12), ("validation", 3), ("test", 4)):
+        content[split] = []
+        for k in range(n):
+            middle = generator.integers(10, 22, 2)
+            disc = (y - middle[0]) ** 2 + (x - middle[1]) ** 2 < 50
+            names = {}
+            for kind, values in (("image", 40 + 150 * disc + generator.normal(0, 5, disc.shape)), ("label", disc)):
+                (folder / f"{kind}s").mkdir(parents=True, exist_ok=True)
+                names[kind] = f"{kind}s/{split}_{k}.png"
+                Image.fromarray(values.astype(np.uint8)).save(folder / names[kind])
+            content[split].append({**names, "group": f"p{k % 2}"})
+    (folder / "datalist.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole way by the shipped configs; each test looks at a part of it."""
+    work = tmp_path_factory.mktemp("factory")
+    write_slices(work / "real")
+    real = {"dataset_dir": str(work / "real"), "cache_rate": 0.0}
+    gan = {**SMALL, **real, "batch_size": 4, "steps_per_epoch": 2, "grid_interval": 1, "group_size": 2}
+    run_configs(BUNDLE, ["train_gan"], **gan, max_epochs=2, ckpt_dir=str(work / "generator"))
+    weights = {"generator_weights": str(work / "generator" / "model.pt")}
+    to_label = {"interpreter_weights": "$None", "count": 4, "shares": [1, 0, 0], "output_dir": str(work / "to_label")}
+    run_configs(BUNDLE, ["generate"], **SMALL, **weights, **to_label)
+    (work / "to_label" / "labels").mkdir()
+    for path in sorted((work / "to_label" / "images").iterdir()):
+        values = np.asarray(Image.open(path))
+        Image.fromarray((values > np.median(values)).astype(np.uint8)).save(work / "to_label" / "labels" / path.name)
+    label(str(work / "to_label"), class_names=",".join(NAMES))
+    interpreter = {**SMALL, **weights, "dataset_dir": str(work / "to_label"), "batch_size": 128, "max_epochs": 2}
+    run_configs(
+        BUNDLE,
+        ["train_interpreter"],
+        **interpreter,
+        n_classifiers=3,
+        classifier_widths=[8],
+        ckpt_dir=str(work / "interpreter"),
+    )
+    pairs = {
+        "interpreter_weights": str(work / "interpreter" / "model.pt"),
+        "n_classifiers": 3,
+        "classifier_widths": [8],
+    }
+    run_configs(BUNDLE, ["generate"], **SMALL, **weights, **pairs, count=20, output_dir=str(work / "pairs"))
+    synthetic = {
+        **SEGMENTER,
+        "dataset_dir": str(work / "pairs"),
+        "cache_rate": 0.0,
+        "batch_size": 4,
+        "steps_per_epoch": 3,
+    }
+    run_configs(BUNDLE, ["train"], **synthetic, max_epochs=2, ckpt_dir=str(work / "segmenter"))
+    trained = {"ckpt_path": str(work / "segmenter" / "model.pt")}
+    run_configs(BUNDLE, ["evaluate"], **SEGMENTER, **real, **trained, output_dir=str(work / "evaluation"))
+    images = {"dataset_dir": str(work / "real" / "images"), "output_dir": str(work / "inference")}
+    run_configs(BUNDLE, ["inference"], **SEGMENTER, **trained, **images)
+    return work
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_generator_has_weights_to_go_on_from_and_grids_to_look_at(work: Path) -> None:
+    resume = torch.load(work / "generator" / "resume.ckpt", weights_only=True)
+    assert {
+        "network",
+        "optimizer",
+        "generator",
+        "discriminator",
+        "discriminator_optimizer",
+        "controller",
+    } <= resume.keys()
+    assert "path_length" not in resume
+    assert len(list((work / "generator" / "overlays").glob("kimg_*.png"))) == 2
+
+
+def test_pairs_are_a_data_set_of_the_classes_with_a_split_and_an_uncertainty(work: Path) -> None:
+    content = json.loads((work / "pairs" / "datalist.json").read_text())
+    assert content["labels"] == {"0": "background", "1": "disc"}
+    assert (len(content["training"]), len(content["validation"])) == (18, 2)
+    for item in content["training"]:
+        image, classes = (np.asarray(Image.open(work / "pairs" / item[key])) for key in ("image", "label"))
+        assert image.shape == classes.shape == (32, 32)
+        assert set(np.unique(classes)) <= {0, 1}
+        assert item["uncertainty"] >= 0
+    assert np.load(work / "pairs" / "latents.npy").shape == (20, 8, 8)
+
+
+def test_the_segmenter_is_scored_on_real_slices_by_pooled_pixels(work: Path) -> None:
+    table = rows(work / "evaluation" / "per_image.csv")
+    assert len(table) == 4
+    assert {row["patient"] for row in table} == {"0", "1"}
+    for row in table:
+        assert int(row["either_0"]) + int(row["either_1"]) - int(row["both_0"]) - int(row["both_1"]) in range(2049)
+        assert int(row["both_0"]) <= int(row["either_0"])
+
+
+def test_inference_writes_a_label_map_of_the_size_of_each_slice(work: Path) -> None:
+    table = rows(work / "inference" / "per_image.csv")
+    assert len(table) == len(list((work / "inference" / "label_maps").iterdir())) == 19
+    assert "both_0" not in table[0]
+
+
+def test_generating_again_does_nothing_and_more_goes_on(work: Path, capsys: pytest.CaptureFixture) -> None:
+    options = {
+        **SMALL,
+        "generator_weights": str(work / "generator" / "model.pt"),
+        "interpreter_weights": str(work / "interpreter" / "model.pt"),
+        "n_classifiers": 3,
+        "classifier_widths": [8],
+        "output_dir": str(work / "pairs"),
+    }
+    before = (work / "pairs" / "images" / "000003.png").stat().st_mtime_ns
+    run_configs(BUNDLE, ["generate"], **options, count=20)
+    run_configs(BUNDLE, ["generate"], **options, count=24)
+    said = capsys.readouterr().out
+    assert "20 images were asked for, 20 are in datalist.json" in said
+    assert "24 images were asked for, 24 are in datalist.json" in said
+    assert (work / "pairs" / "images" / "000003.png").stat().st_mtime_ns == before
+
+
+def test_the_constants_of_the_presets_are_those_of_the_method() -> None:
+    gan = open_configs(BUNDLE, ["train_gan"])
+    assert (gan["augment_target"], gan["r1_interval"], gan["style_mixing"], gan["ema_ramp"]) == (0.6, 16, 0.9, 0.05)
+    assert gan.get_parsed_content("ada_kimg") == pytest.approx(
+        gan.get_parsed_content("steps_per_epoch") * 32 * 50 / 3000
+    )
+    assert gan.get_parsed_content("image_augmentation").transforms.isdisjoint({"luma_flip"})
+    generator = gan.get_parsed_content("network_def")
+    assert generator.feature_channels == [64, 64, 64, 64, 64, 64, 32, 32, 16, 16]
+    interpreter = open_configs(BUNDLE, ["train_interpreter"]).get_parsed_content("network_def")
+    assert (interpreter.classifier.n_classifiers, interpreter.classifier.weights[0].shape[1:]) == (10, (128, 480))
+    assert open_configs(BUNDLE, ["generate"])["truncation"] == 0.7
+    segmenter = open_configs(BUNDLE, ["train"]).get_parsed_content("network_def")
+    assert sum(p.numel() for p in segmenter.parameters()) < 1_000_000
+
+
+def test_the_papers_preset_has_the_papers_features_and_rates() -> None:
+    paper = open_configs(BUNDLE, ["train_gan", "paper"])
+    with torch.device("meta"):
+        generator = paper.get_parsed_content("network_def")
+    assert sum(generator.feature_channels) == 4992
+    assert generator.n_ws == 14
+    names = ("r1_gamma", "path_length_weight", "batch_size", "ada_kimg", "learning_rate", "ema_kimg", "mapping_layers")
+    assert [paper[name] for name in names] == [1.0, 2.0, 16, 500, 0.0025, 5.0, 2]
+    assert paper["batch_size"] * paper["steps_per_epoch"] * paper["max_epochs"] == 10_000_000
+    assert paper.get_parsed_content("image_augmentation").transforms >= {"luma_flip", "rotation", "brightness"}
+
+
+def test_the_preset_for_a_gpu_makes_slices_of_256_px_in_bfloat16() -> None:
+    gpu = open_configs(BUNDLE, ["train_gan", "gpu"])
+    assert (gpu["image_size"], gpu["precision"], gpu["batch_size"], gpu["r1_gamma"]) == (256, "bfloat16", 64, 0.2)
+    assert max(gpu.get_parsed_content("network_def").feature_channels) == 256
+
+
+def test_the_commands_of_the_page_name_options_that_there_are() -> None:
+    page = (BUNDLE / "docs" / "README.md").read_text()
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) > 8
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] != "clinbundles":
+            continue
+        verb = cli.find_verb(words[1:])
+        cli.values_of(cli.VERBS[verb], words[1 + len(verb.split()) :])
