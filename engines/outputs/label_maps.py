@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.data import ImageReader
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
+from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
 from .per_image import number_patients
+from .sample_grid import tile
 
+# Rows towards posterior, columns towards the patient's left, slices towards the head.
+PICTURE = axcodes2ornt("PLS")
+MOST_SLICES = 12
 # Colours that stay apart for the colour-blind (Okabe and Ito), for class 1 and on.
 COLORS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 
@@ -39,21 +48,24 @@ def color_classes(image: np.ndarray, classes: np.ndarray, *, opacity: float = 0.
 
 
 class LabelMapWriter:
-    """Write each image's label map and overlay as PNG and, at the end, ``per_image.csv``.
+    """Write each image's label map and overlay and, at the end, ``per_image.csv``.
 
-    Files: ``label_maps/<name>.png`` (the number of the class), ``overlays/<name>.png`` (where there is a label, its
-    overlay on the left and the prediction's on the right) and ``per_image.csv``: image, height, width, for each class
-    its share of the image and, where there is a label, the pixels in both (``both_<k>``) and in either (``either_<k>``)
-    and, where the items have ``group``, the number of the patient.
+    Files: ``label_maps/<name>.png`` (the number of the class) or, of a CT volume, ``.nii.gz`` with the axes and the
+    affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices; where there is a label, its
+    overlay on the left and the prediction's on the right) and ``per_image.csv``: image, height, width and slices, for
+    each class its share of the image and, where there is a label, the pixels in both (``both_<k>``) and in either
+    (``either_<k>``) and, where the items have ``group``, the number of the patient.
 
     Args:
         output_dir: folder for all of it.
         class_names: of the classes, the background first.
+        reader: reads an image again for its overlay where the network saw it in another size, 0 to 255.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, class_names: Sequence[str]) -> None:
+    def __init__(self, output_dir: str | os.PathLike, class_names: Sequence[str], reader: ImageReader) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
+        self.reader = reader
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -79,24 +91,41 @@ class LabelMapWriter:
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
-        pred, label = torch.as_tensor(item["pred"]), item.get("label")
-        classes = pred[0, ..., 0].cpu().numpy().astype(np.uint8)
-        image = torch.as_tensor(item["image"])[0, ..., 0].float().cpu()
-        grey = ((image + 1) * 127.5).clamp(0, 255).round().numpy().astype(np.uint8)
-        overlay = color_classes(grey, classes)
-        row: dict[str, Any] = {"image": self._names[path], "height": classes.shape[0], "width": classes.shape[1]}
+        pred, label = item["pred"], item.get("label")
+        classes = torch.as_tensor(pred)[0].cpu().numpy().astype(np.uint8)
+        affine = np.asarray(getattr(pred, "affine", np.eye(4)), dtype=np.float64)
+        volume, grey = as_pictures(classes, affine), as_pictures(self._grey(item, path, classes.shape), affine)
+        overlays = [color_classes(*pair) for pair in zip(grey, volume, strict=True)]
+        n, height, width = volume.shape
+        row: dict[str, Any] = {"image": self._names[path], "height": height, "width": width, "slices": n}
         row |= {f"share_{k}": round(float((classes == k).mean()), 6) for k in range(len(self.class_names))}
         if label is not None:  # MONAI sets None where there is none
             truth = torch.as_tensor(label)
-            counts = count_pairs(pred.to(truth.device), truth, len(self.class_names))
+            counts = count_pairs(torch.as_tensor(pred).to(truth.device), truth, len(self.class_names))
             both = np.diagonal(counts)
-            row |= {f"both_{k}": int(n) for k, n in enumerate(both)}
-            row |= {f"either_{k}": int(n) for k, n in enumerate(counts.sum(axis=0) + counts.sum(axis=1) - both)}
-            overlay = np.hstack([color_classes(grey, truth[0, ..., 0].cpu().numpy().astype(np.uint8)), overlay])
-        self._save(classes, "label_maps", path)
-        self._save(overlay, "overlays", path)
+            row |= {f"both_{k}": int(count) for k, count in enumerate(both)}
+            row |= {f"either_{k}": int(x) for k, x in enumerate(counts.sum(axis=0) + counts.sum(axis=1) - both)}
+            truth_pictures = as_pictures(truth[0].cpu().numpy().astype(np.uint8), affine)
+            pairs = zip(grey, truth_pictures, overlays, strict=True)
+            overlays = [np.hstack([color_classes(image, own), overlay]) for image, own, overlay in pairs]
+        places = np.unique(np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int))
+        self._save(tile(np.stack([overlays[k] for k in places]), min(len(places), 4)), "overlays", path)
+        if is_volume(path):
+            # The writer looks at the suffix, which what is not yet whole does not have.
+            content = nibabel.Nifti1Image(classes, affine).to_bytes()
+            with replacing(self.output_dir / "label_maps" / f"{self._stems[path]}.nii.gz") as partial:
+                partial.write_bytes(gzip.compress(content, mtime=0))
+        else:
+            self._save(volume[0], "label_maps", path)
         self.groups.append(item.get("group"))
         self.rows.append(row)
+
+    def _grey(self, item: dict[str, Any], path: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Grey values uint8 (x, y, z) of the image, in the shape of the prediction."""
+        seen = torch.as_tensor(item["image"])[0].float().cpu()
+        if seen.shape == shape:
+            return ((seen + 1) * 127.5).clamp(0, 255).round().numpy().astype(np.uint8)
+        return self.reader.get_data(self.reader.read(path))[0].round().astype(np.uint8)
 
     def _save(self, pixels: np.ndarray, folder: str, path: Path) -> None:
         with replacing(self.output_dir / folder / f"{self._stems[path]}.png") as partial:
@@ -109,3 +138,14 @@ class LabelMapWriter:
                 row["patient"] = patient
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows, columns=columns)
+
+
+def as_pictures(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Turn a volume (x, y, z) of any axes into pictures (slice, row, column) as a radiologist looks at them.
+
+    Args:
+        values: the volume.
+        affine: (4, 4), from its voxels to millimetres towards right, anterior and superior.
+    """
+    turned = apply_orientation(values, ornt_transform(io_orientation(affine), PICTURE))
+    return turned.transpose(2, 0, 1)

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -45,6 +46,16 @@ def write_slices(folder: Path) -> None:
                 Image.fromarray(values.astype(np.uint8)).save(folder / names[kind])
             content[split].append({**names, "group": f"p{k % 2}"})
     (folder / "datalist.json").write_text(json.dumps(content))
+
+
+AFFINE = np.array([[0, 0, -2.0, 50], [0, 2.0, 0, -80], [4.0, 0, 0, -300], [0, 0, 0, 1]])
+
+
+def write_volume(path: Path) -> None:
+    """A CT of a cylinder of water in air, its axes towards head, anterior and left."""
+    _, y, x = np.mgrid[:5, :40, :48]
+    hu = np.where((y - 20) ** 2 + (x - 24) ** 2 < 150, 0, -1000)
+    nibabel.save(nibabel.Nifti1Image(hu.astype(np.int16), AFFINE), path)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +99,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_configs(BUNDLE, ["train"], **synthetic, max_epochs=2, ckpt_dir=str(work / "segmenter"))
     trained = {"ckpt_path": str(work / "segmenter" / "model.pt")}
     run_configs(BUNDLE, ["evaluate"], **SEGMENTER, **real, **trained, output_dir=str(work / "evaluation"))
+    write_volume(work / "real" / "images" / "volume.nii.gz")
     images = {"dataset_dir": str(work / "real" / "images"), "output_dir": str(work / "inference")}
     run_configs(BUNDLE, ["inference"], **SEGMENTER, **trained, **images)
     return work
@@ -132,10 +144,16 @@ def test_the_segmenter_is_scored_on_real_slices_by_pooled_pixels(work: Path) -> 
         assert int(row["both_0"]) <= int(row["either_0"])
 
 
-def test_inference_writes_a_label_map_of_the_size_of_each_slice(work: Path) -> None:
+def test_inference_writes_a_label_map_in_the_geometry_of_each_slice_and_volume(work: Path) -> None:
     table = rows(work / "inference" / "per_image.csv")
-    assert len(table) == len(list((work / "inference" / "label_maps").iterdir())) == 19
+    assert len(table) == len(list((work / "inference" / "label_maps").iterdir())) == 20
     assert "both_0" not in table[0]
+    volume = nibabel.load(work / "inference" / "label_maps" / "volume.nii.gz")
+    assert volume.shape == (5, 40, 48)
+    assert np.allclose(volume.affine, AFFINE)
+    assert set(np.unique(volume.dataobj)) <= {0, 1}
+    (row,) = (row for row in table if row["image"] == "volume.nii.gz")
+    assert [row[name] for name in ("slices", "height", "width")] == ["5", "40", "48"]
 
 
 def test_generating_again_does_nothing_and_more_goes_on(work: Path, capsys: pytest.CaptureFixture) -> None:

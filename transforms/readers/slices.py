@@ -1,4 +1,4 @@
-"""Readers of slices for MONAI's ``LoadImaged``: grey images of 8 bits, and label maps, each a volume of one slice."""
+"""Readers of slices for MONAI's ``LoadImaged``: CT volumes, and grey images and label maps as volumes of one slice."""
 
 from __future__ import annotations
 
@@ -7,31 +7,84 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from monai.utils import MetaKeys, ensure_tuple
 
-from .decoding import open_image
+from .ct import CTReader
+from .ct_series import is_slice_file
+from .ct_volume import CTVolume, to_grey
+from .decoding import is_dicom, is_nifti, open_image
+from .folder import is_image, list_images
 from .images import RowMajorReader
 
 GREY_MODES = ("1", "L")
+# Rows of a picture go towards posterior, columns towards the patient's left, slices towards the head.
+PICTURE_AFFINE = torch.tensor([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
 
 
 class SliceReader(RowMajorReader):
-    """Read a grey image of 8 bits as uint8 (H, W, 1): a volume of one slice, rows towards posterior.
+    """Read a grey image of 8 bits, or a CT volume as grey values, as a volume without a channel axis.
 
-    What a value means (for CT the window of Hounsfield units) is said by the datalist that lists the image.
+    An image is uint8 (H, W, 1), rows towards posterior and columns towards the patient's left; what its values mean is
+    said by the datalist that lists it. A NIfTI file or a folder of one DICOM series is float32 of 0 to 255, with the
+    axes and the affine of the file; ``Orientationd`` with ``axcodes="PLS"`` turns it into such images.
+
+    Args:
+        window_hu: HU that become 0 and 255 in a CT volume; what is beyond is clipped.
 
     Raises:
-        ValueError: the file is corrupt, coloured or deeper than 8 bits.
+        FileNotFoundError: no such file.
+        ValueError: the file is corrupt, coloured or deeper than 8 bits, or no CT volume (see :class:`.ct.CTReader`).
     """
+
+    def __init__(self, window_hu: Sequence[float] = (-1000, 600)) -> None:
+        self.window_hu = tuple(window_hu)
+
+    def read(self, data: Sequence[Any] | Any, **_: Any) -> Any:
+        """Read an image (H, W, 1), or a volume as :class:`.ct_volume.CTVolume`."""
+        paths = [Path(path) for path in ensure_tuple(data)]
+        if len(paths) == 1 and is_volume(paths[0]):
+            return CTReader().read(paths)
+        return super().read(data)
 
     def _decode(self, path: Path) -> np.ndarray:
         return read_grey(path)[..., None]
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        """Return the volume with meta data that say that it has no channel axis."""
+        """Return the grey values and the meta data that MONAI expects."""
+        if isinstance(img, CTVolume):
+            array, meta = CTReader().get_data(img)
+            return to_grey(array, self.window_hu).astype(np.float32), meta
         values, meta = super().get_data(img)
-        meta["original_channel_dim"] = float("nan")
-        meta["spatial_shape"] = np.asarray(img.shape)
+        meta |= {MetaKeys.AFFINE: PICTURE_AFFINE.clone(), MetaKeys.ORIGINAL_AFFINE: PICTURE_AFFINE.clone()}
+        meta |= {MetaKeys.SPATIAL_SHAPE: np.asarray(img.shape), MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan")}
         return values, meta
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a path is that of a CT volume, by what it holds, and not of a picture."""
+    return path.is_dir() or (path.is_file() and (is_nifti(path) or is_dicom(path)))
+
+
+def list_volumes(folder: str) -> list[dict[str, Any]]:
+    """List pictures and CT volumes of a folder as items ``{"image": path}``, in name order.
+
+    A NIfTI file is a volume, and so is each folder below that holds DICOM files; a folder of DICOM files is one itself.
+
+    Raises:
+        FileNotFoundError: no such folder, or nothing of that in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        return list_images(folder)
+    if _holds_slices(root):
+        return [{"image": str(root)}]
+    items = [path for path in sorted(root.iterdir()) if (path.is_dir() and _holds_slices(path)) or is_image(path)]
+    return [{"image": str(path)} for path in items] or list_images(folder)
+
+
+def _holds_slices(folder: Path) -> bool:
+    return any(is_slice_file(path) for path in folder.iterdir())
 
 
 class LabelMapReader(SliceReader):
@@ -45,7 +98,12 @@ class LabelMapReader(SliceReader):
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
         self.class_names = class_names
+
+    def read(self, data: Sequence[Any] | Any, **_: Any) -> np.ndarray:
+        """Read the classes (H, W, 1) of one picture."""
+        return RowMajorReader.read(self, data)
 
     def _decode(self, path: Path) -> np.ndarray:
         return read_label_map(path, self.class_names)[..., None]

@@ -9,7 +9,8 @@ from ignite.engine import Engine
 from monai.data import DataLoader, Dataset, MetaTensor
 from PIL import Image
 
-from clinbundles.engines.outputs.label_maps import COLORS, LabelMapWriter, color_classes
+from clinbundles.engines.outputs.label_maps import COLORS, LabelMapWriter, as_pictures, color_classes
+from clinbundles.transforms.readers.slices import PICTURE_AFFINE, SliceReader
 
 
 def test_the_background_stays_grey_and_each_class_has_its_colour() -> None:
@@ -25,10 +26,12 @@ def test_it_writes_maps_overlays_and_a_table_of_pixels_in_both_and_in_either(tmp
     pred = torch.tensor([[0, 1], [2, 2]]).view(1, 2, 2, 1)
     data = []
     for name in ("a", "b"):
-        image = MetaTensor(torch.zeros(1, 2, 2, 1), meta={"filename_or_obj": str(tmp_path / f"{name}.png")})
+        image = MetaTensor(
+            torch.zeros(1, 2, 2, 1), affine=PICTURE_AFFINE, meta={"filename_or_obj": str(tmp_path / f"{name}.png")}
+        )
         data.append({"image": image, "label": truth if name == "a" else None, "group": "patient 7"})
-    engine = Engine(lambda engine, batch: [{"pred": pred}])
-    writer = LabelMapWriter(tmp_path / "out", ["background", "body", "lung"])
+    engine = Engine(lambda engine, batch: [{"pred": MetaTensor(pred, affine=PICTURE_AFFINE)}])
+    writer = LabelMapWriter(tmp_path / "out", ["background", "body", "lung"], SliceReader())
     writer.attach(engine)
     engine.run(DataLoader(Dataset(data), batch_size=1, collate_fn=list))
     table = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
@@ -42,3 +45,15 @@ def test_it_writes_maps_overlays_and_a_table_of_pixels_in_both_and_in_either(tmp
     assert np.asarray(Image.open(tmp_path / "out/label_maps/a.png")).tolist() == [[0, 1], [2, 2]]
     assert np.asarray(Image.open(tmp_path / "out/overlays/a.png")).shape == (2, 4, 3)
     assert np.asarray(Image.open(tmp_path / "out/overlays/b.png")).shape == (2, 2, 3)
+
+
+def test_pictures_of_a_volume_of_any_axes_have_posterior_below_and_left_on_the_right() -> None:
+    # Axes of the array: towards right, anterior and superior.
+    values = np.zeros((4, 3, 2), np.uint8)
+    values[0, 2, 1] = 7  # far left, in front, towards the head
+    pictures = as_pictures(values, np.diag([2.0, 2.0, 5.0, 1.0]))
+    assert pictures.shape == (2, 3, 4)
+    assert pictures[1, 0, 3] == 7
+    assert pictures.sum() == 7
+    plain = np.arange(6).reshape(2, 3, 1)
+    assert np.array_equal(as_pictures(plain, PICTURE_AFFINE.numpy())[0], plain[..., 0])

@@ -2,11 +2,19 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
-from clinbundles.transforms.readers.slices import LabelMapReader, SliceReader, read_grey, read_label_map
+from clinbundles.transforms.readers.slices import (
+    LabelMapReader,
+    SliceReader,
+    is_volume,
+    list_volumes,
+    read_grey,
+    read_label_map,
+)
 
 NAMES = ("background", "body", "left lung")
 
@@ -52,3 +60,41 @@ def test_a_black_and_white_mask_is_refused_as_a_label_map_of_classes(tmp_path: P
         ValueError, match="holds the value 255, and there are 3 classes, 0 to 2: background, body, left"
     ):
         read_label_map(path, NAMES)
+
+
+def write_ct(path: Path, affine: np.ndarray) -> np.ndarray:
+    """Write a volume of a block of water in air, a corner of it bright; return its HU (x, y, z)."""
+    hu = np.full((12, 10, 4), -1000, np.int16)
+    hu[2:10, 2:8] = 0
+    hu[2, 2, 0] = 600
+    nibabel.save(nibabel.Nifti1Image(hu, affine), path)
+    return hu
+
+
+def test_a_ct_volume_becomes_grey_by_its_window_with_its_own_axes(tmp_path: Path) -> None:
+    affine = np.diag([2.0, 2.0, 5.0, 1.0])
+    hu = write_ct(tmp_path / "a.nii.gz", affine)
+    reader = SliceReader(window_hu=(-1000, 600))
+    grey, meta = reader.get_data(reader.read(tmp_path / "a.nii.gz"))
+    assert np.allclose(grey, (hu + 1000.0) / 1600 * 255)
+    assert np.allclose(meta["affine"], affine)
+    narrow, _ = SliceReader(window_hu=(-100, 100)).get_data(reader.read(tmp_path / "a.nii.gz"))
+    assert sorted(np.unique(narrow)) == pytest.approx([0, 127.5, 255])
+
+
+def test_a_folder_lists_pictures_and_volumes_and_each_folder_of_dicom_once(tmp_path: Path) -> None:
+    save(tmp_path / "b.png", np.zeros((3, 4), np.uint8))
+    write_ct(tmp_path / "a.nii.gz", np.eye(4))
+    for name in ("1.dcm", "2.dcm"):
+        (tmp_path / "series").mkdir(exist_ok=True)
+        (tmp_path / "series" / name).write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "notes").mkdir()
+    assert [Path(item["image"]).name for item in list_volumes(str(tmp_path))] == ["a.nii.gz", "b.png", "series"]
+    assert list_volumes(str(tmp_path / "series")) == [{"image": str(tmp_path / "series")}]
+    assert is_volume(tmp_path / "series")
+    assert is_volume(tmp_path / "a.nii.gz")
+    assert not is_volume(tmp_path / "b.png")
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        list_volumes(str(tmp_path / "notes"))
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        list_volumes(str(tmp_path / "none"))
