@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from ..nets.labelled_generator import StyleInterpreter
@@ -125,12 +124,12 @@ class PixelBatches(Dataset):
         return self.labelled.labels.numel() // self.batch_size
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Give ``image``, number of image, row and column of each pixel (P, 3), and ``label`` (P,)."""
+        """Give ``image``, number of image and of pixel, counted along the rows, (P, 2), and ``label`` (P,)."""
         if index == 0:
             self.order = torch.randperm(self.labelled.labels.numel())
         pixels = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        _, height, width = self.labelled.labels.shape
-        places = [pixels // (height * width), pixels // width % height, pixels % width]
+        size = self.labelled.labels[0].numel()
+        places = [pixels // size, pixels % size]
         return {"image": torch.stack(places, dim=1), "label": self.labelled.labels.flatten()[pixels].long()}
 
 
@@ -150,17 +149,6 @@ class PixelNetwork(nn.Module):
         interpreter.belongs_to(generator)
 
     def forward(self, places: torch.Tensor) -> torch.Tensor:
-        """Map number of image, row and column (P, 3) to logits (P, M, K) of the M classifiers."""
-        image, row, column = places.unbind(dim=1)
-        return self.interpreter.classifier.forward_pixels(self.labelled.features, image, row, column)
-
-
-def ensemble_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Add up the cross entropies of an ensemble, so that each network learns as if it were alone.
-
-    Args:
-        logits: (P, M, K).
-        label: classes (P,).
-    """
-    n = logits.shape[1]
-    return F.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(n)) * n
+        """Map number of image and of pixel, counted along the rows, (P, 2) to logits (M, P, K) of the M classifiers."""
+        image, pixel = places.unbind(dim=1)
+        return self.interpreter.classifier.forward_pixels(self.labelled.features, image, pixel)

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn import functional as F
 
 from clinbundles.engines.interpreter_training import (
     LabelledFeatures,
     PixelBatches,
     PixelNetwork,
-    ensemble_cross_entropy,
 )
 from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter, digest_of
-from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
+from clinbundles.nets.pixel_classifier import EnsembleCrossEntropyLoss, PixelClassifierEnsemble
 from clinbundles.nets.stylegan2.generator import Generator
 
 NAMES = ["background", "bright"]
@@ -69,17 +67,11 @@ def test_every_pixel_comes_once_an_epoch_with_its_label(folder: Path, generator:
     places = torch.cat([batch["image"] for batch in epoch])
     assert len(batches) == 10
     assert len(places.unique(dim=0)) == 1000
-    image, row, column = places.T
-    assert torch.equal(torch.cat([batch["label"] for batch in epoch]), labelled.labels[image, row, column].long())
+    image, pixel = places.T
+    assert torch.equal(torch.cat([batch["label"] for batch in epoch]), labelled.labels.flatten(1)[image, pixel].long())
     assert not torch.equal(batches[0]["image"], epoch[0]["image"])
     with pytest.raises(ValueError, match="batch_size is 2000, expected 2 to 1024"):
         PixelBatches(labelled, 2000)
-
-
-def test_the_loss_of_an_ensemble_is_the_sum_of_those_of_its_networks() -> None:
-    logits, label = torch.randn(7, 3, 4), torch.randint(4, (7,))
-    expected = sum(F.cross_entropy(logits[:, m], label) for m in range(3))
-    assert torch.allclose(ensemble_cross_entropy(logits, label), torch.as_tensor(expected))
 
 
 def test_it_learns_the_labels_and_keeps_whose_features_they_are(folder: Path, generator: Generator) -> None:
@@ -93,7 +85,7 @@ def test_it_learns_the_labels_and_keeps_whose_features_they_are(folder: Path, ge
         for k in range(len(batches)):
             batch = batches[k]
             optimizer.zero_grad()
-            ensemble_cross_entropy(network(batch["image"]), batch["label"]).backward()
+            EnsembleCrossEntropyLoss()(network(batch["image"]), batch["label"]).backward()
             optimizer.step()
     interpreter.eval()
     with torch.no_grad():
