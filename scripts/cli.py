@@ -118,6 +118,16 @@ VERBS: dict[str, Verb] = {
             "--against runs/pace_cell_segmentation/evaluation",
         ),
     ),
+    "score generated": Verb(
+        "score.generated:score_generated",
+        "score generated images beside real ones: KID, FID, precision, recall, density, coverage",
+        (
+            "--generated runs/ct_datasetgan/generated --real /data/ct.json --dataset_dir /data/ct "
+            "--feature_weights runs/weights/mobilenet_v2.pt",
+            "--generated runs/ct_datasetgan/generated --real /data/ct.json --dataset_dir /data/ct "
+            "--feature_weights inception-2015-12-05.pt --features Inception",
+        ),
+    ),
     "audit": Verb(
         "audit.run:audit_shortcuts",
         "find out how much of a chest X-ray classifier's score is the disease, and how much the source of the image",
@@ -125,6 +135,15 @@ VERBS: dict[str, Verb] = {
             "--dataset_dir /data --datalist /data/covid.json --ckpt_dir runs/covid --output_dir runs/audit",
             "--dataset_dir /data --datalist /data/covid.json --ckpt_dir runs/covid --output_dir runs/audit "
             "--retrain false",
+        ),
+    ),
+    "audit copies": Verb(
+        "audit.copies:audit_copies",
+        "find generated images that are copies of training images, with planted copies as the control",
+        (
+            "--generated runs/ct_datasetgan/generated --training /data/ct.json --dataset_dir /data/ct",
+            "--generated runs/ct_datasetgan/generated --training /data/ct.json --dataset_dir /data/ct "
+            "--feature_weights runs/weights/mobilenet_v2.pt --drop_copies",
         ),
     ),
     "segment-large": Verb(
