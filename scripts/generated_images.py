@@ -12,12 +12,12 @@ import torch
 
 from clinbundles.transforms.readers.decoding import open_image
 
-SPLIT_OF_GENERATED = "training"
+SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Items of one split of a datalist, whose images are read when they are asked for.
+    """Items of a datalist, whose images are read when they are asked for.
 
     Attributes:
         source: the datalist.
@@ -72,13 +72,7 @@ def read_list(datalist: str | Path, root: str | Path | None = None, *, split: st
         ValueError: it is no JSON, or has no such split, or an item without an image.
     """
     path = Path(datalist)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: is not JSON ({error}).") from error
-    items = content.get(split) if isinstance(content, dict) else None
+    items = _content(path).get(split)
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: has no split {split}, or an empty one.")
     for number, item in enumerate(items):
@@ -88,13 +82,20 @@ def read_list(datalist: str | Path, root: str | Path | None = None, *, split: st
 
 
 def read_generated(folder: str | Path) -> ImageList:
-    """Read the datalist.json of a folder that ``clinbundles run ct_datasetgan generate`` wrote."""
-    return read_list(Path(folder) / "datalist.json", split=SPLIT_OF_GENERATED)
+    """Read the datalist.json of a folder that ``clinbundles run ct_datasetgan generate`` wrote, all its splits."""
+    path = Path(folder) / "datalist.json"
+    splits = [split for split in SPLITS if has_split(path, split)] or ["training"]
+    items = [item for split in splits for item in read_list(path, split=split).items]
+    return ImageList(path, path.parent, items)
 
 
 def has_split(datalist: str | Path, split: str) -> bool:
-    """Whether a datalist, which can be read, has a split that is not empty."""
-    return bool(json.loads(Path(datalist).read_text(encoding="utf-8")).get(split))
+    """Whether a datalist has a split that is not empty.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_list`.
+    """
+    return bool(_content(Path(datalist)).get(split))
 
 
 def read_image(path: Path) -> torch.Tensor:
@@ -111,6 +112,18 @@ def read_image(path: Path) -> torch.Tensor:
         raise ValueError(f"{path}: pixel mode {image.mode!r}, expected 8 bits, grey or RGB.")
     values = torch.from_numpy(np.array(image, dtype=np.float32)) / 127.5 - 1
     return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: is no datalist, which has splits by name.")
+    return content
 
 
 def _text(image: torch.Tensor) -> str:

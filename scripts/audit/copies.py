@@ -32,7 +32,7 @@ from clinbundles.engines.metrics.copies import (
 from clinbundles.engines.metrics.intervals import with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically, write_csv_atomically
 from clinbundles.nets.feature_extractor import feature_extractor, features_of
-from clinbundles.scripts.generated_images import ImageList, has_split, read_generated, read_list
+from clinbundles.scripts.generated_images import SPLITS, ImageList, has_split, read_generated, read_list
 
 from .copies_report import draw_pairs, order_closest, say, similarity
 
@@ -231,9 +231,10 @@ def judge(copies: list[bool]) -> dict[str, Any]:
 def drop(made: ImageList, rows: list[dict[str, Any]]) -> None:
     """Write the datalist of the generated images less the copies, beside the datalist; the files stay."""
     content = json.loads(made.source.read_text(encoding="utf-8"))
-    for split, items in content.items():
-        if items == made.items:
-            content[split] = [item for item, row in zip(items, rows, strict=True) if not row["copy"]]
+    copies = {row["image"] for row in rows if row["copy"]}
+    for split in SPLITS:
+        if split in content:
+            content[split] = [item for item in content[split] if item["image"] not in copies]
     path = made.source.with_name("datalist_without_copies.json")
     write_atomically(path, json.dumps(content, indent=4) + "\n")
     print(f"{path}: {sum(not row['copy'] for row in rows)} of {len(rows)} images")

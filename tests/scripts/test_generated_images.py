@@ -56,6 +56,13 @@ def test_an_image_unlike_the_others_is_refused_by_name(folder: Path) -> None:
         read_generated(folder).read()
 
 
+def test_a_generated_set_is_read_with_all_its_splits(folder: Path) -> None:
+    splits = {"training": ["1.png"], "validation": ["0.png"], "test": ["2.png"]}
+    content = {split: [{"image": name} for name in names] for split, names in splits.items()}
+    (folder / "datalist.json").write_text(json.dumps({"name": "made", **content}))
+    assert read_generated(folder).names == ["1.png", "0.png", "2.png"]
+
+
 def test_what_is_no_datalist_is_refused_in_a_sentence(folder: Path) -> None:
     assert has_split(folder / "datalist.json", "training")
     assert not has_split(folder / "datalist.json", "test")
@@ -65,6 +72,9 @@ def test_what_is_no_datalist_is_refused_in_a_sentence(folder: Path) -> None:
         read_generated(folder / "gone")
     (folder / "datalist.json").write_text('{"training": [{"label": 1}]}')
     with pytest.raises(ValueError, match="item 0 of training has no image"):
+        read_generated(folder)
+    (folder / "datalist.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no datalist"):
         read_generated(folder)
     (folder / "datalist.json").write_text("[")
     with pytest.raises(ValueError, match="is not JSON"):

@@ -76,6 +76,8 @@ def test_copies_are_found_and_everything_else_is_not(
 ) -> None:
     originals = torch.stack([series(0)[2], series(3)[5]])
     folder = generate(orient(originals, 3))
+    content = json.loads((folder / "datalist.json").read_text())
+    write_list(folder, {"training": content["training"][:13], "validation": content["training"][13:]})
     run("--generated", folder, "--training", datalist, "--drop_copies")
     said = capsys.readouterr().out
     assert "it finds 10 (noise 0.05)" in said
@@ -86,8 +88,8 @@ def test_copies_are_found_and_everything_else_is_not(
     assert [row["pixels_training"] for row in rows[12:]] == ["images/p0_2.png", "images/p3_5.png"]
     assert all(float(row["ssim"]) > 0.98 for row in rows[12:])
     assert all(float(row["ssim"]) < 0.9 for row in rows[:12])
-    kept = json.loads((folder / "datalist_without_copies.json").read_text())["training"]
-    assert kept == json.loads((folder / "datalist.json").read_text())["training"][:12]
+    kept = json.loads((folder / "datalist_without_copies.json").read_text())
+    assert kept == {"name": "made", "training": content["training"][:12], "validation": []}
     summary = json.loads((folder / "copies" / "summary.json").read_text())
     assert (summary["copies"], summary["share"]["value"], summary["passed"]) == (2, 0.1429, False)
     assert (summary["training"], summary["held_out"], summary["verdict_by"]) == (32, 16, "pixels")
