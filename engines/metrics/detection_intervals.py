@@ -105,6 +105,9 @@ def _pair(overlaps: np.ndarray, candidates: Sequence[np.ndarray], other: np.ndar
 def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarray) -> dict[str, np.ndarray]:
     """Find the average precision of resamples of P images.
 
+    Detections of one score are one point of the curve, all of them or none: COCO takes them one by one, and where a
+    method gives no scores its value then depends on the order of the images.
+
     Args:
         images: the P images.
         draws: how often each is in each of R resamples (R, P); a row of ones is the set itself.
@@ -116,7 +119,9 @@ def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarra
     n_truth = draws @ np.array([image.n_truth for image in images])
     sizes = [len(image.scores) for image in images]
     owners = np.repeat(np.arange(len(images)), sizes)
-    order = np.argsort(-np.concatenate([image.scores for image in images]), kind="stable")
+    scores = np.concatenate([image.scores for image in images])
+    order = np.argsort(-scores, kind="stable")
+    scores = scores[order]
     outcomes = np.concatenate([image.outcomes for image in images], axis=2)[:, :, order]
     owners = owners[order]
     precision = np.full((len(draws), *outcomes.shape[:2]), np.nan)
@@ -125,20 +130,22 @@ def resampled_average_precision(images: Sequence[ImageMatches], draws: np.ndarra
         rows = slice(start, start + n_rows)
         weights = draws[rows][:, owners]
         for place, step in np.ndindex(outcomes.shape[:2]):
-            precision[rows, place, step] = _precision(outcomes[place, step], weights, n_truth[rows, place])
+            precision[rows, place, step] = _precision(outcomes[place, step], scores, weights, n_truth[rows, place])
     result = {"AP": precision[:, 0].mean(axis=1)}
     result |= {f"AP{percent}": precision[:, 0, int(np.argmin(abs(THRESHOLDS - percent / 100)))] for percent in (50, 75)}
     names = [f"AP{name}" for name in AREA_RANGES]
     return result | {names[place]: precision[:, place].mean(axis=1) for place in range(1, len(names))}
 
 
-def _precision(outcomes: np.ndarray, weights: np.ndarray, n_truth: np.ndarray) -> np.ndarray:
-    """Return the mean precision over 101 recalls of R resamples, from outcomes (N,) and counts (R, N)."""
+def _precision(outcomes: np.ndarray, scores: np.ndarray, weights: np.ndarray, n_truth: np.ndarray) -> np.ndarray:
+    """Return the mean precision over 101 recalls of R resamples, from outcomes and scores (N,) and counts (R, N)."""
     counted = outcomes != IGNORED
     hits = np.flatnonzero(outcomes[counted] == HIT)
-    weights = weights[:, counted]
-    total = np.cumsum(weights, axis=1)[:, hits]
-    true = np.cumsum(weights[:, hits], axis=1)
+    scores, weights = scores[counted], weights[:, counted]
+    # The last detection of each score that has a hit, and how many hits there are up to it.
+    last = np.unique(np.searchsorted(-scores, -scores[hits], side="right") - 1)
+    total = np.cumsum(weights, axis=1)[:, last]
+    true = np.cumsum(weights[:, hits], axis=1)[:, np.searchsorted(hits, last, side="right") - 1]
     # What is drawn no time adds no recall, and has the precision of the one before.
     ratio = true / np.maximum(total, 1)
     ratio = np.maximum.accumulate(ratio[:, ::-1], axis=1)[:, ::-1]

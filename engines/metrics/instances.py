@@ -23,6 +23,7 @@ from ...transforms.readers.coco import (
     points_of,
 )
 from .detection import MAX_DETECTIONS, Detections, Matches, add_matches, average_precision, pair_with_masks
+from .detection_intervals import match_image, resampled_average_precision
 
 # Multiples of 1/32, which half precision holds exactly.
 THRESHOLDS = np.arange(2, 31) / 32
@@ -129,12 +130,11 @@ class InstanceScores(Metric):
         for kind, of in (("mask", "segm"), ("box", "bbox")):
             if of == "segm" and not has_masks:
                 continue
-            values = average_precision(truth, detections, of=of)  # type: ignore[arg-type]
+            values = self._average_precision(truth, detections, of, MAX_DETECTIONS)
             result |= {f"{kind}_{name.lower()}": value for name, value in values.items()}
             result[f"{kind}_ap_uncapped"] = values["AP"]
             if most > MAX_DETECTIONS[-1]:
-                uncapped = average_precision(truth, detections, of=of, max_detections=(most,))  # type: ignore[arg-type]
-                result[f"{kind}_ap_uncapped"] = uncapped["AP"]
+                result[f"{kind}_ap_uncapped"] = self._average_precision(truth, detections, of, (most,))["AP"]
         if has_masks:
             if self.choose_threshold:
                 self._choose(images)
@@ -149,6 +149,17 @@ class InstanceScores(Metric):
             if idist.get_rank() == 0:
                 print(f"no masks here: AP is that of boxes; {accuracy:.4f} of {labelled} points agree", flush=True)
         return _Scores(result)
+
+    def _average_precision(
+        self, truth: Sequence[Instances], detections: Sequence[Detections], of: Any, max_detections: Sequence[int]
+    ) -> dict[str, float]:
+        if getattr(self.network, "detections", None) is not None:
+            return average_precision(truth, detections, of=of, max_detections=max_detections)
+        # Without scores all cells of all images are one point of the curve, which COCO does not know of.
+        pairs = zip(truth, detections, strict=True)
+        matches = [match_image(*pair, of=of, max_detections=max_detections[-1]) for pair in pairs]
+        values = resampled_average_precision(matches, np.ones((1, len(matches)), dtype=int))
+        return {name: float(value[0]) for name, value in values.items()}
 
     def _choose(self, images: Sequence[ImageScores]) -> None:
         f1 = np.array([add_matches(image.matches(threshold) for image in images).f1 for threshold in THRESHOLDS])

@@ -6,7 +6,12 @@ import pytest
 
 from clinbundles.engines.metrics import detection_intervals
 from clinbundles.engines.metrics.detection import Detections, average_precision
-from clinbundles.engines.metrics.detection_intervals import match_image, resampled_average_precision
+from clinbundles.engines.metrics.detection_intervals import (
+    HIT,
+    ImageMatches,
+    match_image,
+    resampled_average_precision,
+)
 from clinbundles.transforms.readers.coco import Instances, encode_mask
 
 SIDE = 96
@@ -105,3 +110,16 @@ def test_hundreds_of_resamples_take_a_moment(images: list) -> None:
     draws = np.random.default_rng(0).multinomial(len(matches), np.full(len(matches), 1 / len(matches)), size=300)
     assert np.isfinite(resampled_average_precision(matches, draws)["AP"]).all()
     assert time.perf_counter() - start < 5
+
+
+def test_detections_of_one_score_are_one_point_of_the_curve() -> None:
+    outcomes = np.zeros((4, 10, 4), np.int8)
+    outcomes[:, :, :3] = HIT
+    tied = ImageMatches(np.array([0.5, 0.5, 0.5, 0.5]), outcomes, np.array([6, 6, 6, 6]))
+    value = resampled_average_precision([tied], np.ones((1, 1), int))["AP"]
+    # A precision of 3 of 4 up to a recall of 3 of 6: 51 of the 101 recalls.
+    assert value == pytest.approx(0.75 * 51 / 101)
+    hits_last = ImageMatches(tied.scores, outcomes[:, :, ::-1], tied.n_truth)
+    assert resampled_average_precision([hits_last], np.ones((1, 1), int))["AP"] == pytest.approx(value)
+    falling = ImageMatches(np.array([0.9, 0.8, 0.7, 0.6]), outcomes, tied.n_truth)
+    assert resampled_average_precision([falling], np.ones((1, 1), int))["AP"] == pytest.approx(51 / 101)

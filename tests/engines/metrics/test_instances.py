@@ -161,6 +161,20 @@ def test_a_network_that_only_labels_is_scored_by_its_map(item: Callable, masks: 
     assert boxes.tolist() == [[24, 6, 34, 10], [4, 4, 16, 14]]
 
 
+def test_without_scores_the_order_of_images_does_not_matter(item: Callable, masks: dict) -> None:
+    exact = torch.from_numpy(sum(number * cell for number, cell in enumerate(CELLS, start=1)))[None]
+    wrong = torch.from_numpy(1 * rectangle(30, 20, 6, 6))[None]
+    values = []
+    for maps in ([exact, wrong], [wrong, exact]):
+        scores = InstanceScores(torch.nn.Identity())
+        scores.reset()
+        scores.update(([item(**masks)] * 2, [{"pred": shown} for shown in maps]))
+        values.append(scores.compute()["mask_ap"])
+    found = len(CELLS)
+    # One point of the curve: half of the cells found, and one cell that is none.
+    assert values == pytest.approx([found / (found + 1) * 51 / 101] * 2)
+
+
 def test_an_image_without_cells_and_one_without_detections(item: Callable, masks: dict, tmp_path: Path) -> None:
     one = item(**masks)
     content = json.loads((tmp_path / "coco.json").read_text())

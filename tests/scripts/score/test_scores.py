@@ -17,6 +17,10 @@ def images(data: Path, save_maps: Callable) -> list[ScoredImage]:
 
 
 def test_the_scores_of_the_set_are_those_of_its_parts(images: list[ScoredImage]) -> None:
+    # COCO takes detections of one score one by one, and here they are one point: so each has a score of its own.
+    ranks = iter(np.linspace(1, 0.1, sum(len(image.detections.scores) for image in images)))
+    for image in images:
+        image.detections.scores[:] = [next(ranks) for _ in image.detections.scores]
     scores = ImageSet(images).scores()
     assert scores.keys() == TITLES.keys()
     truth, found = [image.truth for image in images], [image.detections for image in images]
@@ -28,6 +32,12 @@ def test_the_scores_of_the_set_are_those_of_its_parts(images: list[ScoredImage])
     assert scores["f1"][0] == pytest.approx(total.f1)
     assert scores["panoptic_quality"][0] == pytest.approx(total.panoptic_quality)
     assert 0 < scores["mask_ap"][0] < scores["f1"][0] < 1
+
+
+def test_the_order_of_images_without_scores_does_not_matter(images: list[ScoredImage]) -> None:
+    assert {score for image in images for score in image.detections.scores} == {1.0}
+    forwards, backwards = ImageSet(images).scores(), ImageSet(images[::-1]).scores()
+    assert float(forwards["mask_ap"][0]) == pytest.approx(float(backwards["mask_ap"][0]), abs=1e-12)
 
 
 def test_groups_are_drawn_together(images: list[ScoredImage]) -> None:
