@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..nets.labelled_generator import StyleInterpreter
 from ..nets.stylegan2.generator import Generator
-from ..transforms.readers.slices import read_label_map
+from ..transforms.readers.slices import check_datalist, read_label_map
 
 
 class LabelledFeatures:
@@ -45,8 +44,8 @@ class LabelledFeatures:
         split: str = "training",
         limit: int | None = None,
     ) -> None:
+        check_datalist(datalist, class_names)
         content = json.loads(Path(datalist).read_text(encoding="utf-8"))
-        check_classes(content, class_names, path=Path(datalist))
         items = content.get(split, [])[:limit]
         if not items:
             raise ValueError(f"{datalist}: there is no item in its split {split!r}.")
@@ -81,21 +80,6 @@ class LabelledFeatures:
         device = next(generator.parameters()).device
         parts = [generator.eval().synthesis_features(ws.to(device), noise="const")[1] for ws in self.ws.split(8)]
         return [torch.cat(maps) for maps in zip(*parts, strict=True)]
-
-
-def check_classes(content: dict[str, Any], class_names: Sequence[str], *, path: Path) -> None:
-    """Refuse a datalist whose classes are others than those of a network.
-
-    Raises:
-        ValueError: the message names both.
-    """
-    labels = content.get("labels") or {}
-    names = [labels[key] for key in sorted(labels, key=int)]
-    if names != list(class_names):
-        raise ValueError(
-            f"{path}: its classes are {', '.join(names) or 'not said'}, those of the network {', '.join(class_names)}: "
-            "give class_names as the list has them."
-        )
 
 
 class PixelBatches(Dataset):

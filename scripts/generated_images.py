@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clinbundles.scripts.prepare.datalist import SPLITS
 from clinbundles.transforms.readers.decoding import open_image
-
-SPLITS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".nii", ".nii.gz")
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 
 def label(
@@ -18,7 +18,7 @@ def label(
 ) -> None:
     """Give the slices that generate has written their label maps, and check each.
 
-    With "files" each slice images/000000.png has its label map in labels/000000.png (or .tif, .bmp, .nii.gz), of the
+    With "files" each slice images/000000.png has its label map in labels/000000.png (or .tif, .bmp), of the
     same size, a number of a class each pixel. With "automatic" thresholds of HU draw them, which is for chest CT alone.
 
     Args:

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 
 from ...nets.labelled_generator import LabelledGenerator, digest_of
+from ...transforms.latents import latent_of
 from .files import replacing, write_atomically
 from .sample_grid import as_bytes
 
@@ -205,8 +206,6 @@ class GeneratedSetWriter:
 
     @torch.no_grad()
     def _write_latents(self, items: Sequence[Mapping[str, Any]]) -> None:
-        from ...transforms.latents import latent_of
-
         generator = self.network.generator
         device = next(generator.parameters()).device
         with replacing(self.generated.folder / "latents.npy") as partial:

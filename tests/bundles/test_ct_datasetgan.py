@@ -218,3 +218,12 @@ def test_the_commands_of_the_page_name_options_that_there_are() -> None:
             continue
         verb = cli.find_verb(words[1:])
         cli.values_of(cli.VERBS[verb], words[1 + len(verb.split()) :])
+
+
+def test_a_segmenter_of_other_classes_than_its_data_is_refused(work: Path) -> None:
+    options = {"dataset_dir": str(work / "pairs"), "image_size": 32, "ckpt_dir": str(work / "none")}
+    for config in ("train", "evaluate"):
+        with pytest.raises(RuntimeError) as caught:
+            run_configs(BUNDLE, [config], **options)
+        assert "its classes are background, disc, those of the network background, body" in str(caught.value.__cause__)
+    assert not (work / "none").exists()

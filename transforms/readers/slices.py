@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,35 @@ def read_label_map(path: Path, class_names: Sequence[str]) -> np.ndarray:
             f"{len(class_names) - 1}: {', '.join(class_names)}."
         )
     return values
+
+
+def check_datalist(
+    datalist: str | PathLike, class_names: Sequence[str], window_hu: Sequence[float] | None = None
+) -> None:
+    """Refuse a datalist of other classes, or of slices of another window, than a network is made for.
+
+    Args:
+        datalist: the JSON file.
+        class_names: of the network, the background first.
+        window_hu: HU that become 0 and 255 where the network is used on CT volumes; None compares no window.
+
+    Raises:
+        ValueError: the message names both.
+    """
+    content = json.loads(Path(datalist).read_text(encoding="utf-8"))
+    labels = content.get("labels") or {}
+    names = [labels[key] for key in sorted(labels, key=int)]
+    if names != list(class_names):
+        raise ValueError(
+            f"{datalist}: its classes are {', '.join(names) or 'not said'}, those of the network "
+            f"{', '.join(class_names)}: give class_names as the list has them."
+        )
+    window = content.get("window_hu")
+    if window_hu is not None and window is not None and list(window) != list(window_hu):
+        raise ValueError(
+            f"{datalist}: its slices have the window {list(window)} HU, the network {list(window_hu)}: give window_hu "
+            "as the list has it."
+        )
 
 
 def read_grey(path: Path, *, as_stored: bool = False) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Tests of the readers of slices and label maps."""
 
+import json
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ from PIL import Image
 from clinbundles.transforms.readers.slices import (
     LabelMapReader,
     SliceReader,
+    check_datalist,
     is_volume,
     list_volumes,
     read_grey,
@@ -98,3 +100,19 @@ def test_a_folder_lists_pictures_and_volumes_and_each_folder_of_dicom_once(tmp_p
         list_volumes(str(tmp_path / "notes"))
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         list_volumes(str(tmp_path / "none"))
+
+
+def test_a_datalist_of_other_classes_or_another_window_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "datalist.json"
+    labels = {"10": "k", "0": "background", "1": "body", "2": "left lung"}
+    path.write_text(json.dumps({"labels": labels, "window_hu": [-1000, 600]}))
+    check_datalist(path, ["background", "body", "left lung", "k"], [-1000, 600])
+    with pytest.raises(ValueError, match="its classes are background, body, left lung, k, those of the network backgr"):
+        check_datalist(path, NAMES)
+    with pytest.raises(ValueError, match=r"window \[-1000, 600\] HU, the network \[-160, 240\]"):
+        check_datalist(path, ["background", "body", "left lung", "k"], [-160, 240])
+    path.write_text(json.dumps({"labels": {str(k): name for k, name in enumerate(NAMES)}}))
+    check_datalist(path, NAMES, [-160, 240])
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="its classes are not said"):
+        check_datalist(path, NAMES)
