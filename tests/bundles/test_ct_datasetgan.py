@@ -16,6 +16,7 @@ from PIL import Image
 from clinbundles.scripts import cli
 from clinbundles.scripts.bundle import open_configs, run_configs
 from clinbundles.scripts.label_slices import label
+from clinbundles.scripts.verbs import VERBS
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ct_datasetgan"
 NAMES = ["background", "disc"]
@@ -217,7 +218,7 @@ def test_the_commands_of_the_page_name_options_that_there_are() -> None:
         if words[0] != "clinbundles":
             continue
         verb = cli.find_verb(words[1:])
-        cli.values_of(cli.VERBS[verb], words[1 + len(verb.split()) :])
+        cli.values_of(VERBS[verb], words[1 + len(verb.split()) :])
 
 
 def test_a_segmenter_of_other_classes_than_its_data_is_refused(work: Path) -> None:

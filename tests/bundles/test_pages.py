@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from clinbundles.scripts import cli
+from clinbundles.scripts.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -45,7 +46,7 @@ def check_command(command: str, bundle: Path) -> None:
             assert (ROOT / word).is_file(), command
     if words[0] == "clinbundles":
         verb = cli.find_verb(words[1:])
-        cli.values_of(cli.VERBS[verb], words[1 + len(verb.split()) :])
+        cli.values_of(VERBS[verb], words[1 + len(verb.split()) :])
     elif "monai.bundle" in words:
         names = re.findall(r"configs/([\w.]+\.json)", dict(pairwise(words))["--config_file"])
         assert names, command
