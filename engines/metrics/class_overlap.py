@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine
@@ -80,8 +81,10 @@ class ClassOverlap(Metric):
             self.images.append(count_pairs(item["pred"], item["label"], len(self.class_names)))
 
     def compute(self) -> dict[str, float]:
-        """Return all results by name."""
-        return scores_of(np.sum(self.images, axis=0))
+        """Return all results by name, of the images of all processes."""
+        n_classes = len(self.class_names)
+        counts = torch.from_numpy(sum(self.images, np.zeros((n_classes, n_classes), np.int64)))
+        return scores_of(idist.all_reduce(counts).numpy())
 
 
 def scores_of(counts: np.ndarray) -> dict[str, float]:
@@ -93,3 +96,27 @@ def scores_of(counts: np.ndarray) -> dict[str, float]:
         "miou_foreground": float(foreground.mean()) if len(foreground) else float("nan"),
         **{f"iou_{k}": float(value) for k, value in enumerate(iou)},
     }
+
+
+def pooled_overlap(counts: np.ndarray, *, first_class: int = 0) -> np.ndarray:
+    """Average the intersection over union of classes, from pixels that may be those of many images together.
+
+    Args:
+        counts: (..., 2, K), for each class the pixels in both and those in either.
+        first_class: of the classes that are averaged; 1 leaves the background out.
+
+    Returns:
+        (...,); a class that is in neither is left out, and NaN stands where none is left.
+    """
+    both, either = counts[..., 0, first_class:].astype(float), counts[..., 1, first_class:].astype(float)
+    iou = np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+    present = ~np.isnan(iou)
+    total = np.where(present, iou, 0).sum(axis=-1)
+    return np.divide(total, present.sum(axis=-1), out=np.full(total.shape, np.nan), where=present.any(axis=-1))
+
+
+# Scores of a whole set by the names that an evaluation gives them, from counts (..., 2, K).
+OVERLAP_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "val_miou": pooled_overlap,
+    "val_miou_foreground": lambda counts: pooled_overlap(counts, first_class=1),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,15 @@ from PIL import Image
 
 from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs
-from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
+from .files import (
+    distinct_names,
+    distinct_stems,
+    input_file,
+    input_files,
+    replacing,
+    write_atomically,
+    write_csv_atomically,
+)
 from .per_image import number_patients
 from .sample_grid import tile
 
@@ -60,12 +69,21 @@ class LabelMapWriter:
         output_dir: folder for all of it.
         class_names: of the classes, the background first.
         reader: reads an image again for its overlay where the network saw it in another size, 0 to 255.
+        source: a datalist; the label maps then become the training split of ``datalist.json``, which takes its window
+            of Hounsfield units over and names the network as the labeller. None writes no list.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, class_names: Sequence[str], reader: ImageReader) -> None:
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        class_names: Sequence[str],
+        reader: ImageReader,
+        source: str | os.PathLike | None = None,
+    ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.reader = reader
+        self.source = source
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -77,6 +95,7 @@ class LabelMapWriter:
         """Begin a new table."""
         self.rows: list[dict[str, Any]] = []
         self.groups: list[Any] = []
+        self.items: list[dict[str, str]] = []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         for name in ("label_maps", "overlays"):
@@ -117,6 +136,8 @@ class LabelMapWriter:
                 partial.write_bytes(gzip.compress(content, mtime=0))
         else:
             self._save(volume[0], "label_maps", path)
+            image = Path(os.path.relpath(path, self.output_dir)).as_posix()
+            self.items.append({"image": image, "label": f"label_maps/{self._stems[path]}.png"})
         self.groups.append(item.get("group"))
         self.rows.append(row)
 
@@ -138,6 +159,20 @@ class LabelMapWriter:
                 row["patient"] = patient
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows, columns=columns)
+        if self.source is not None:
+            self._write_list(Path(self.source))
+
+    def _write_list(self, source: Path) -> None:
+        window = json.loads(source.read_text(encoding="utf-8")).get("window_hu")
+        content = {
+            "name": "slices labelled by a network",
+            "labels": {str(k): name for k, name in enumerate(self.class_names)},
+            "labeller": "network",
+            **({} if window is None else {"window_hu": window}),
+            "tensorImageSize": "2D",
+            "training": self.items,
+        }
+        write_atomically(self.output_dir / "datalist.json", json.dumps(content, indent=1) + "\n")
 
 
 def as_pictures(values: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -5,7 +5,13 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from clinbundles.engines.metrics.class_overlap import ClassOverlap, count_pairs, intersection_over_union, scores_of
+from clinbundles.engines.metrics.class_overlap import (
+    OVERLAP_SCORES,
+    ClassOverlap,
+    count_pairs,
+    intersection_over_union,
+    scores_of,
+)
 
 
 def test_counts_have_the_truth_in_rows() -> None:
@@ -54,3 +60,18 @@ def test_values_that_are_no_class_and_other_shapes_are_refused() -> None:
         count_pairs(torch.tensor([2]), torch.tensor([0]), 2)
     with pytest.raises(ValueError, match=r"a prediction of shape \(2,\) for a truth of \(3,\)"):
         count_pairs(torch.zeros(2), torch.zeros(3), 2)
+
+
+def test_pooled_pixels_give_the_same_scores_as_counts_of_pairs() -> None:
+    generator = np.random.default_rng(0)
+    pairs = np.stack([generator.integers(0, 50, (4, 4)) for _ in range(3)])
+    pairs[:, 2] = pairs[:, :, 2] = 0  # a class that is nowhere
+    both = np.diagonal(pairs, axis1=1, axis2=2)
+    counts = np.stack([both, pairs.sum(1) + pairs.sum(2) - both], axis=1)
+    for one, pooled in zip(pairs, counts, strict=True):
+        expected = scores_of(one)
+        assert {name.removeprefix("val_"): float(score(pooled)) for name, score in OVERLAP_SCORES.items()} == (
+            pytest.approx({name: expected[name] for name in ("miou", "miou_foreground")})
+        )
+    assert OVERLAP_SCORES["val_miou"](counts).shape == (3,)
+    assert np.isnan(OVERLAP_SCORES["val_miou"](np.zeros((2, 3))))

@@ -1,6 +1,7 @@
 """Tests of the writer of label maps: files, counts a class, and the numbers of patients."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,23 @@ def test_it_writes_maps_overlays_and_a_table_of_pixels_in_both_and_in_either(tmp
     assert np.asarray(Image.open(tmp_path / "out/label_maps/a.png")).tolist() == [[0, 1], [2, 2]]
     assert np.asarray(Image.open(tmp_path / "out/overlays/a.png")).shape == (2, 4, 3)
     assert np.asarray(Image.open(tmp_path / "out/overlays/b.png")).shape == (2, 2, 3)
+
+
+def test_label_maps_become_a_data_set_to_train_on_where_a_source_is_given(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text(json.dumps({"window_hu": [-1000, 600]}))
+    path = tmp_path / "images" / "a.png"
+    meta = {"filename_or_obj": str(path)}
+    data = [{"image": MetaTensor(torch.zeros(1, 2, 2, 1), affine=PICTURE_AFFINE, meta=meta)}]
+    engine = Engine(lambda engine, batch: [{"pred": MetaTensor(torch.ones(1, 2, 2, 1), affine=PICTURE_AFFINE)}])
+    folder = tmp_path / "out"
+    LabelMapWriter(folder, ["background", "body"], SliceReader(), tmp_path / "real.json").attach(engine)
+    engine.run(DataLoader(Dataset(data), batch_size=1, collate_fn=list))
+    content = json.loads((folder / "datalist.json").read_text())
+    assert content["labels"] == {"0": "background", "1": "body"}
+    assert (content["labeller"], content["window_hu"]) == ("network", [-1000, 600])
+    (item,) = content["training"]
+    assert (folder / item["image"]).resolve() == path.resolve()
+    assert (folder / item["label"]).is_file()
 
 
 def test_pictures_of_a_volume_of_any_axes_have_posterior_below_and_left_on_the_right() -> None:

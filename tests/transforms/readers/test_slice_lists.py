@@ -1,0 +1,78 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinbundles.transforms.readers.slice_lists import choose_items, join_items
+
+LABELS = {"0": "background", "1": "nucleus"}
+
+
+def write(folder: Path, n: int, **facts: Any) -> Path:
+    folder.mkdir()
+    items = [{"image": f"images/{k}.png", "label": f"labels/{k}.png"} for k in range(n)]
+    path = folder / "datalist.json"
+    path.write_text(json.dumps({"labels": LABELS, **facts, "training": items}))
+    return path
+
+
+def names(items: list[dict[str, Any]]) -> list[str]:
+    return [Path(item["image"]).stem for item in items]
+
+
+def test_a_larger_draw_holds_the_smaller_one_and_a_seed_draws_anew(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 40)
+    few, more, other = (
+        names(choose_items(path, path.parent, "training", n_labelled=n, seed=seed))
+        for n, seed in ((5, 0), (12, 0), (5, 1))
+    )
+    assert set(few) < set(more)
+    assert len(few) == 5
+    assert few != other
+    assert few == sorted(few, key=int)
+
+
+def test_the_rest_is_what_was_not_drawn(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 9)
+    drawn, rest = (
+        names(choose_items(path, path.parent, "training", n_labelled=4, seed=3, rest=rest)) for rest in (False, True)
+    )
+    assert sorted(drawn + rest) == [str(k) for k in range(9)]
+    assert names(choose_items(path, path.parent, "training")) == [str(k) for k in range(9)]
+    assert choose_items(path, path.parent, "training", rest=True) == []
+
+
+def test_paths_begin_at_the_folder_of_the_data(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 1)
+    (item,) = choose_items(path, tmp_path / "elsewhere", "training")
+    assert item["label"] == str(tmp_path / "elsewhere" / "labels" / "0.png")
+
+
+def test_joined_lists_hold_both_and_either_may_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path, other = write(tmp_path / "real", 6), write(tmp_path / "made", 4)
+    both = join_items(path, path.parent, "training", n_labelled=2, added_dir=other.parent)
+    assert [Path(item["image"]).parents[1].name for item in both] == ["real"] * 2 + ["made"] * 4
+    assert capsys.readouterr().out == f"2 slices of {path} and 4 added ones are trained on\n"
+    assert len(join_items(path, path.parent, "training", n_labelled=0, added_dir=other.parent)) == 4
+    assert len(join_items(path, path.parent, "training")) == 6
+
+
+def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 6, window_hu=[-1000, 600])
+    with pytest.raises(ValueError, match=r"n_labelled is 7, and .* has 6 items in its split 'training'"):
+        choose_items(path, path.parent, "training", n_labelled=7)
+    with pytest.raises(ValueError, match="no item in its split 'test'"):
+        choose_items(path, path.parent, "test")
+    with pytest.raises(FileNotFoundError, match="a datalist was expected there"):
+        choose_items(tmp_path / "none.json", tmp_path, "test")
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        join_items(path, path.parent, "training", n_labelled=0)
+    other = write(tmp_path / "made", 4, window_hu=[-160, 240])
+    with pytest.raises(ValueError, match=r"made.datalist.json: its slices have the window \[-160, 240\] HU"):
+        join_items(path, path.parent, "training", added_dir=other.parent)
+    other.write_text(
+        json.dumps({"labels": {"0": "background", "1": "cell"}, "training": [{"image": "a", "label": "b"}]})
+    )
+    with pytest.raises(ValueError, match="its classes are background, cell, those of the network background, nucleus"):
+        join_items(path, path.parent, "training", added_dir=other.parent)
