@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..nets.labelled_generator import StyleInterpreter
+from ..nets.labelled_generator import StyleInterpreter, digest_of
 from ..nets.stylegan2.generator import Generator
 from ..transforms.readers.slices import check_datalist, read_label_map
 
@@ -49,6 +49,12 @@ class LabelledFeatures:
         items = content.get(split, [])[:limit]
         if not items:
             raise ValueError(f"{datalist}: there is no item in its split {split!r}.")
+        own, digest = digest_of(generator).hex(), content.get("generator_sha256")
+        if digest is not None and digest != own:
+            raise ValueError(
+                f"{datalist}: its slices were made by the generator {digest[:12]}, and this is the generator "
+                f"{own[:12]}: give the generator_weights that made them."
+            )
         self.items = items
         self.labels = self._read_labels(Path(dataset_dir), class_names, generator.image_size)
         latents = np.load(Path(dataset_dir) / "latents.npy", mmap_mode="r", allow_pickle=False)
