@@ -53,13 +53,18 @@ def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, 
 
 @dataclass(frozen=True)
 class Job:
-    """All that the run of a cell takes: configs by stage, knobs, and by knob the folders whose model.pt it is."""
+    """All that the run of a cell takes: configs by stage, knobs, and by knob the folder of the cell that it is from."""
 
     cell: Cell
     configs: dict[str, list[str]]
     knobs: dict[str, Any]
     needs: dict[str, Path]
     wave: int  # one more than that of the cells it needs
+
+    @property
+    def result(self) -> Path:
+        """What others take from it: a folder of data if it makes one, else weights."""
+        return self.cell.folder / ("made" if "make" in self.configs else "model.pt")
 
 
 def make_jobs(
@@ -81,7 +86,9 @@ def make_jobs(
     def add(seed: str, row: str, column: str) -> Job:
         needed = {knob: add(seed, row, other) for knob, other in columns[column]["after"].items()}
         knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | overrides
-        knobs |= {knob: str(job.cell.folder / "model.pt") for knob, job in needed.items()}
+        if "dataset_dir" in needed:
+            knobs.pop("datalist", None)  # what was made has a list of its own
+        knobs |= {knob: str(job.result) for knob, job in needed.items()}
         folder = output / re.sub(r"[^\w.+-]+", "", f"{row}_{column}_seed{seed}")
         job = Job(
             Cell(row, column, int(seed), folder),

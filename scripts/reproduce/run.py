@@ -11,14 +11,15 @@ one goes on from its last epoch.
 Rows and columns are values of a knob (a list), or entries by name (a dict), which may have
 
 - ``knobs``, and ``scales`` with more of them by scale; a row whose ``dataset_dir`` is null has to be given its data;
-- ``configs``: those that train and evaluate, by name, laid one on another with commas between them; a column without
-  "train" is evaluated only, one without "evaluate" only trained, for others to use;
-- ``after``: {knob: column}, that column's cell runs first and the knob is its model.pt;
+- ``configs``: those that train, make data and evaluate, by name, laid one on another with commas between them, "train",
+  "make" and "evaluate"; a column without "evaluate" is for others to use;
+- ``after``: {knob: column}, that column's cell runs first and the knob is its model.pt, or the folder of what it made;
 - ``like``: a column from which it takes over all of this; ``weights_of``: the same, but that column's model.pt is
   evaluated with other knobs instead of training again;
 - ``not``: columns that a row leaves out.
 
 ``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first.
+``rank_correlation`` has the ``suffix`` of columns that score the same networks on another test set, and its ``name``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.bundle import check_options, find_bundle, options_for, run_configs, tracking_file
 from clinbundles.scripts.flags import choose_names, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
+from clinbundles.scripts.reproduce.correlation import as_notes, correlate
+from clinbundles.scripts.reproduce.correlation import as_results as correlations_as_results
 from clinbundles.scripts.reproduce.plan import (
     Job,
     choose_tables,
@@ -51,7 +54,7 @@ from clinbundles.scripts.reproduce.tables import as_markdown, figures_of, summar
 
 
 def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, str]) -> None:
-    """Train and evaluate one cell in its folder; a cell that is done is left alone."""
+    """Train, make and evaluate one cell in its folder; a cell that is done is left alone."""
     folder, knobs = job.cell.folder, job.knobs
     result = folder / "result.json"
     if result.is_file():
@@ -71,6 +74,9 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
         epochs = epochs_done(folder)
         if epochs < knobs["max_epochs"]:
             run_configs(bundle, names, **options, resume=epochs > 0)
+    if names := job.configs.get("make"):
+        options = options_for(bundle, names, knobs | {"ckpt_dir": str(folder)})
+        run_configs(bundle, names, **options, output_dir=str(folder / "made"))
     figures = {}
     if names := job.configs.get("evaluate"):
         options = options_for(bundle, names, knobs)
@@ -184,7 +190,8 @@ def reproduce(
     finished.sort(key=lambda job: chosen.index(job.cell.column))  # the first of them is what is compared with
     if not finished:
         raise SystemExit(f"no cell finished; see {output}.")
-    summary = summarise(plan, numbers, [job.cell for job in finished], chosen[0])
+    cells = [job.cell for job in finished]
+    summary = summarise(plan, numbers, cells, chosen[0])
     folder = part if part != next(iter(sets), None) else None
     apart = [
         folder or "",
@@ -192,7 +199,7 @@ def reproduce(
         *(f"{name} {Path(value).name if isinstance(value, str) else value}" for name, value in knobs.items()),
     ]
     sources = sources_of(bundle_dir, scale, plan, finished, part=" ".join(filter(None, apart)))
-    written = write_tables(plan, summary, sources, output / (folder or ""))
+    written = write_tables(plan, summary, sources, output / (folder or ""), correlate(plan, numbers, cells))
     if grid is not None:
         grid.finish(written, "FAILED" if failed else "FINISHED", folder)
     print(written[0].read_text())
@@ -209,8 +216,15 @@ def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
         check_options(bundle_dir, names, job.knobs)
 
 
-def write_tables(plan: dict[str, Any], summary: pd.DataFrame, sources: Sources, output: Path) -> list[Path]:
+def write_tables(
+    plan: dict[str, Any],
+    summary: pd.DataFrame,
+    sources: Sources,
+    output: Path,
+    correlations: Sequence[dict[str, Any]] = (),
+) -> list[Path]:
     """Write tables.md, tables.csv, tables.png and results.json (for clinbundles report --merge); return the paths."""
+    plan = plan | {"notes": [*plan.get("notes", []), *as_notes(correlations)]}
     title = heading(sources)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "tables.csv", summary.to_csv(index=False))
@@ -218,6 +232,8 @@ def write_tables(plan: dict[str, Any], summary: pd.DataFrame, sources: Sources, 
     draw = plot_lines if plan.get("plot") == "lines" else plot
     draw(plan, summary, title, output / "tables.png")
     results = as_results(plan, summary, sources)
+    runs = {result["row"]: result["run"] for result in results["results"]}
+    results["results"] += correlations_as_results(correlations, runs)
     check_results(results, str(output / "results.json"))
     write_atomically(output / "results.json", as_json(results) + "\n")
     return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]

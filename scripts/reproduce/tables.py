@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clinbundles.engines.metrics.class_overlap import OVERLAP_SCORES
 from clinbundles.engines.metrics.classification import SCORES, confusion_matrices
 from clinbundles.engines.metrics.intervals import (
     FEWEST_GROUPS,
@@ -43,13 +44,17 @@ def tables_of(plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {**plan["tables"], **plan.get("costs", {})}
 
 
+SET_SCORES = SCORES | OVERLAP_SCORES
+
+
 @dataclass(frozen=True)
 class LabelledSet:
-    """What a classifier did with a set of images.
+    """What a classifier, of images or of pixels, did with a set of images.
 
     Attributes:
-        images: name, label and patient of each.
-        matrices: (P, K, K) confusion matrix of each patient.
+        images: name and patient of each, and its label where it has one.
+        matrices: of each patient the confusion matrix (P, K, K), or (P, 2, K) the pixels of each class in truth and
+            prediction and those in either.
     """
 
     images: pd.DataFrame
@@ -60,9 +65,10 @@ def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
     """What a finished cell measured for a table: one figure an image, or a single one under "all" out.
 
     Args:
-        table: with ``metric``, a column of test/per_image.csv, or one of SCORES, which is a single figure of the whole
-            set if that file has label and prediction, or a score of instances, which is one too; or with ``cost``, a
-            key of test/cost.json, which is multiplied by ``factor``. Images that could not be read are left out.
+        table: with ``metric``, a column of test/per_image.csv, or one of SET_SCORES, which is a single figure of the
+            whole set if that file has what it is counted from, or a score of instances, which is one too; or with
+            ``cost``, a key of test/cost.json, which is multiplied by ``factor``. Images that could not be read are left
+            out.
         folder: the cell's.
 
     Raises:
@@ -71,7 +77,7 @@ def figures_of(table: dict[str, Any], folder: Path) -> pd.Series:
     if "metric" in table and has_instances(folder):
         return pd.Series({"all": read_scores(folder)[table["metric"]]}, dtype=float)
     if (labelled := labelled_set_of(table, folder)) is not None:
-        return pd.Series({"all": float(SCORES[table["metric"]](labelled.matrices.sum(0)))})
+        return pd.Series({"all": float(SET_SCORES[table["metric"]](labelled.matrices.sum(0)))})
     if "metric" in table:
         images, _ = read_per_image(folder / "test" / "per_image.csv", columns=[table["metric"]])
         return images.set_index("image")[table["metric"]]
@@ -86,10 +92,12 @@ def read_scores(folder: Path) -> dict[str, float]:
 
 def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
     """What a table's metric is counted from if it is a score of a whole set, else None."""
-    if table.get("metric") not in SCORES:
+    if table.get("metric") not in SET_SCORES:
         return None
     path = folder / "test" / "per_image.csv"
     images, _ = read_per_image(path)
+    if table["metric"] in OVERLAP_SCORES:
+        return _count_pixels(images)
     if not {"label", "prediction"} <= set(images):
         return None
     for column in ("label", "prediction"):
@@ -101,6 +109,20 @@ def labelled_set_of(table: dict[str, Any], folder: Path) -> LabelledSet | None:
     labels, predictions = (names.get_indexer(pd.Index(images[column])) for column in ("label", "prediction"))
     matrices = confusion_matrices(labels, predictions, num_classes=len(names), clusters=patients)
     return LabelledSet(images[["image", "label"]].assign(patient=patients), matrices)
+
+
+def _count_pixels(images: pd.DataFrame) -> LabelledSet | None:
+    """Add up the pixels of each class by patient, where the table of an evaluation has them."""
+    n_classes = sum(column.startswith("both_") for column in images)
+    if not n_classes:
+        return None
+    counts = np.stack(
+        [images[[f"{name}_{k}" for k in range(n_classes)]].to_numpy(dtype=float) for name in ("both", "either")], axis=1
+    )
+    patients = number_groups(patients_of(images), len(images))
+    matrices = np.zeros((patients.max() + 1, 2, n_classes))
+    np.add.at(matrices, patients, counts)
+    return LabelledSet(images[["image"]].assign(patient=patients), matrices)
 
 
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
@@ -149,7 +171,7 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
                 )
             elif sets[row, column]:
                 compared = [] if column == paired_with else sets.get((row, paired_with), [])
-                line |= _of_sets(SCORES[table["metric"]], sets[row, column], compared)
+                line |= _of_sets(SET_SCORES[table["metric"]], sets[row, column], compared)
             elif "metric" in table:
                 line["images"] = len(measured)
                 if column != paired_with and reference is not None:

@@ -183,6 +183,37 @@ def test_what_a_cell_needs_runs_first_and_is_handed_over(
     assert finer["dataset_dir"] == str(tmp_path / "e")
 
 
+def test_data_that_a_cell_makes_is_handed_over_as_a_folder_with_its_own_list(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path
+) -> None:
+    plan = json.loads(json.dumps(PLAN))
+    plan["columns"]["method"] = {
+        "whole": {},
+        "made": {"configs": {"make": "make"}, "after": {"coarse_weights": "whole"}, "knobs": {"n_select": 3}},
+        "of made": {"weights_of": "whole", "after": {"dataset_dir": "made"}},
+    }
+    del plan["rows"]["data_set"]["cells"]["not"]
+    plan["sets"] = {"methods": ["whole", "of made"]}
+    configs = tmp_path / "bundles" / "toy" / "configs"
+    (configs / "reproduce.json").write_text(json.dumps(plan))
+    (configs / "make.json").write_text(json.dumps({**dict.fromkeys(KNOBS), "ckpt_dir": None}))
+    reproduce.reproduce(**toy, figure=3, rows="eyes", datalists=f"eyes={tmp_path / 'list.json'}")
+    assert runs.names() == [
+        "train eyes_whole_seed0",
+        "evaluate eyes_whole_seed0",
+        "make eyes_made_seed0",
+        "evaluate eyes_ofmade_seed0",
+    ]
+    out = tmp_path / "out"
+    made, scored = runs.call("eyes_made_seed0", "make"), runs.call("eyes_ofmade_seed0", "evaluate")
+    assert made["coarse_weights"] == str(out / "eyes_whole_seed0" / "model.pt")
+    assert (made["n_select"], made["ckpt_dir"]) == (3, str(out / "eyes_made_seed0"))
+    assert scored["dataset_dir"] == str(out / "eyes_made_seed0" / "made")
+    assert "datalist" not in scored
+    assert scored["ckpt_path"] == str(out / "eyes_whole_seed0" / "model.pt")
+    assert runs.call("eyes_whole_seed0", "evaluate")["datalist"] == str(tmp_path / "list.json")
+
+
 def test_a_set_of_columns_reuses_cells_and_has_tables_of_its_own(
     reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path
 ) -> None:

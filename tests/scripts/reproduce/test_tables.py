@@ -243,3 +243,31 @@ def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("3.png,None", "3.png,", 1))
     with pytest.raises(ValueError, match=r"per_image\.csv: 3\.png has no label"):
         figures_of({"metric": "val_accuracy"}, cell.folder)
+
+
+def test_overlap_is_pooled_over_images_and_resampled_by_patient(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    plan = {**PLAN, "tables": {"1": {"title": "mIoU", "metric": "val_miou"}}}
+    cells, expected = [], {}
+    for arm in ("original", "positive"):
+        either = generator.integers(20, 60, (24, 2))
+        both = (either * generator.uniform(0.5, 1, (24, 2))).astype(int)
+        table = pd.DataFrame({"image": [f"{i}.png" for i in range(24)], "patient": [i // 2 for i in range(24)]})
+        for k in range(2):
+            table = table.assign(**{f"both_{k}": both[:, k], f"either_{k}": either[:, k]})
+        folder = tmp_path / arm
+        (folder / "test").mkdir(parents=True)
+        table.to_csv(folder / "test" / "per_image.csv", index=False)
+        cells.append(Cell("A", arm, 0, folder))
+        expected[arm] = float((both.sum(0) / either.sum(0)).mean())
+    summary = summarise(plan, ["1"], cells, "original").set_index(next(iter(plan["columns"])))
+    for arm, value in expected.items():
+        assert summary["mean"][arm] == pytest.approx(value)
+        assert summary["low"][arm] < value < summary["high"][arm]
+    assert summary["difference"]["positive"] == pytest.approx(expected["positive"] - expected["original"])
+    assert (
+        summary["difference_low"]["positive"]
+        < summary["difference"]["positive"]
+        < summary["difference_high"]["positive"]
+    )
+    assert list(summary["groups"]) == [12, 12]
