@@ -89,7 +89,7 @@ class GeneratedSetWriter:
         class_names: of the classes, the background first.
         shares: parts of training, validation and test in the datalist, such as 9,1,0; in the order of the seeds.
         drop_uncertain: part of the images, the most uncertain ones, that the datalist leaves out.
-        facts: what the datalist says beside, such as the window of Hounsfield units.
+        facts: what the datalist says beside, such as the window of Hounsfield units; one that is None is left out.
 
     Raises:
         ValueError: the folder holds other images; the shares or the part make no sense.
@@ -116,7 +116,7 @@ class GeneratedSetWriter:
         self.class_names = list(class_names)
         self.shares = list(shares)
         self.drop_uncertain = drop_uncertain
-        self.facts = dict(facts or {})
+        self.facts = {name: fact for name, fact in (facts or {}).items() if fact is not None}
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after the loaders of weights."""
@@ -190,7 +190,7 @@ class GeneratedSetWriter:
             "tensorImageSize": "2D",
             **self.facts,
             **self.describe(),
-            "dropped_as_uncertain": len(rows) - len(items),
+            "dropped_as_uncertain": len(self.generated.seeds) - len(items),
         }
         ends = np.round(np.cumsum(self.shares) / sum(self.shares) * len(items)).astype(int).tolist()
         for split, start, end in zip(("training", "validation", "test"), [0, *ends[:-1]], ends, strict=True):

@@ -114,6 +114,20 @@ def test_the_most_uncertain_images_are_left_out_of_the_list(tmp_path: Path) -> N
     assert content["dropped_as_uncertain"] == 2
 
 
+def test_a_list_of_fewer_images_than_there_are_drops_none_of_the_others_as_uncertain(tmp_path: Path) -> None:
+    generate(tmp_path, network(), count=4)
+    generate(tmp_path, network(), count=2)
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    assert (len(content["training"]), content["dropped_as_uncertain"]) == (2, 0)
+
+
+def test_the_list_says_the_facts_that_there_are(tmp_path: Path) -> None:
+    generate(tmp_path, network(), count=2, facts={"window_hu": [-1000, 600], "site": None})
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    assert content["window_hu"] == [-1000, 600]
+    assert "site" not in content
+
+
 def test_without_an_interpreter_there_are_images_to_label(tmp_path: Path) -> None:
     generate(tmp_path, network(labels=False), count=2)
     content = json.loads((tmp_path / "datalist.json").read_text())
