@@ -15,6 +15,7 @@ def label(
     by: Literal["files", "automatic"] = "files",
     class_names: Any = "background,body,left lung,right lung",
     window_hu: Any = "-1000,600",
+    labeller: str | None = None,
 ) -> None:
     """Give the slices that generate has written their label maps, and check each.
 
@@ -26,6 +27,7 @@ def label(
         by: files, or automatic.
         class_names: names of the classes, the background first, with commas between them.
         window_hu: HU of black and of white in the slices, for automatic.
+        labeller: who made the files, such as people, as the datalist then says it; "files" if not given.
     """
     from clinbundles.engines.outputs.files import write_atomically
     from clinbundles.scripts.prepare.datalist import datalist_as_json, items_of
@@ -39,20 +41,35 @@ def label(
     if not items:
         raise ValueError(f"{path}: lists no slices.")
     names = class_names.split(",") if isinstance(class_names, str) else list(class_names)
+    if by == "automatic" and labeller is not None:
+        raise ValueError(f"--labeller {labeller} is of label maps from files: automatic ones say what they are.")
+    if labeller is not None and not str(labeller).strip():
+        raise ValueError("--labeller is empty: expected who made the files, such as people.")
     (folder / "labels").mkdir(exist_ok=True)
+    facts: dict[str, Any] = {"labels": {str(k): name for k, name in enumerate(names)}}
     if by == "automatic":
-        labeller = _draw(folder, items, names, _numbers(window_hu))
+        window = read_window(window_hu)
+        facts |= {"labeller": _draw(folder, items, names, window), "window_hu": list(window)}
     else:
-        labeller = "files"
         _collect(folder, items, names)
-    content |= {"labels": {str(k): name for k, name in enumerate(names)}, "labeller": labeller}
+        facts["labeller"] = "files" if labeller is None else str(labeller)
+    content |= facts
     write_atomically(path, datalist_as_json(content))
-    print(f"{len(items)} slices came in, {len(items)} have a label map, labeller: {labeller}")
+    print(f"{len(items)} slices came in, {len(items)} have a label map, labeller: {facts['labeller']}")
     print(f"wrote {path}")
 
 
-def _numbers(window: Any) -> tuple[float, float]:
-    low, high = (float(x) for x in (window.split(",") if isinstance(window, str) else window))
+def read_window(window: Any) -> tuple[float, float]:
+    """Read the HU of black and of white, as ``-1000,600`` or two numbers say them.
+
+    Raises:
+        ValueError: they are no two numbers that rise.
+    """
+    parts = window.split(",") if isinstance(window, str) else window
+    try:
+        low, high = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        low = high = 0.0
     if not low < high:
         raise ValueError(f"--window_hu is {window}: expected two numbers that rise, such as -1000,600")
     return low, high

@@ -45,6 +45,7 @@ def test_automatic_labels_find_both_lungs_on_their_sides_and_say_what_they_are(f
     assert classes[32, 20] == 3
     after = content(folder)
     assert after["labeller"] == "automatic (HU threshold)"
+    assert after["window_hu"] == [-1000, 600]
     assert after["labels"] == {"0": "background", "1": "body", "2": "left lung", "3": "right lung"}
     assert after["training"][0]["label"] == "labels/000000.png"
     assert after["validation"][0]["seed"] == 1
@@ -57,6 +58,8 @@ def test_automatic_labels_are_of_ct_and_of_its_window(folder: Path) -> None:
         label(str(folder), by="automatic", class_names="background,nucleus")
     with pytest.raises(ValueError, match="--window_hu is 600,-1000: expected two numbers that rise"):
         label(str(folder), by="automatic", window_hu="600,-1000")
+    with pytest.raises(ValueError, match="--window_hu is lung: expected two numbers that rise"):
+        label(str(folder), by="automatic", window_hu="lung")
 
 
 def test_label_maps_of_any_tool_are_taken_by_the_name_of_their_slice(
@@ -75,6 +78,18 @@ def test_label_maps_of_any_tool_are_taken_by_the_name_of_their_slice(
     said = capsys.readouterr().out
     assert "1 label maps hold background alone: 000001" in said
     assert "2 slices came in, 2 have a label map" in said
+
+
+def test_a_person_who_drew_the_label_maps_is_named_where_somebody_says_so(folder: Path) -> None:
+    for name in ("000000.png", "000001.png"):
+        draw(folder, np.eye(64), name)
+    label(str(folder), class_names="background,nucleus", labeller="people")
+    assert content(folder)["labeller"] == "people"
+    assert "window_hu" not in content(folder)
+    with pytest.raises(ValueError, match="--labeller people is of label maps from files: automatic ones say"):
+        label(str(folder), by="automatic", labeller="people")
+    with pytest.raises(ValueError, match="--labeller is empty"):
+        label(str(folder), class_names="background,nucleus", labeller=" ")
 
 
 def missing(folder: Path) -> None:
