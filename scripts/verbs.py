@@ -101,6 +101,15 @@ VERBS: dict[str, Verb] = {
             "--feature_weights inception-2015-12-05.pt --features Inception",
         ),
     ),
+    "score triage": Verb(
+        "score.triage:triage",
+        "sort generated pairs of image and label map into good, partial and bad, as a named judge sees them",
+        (
+            "--generated runs/ct_datasetgan/generated --judge automatic",
+            "--generated runs/ct_datasetgan/generated --judge runs/ct_datasetgan/inference "
+            "--judge_weights runs/ct_datasetgan/train/model.pt",
+        ),
+    ),
     "audit": Verb(
         "audit.run:audit_shortcuts",
         "find out how much of a chest X-ray classifier's score is the disease, and how much the source of the image",

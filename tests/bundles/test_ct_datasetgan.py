@@ -16,6 +16,7 @@ from PIL import Image
 from clinbundles.scripts import cli
 from clinbundles.scripts.bundle import open_configs, run_configs
 from clinbundles.scripts.label_slices import label
+from clinbundles.scripts.score.triage import triage
 from clinbundles.scripts.verbs import VERBS
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "ct_datasetgan"
@@ -134,6 +135,30 @@ def test_pairs_are_a_data_set_of_the_classes_with_a_split_and_an_uncertainty(wor
         assert set(np.unique(classes)) <= {0, 1}
         assert item["uncertainty"] >= 0
     assert np.load(work / "pairs" / "latents.npy").shape == (20, 8, 8)
+    assert "window_hu" not in content  # discs are no CT
+
+
+@pytest.mark.parametrize(
+    ("options", "window"),
+    [
+        ({}, [-1000, 600]),
+        ({"window_hu": [-160, 240], "class_names": ["background", "heart", "left lung"]}, [-160, 240]),
+        ({"window_hu": None}, None),
+        ({"interpreter_weights": None}, None),
+        ({"class_names": ["background", "nucleus"]}, None),
+    ],
+)
+def test_pairs_of_chest_ct_carry_their_window_and_no_others(options: dict[str, Any], window: list[int] | None) -> None:
+    config = open_configs(BUNDLE, ["generate"], **options)
+    assert config.get_parsed_content("facts") == {"window_hu": window}
+
+
+def test_the_pairs_are_sorted_by_the_label_maps_of_the_segmenter(work: Path) -> None:
+    images = {"dataset_dir": str(work / "pairs" / "images"), "output_dir": str(work / "judge")}
+    run_configs(BUNDLE, ["inference"], **SEGMENTER, ckpt_path=str(work / "segmenter" / "model.pt"), **images)
+    triage(generated=str(work / "pairs"), judge=str(work / "judge"), output_dir=str(work / "triage"))
+    content = json.loads((work / "triage" / "triage.json").read_text())
+    assert sum(each["count"] for each in content["verdicts"].values()) == content["pairs"]["judged"] == 20
 
 
 def test_the_segmenter_is_scored_on_real_slices_by_pooled_pixels(work: Path) -> None:
