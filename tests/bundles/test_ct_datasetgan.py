@@ -101,6 +101,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_configs(BUNDLE, ["train"], **synthetic, max_epochs=2, ckpt_dir=str(work / "segmenter"))
     trained = {"ckpt_path": str(work / "segmenter" / "model.pt")}
     run_configs(BUNDLE, ["evaluate"], **SEGMENTER, **real, **trained, output_dir=str(work / "evaluation"))
+    few = {"n_labelled": 4, "seed": 5, "max_epochs": 2}
+    projection = {"steps_per_epoch": 2, "ckpt_dir": str(work / "projected")}
+    run_configs(BUNDLE, ["project"], **SMALL, **weights, **real, **few, **projection)
+    pseudo = {**SEGMENTER, **real, **trained, "n_labelled": 4, "seed": 5, "output_dir": str(work / "pseudo")}
+    run_configs(BUNDLE, ["pseudo_label"], **pseudo)
+    joined = {**real, "n_labelled": 4, "seed": 5, "added_dir": str(work / "pseudo"), "batch_size": 4}
+    run_configs(
+        BUNDLE, ["train"], **SEGMENTER, **joined, steps_per_epoch=2, max_epochs=1, ckpt_dir=str(work / "joined")
+    )
     write_volume(work / "real" / "images" / "volume.nii.gz")
     images = {"dataset_dir": str(work / "real" / "images"), "output_dir": str(work / "inference")}
     run_configs(BUNDLE, ["inference"], **SEGMENTER, **trained, **images)
@@ -182,6 +191,36 @@ def test_inference_writes_a_label_map_in_the_geometry_of_each_slice_and_volume(w
     assert [row[name] for name in ("slices", "height", "width")] == ["5", "40", "48"]
 
 
+def test_projected_slices_keep_their_label_maps_and_train_an_interpreter(work: Path) -> None:
+    content = json.loads((work / "projected" / "datalist.json").read_text())
+    real = {
+        Path(item["image"]).name: item for item in json.loads((work / "real/datalist.json").read_text())["training"]
+    }
+    assert len(content["training"]) == 4
+    assert content["labeller"] == "a test"
+    for item in content["training"]:
+        own = np.asarray(Image.open(work / "projected" / item["label"]))
+        assert np.array_equal(own, np.asarray(Image.open(work / "real" / real[item["real"]]["label"])))
+        assert item["error"] < 0.5
+    options = {**SMALL, "generator_weights": str(work / "generator" / "model.pt"), "batch_size": 128, "max_epochs": 1}
+    small = {"n_classifiers": 2, "classifier_widths": [8], "ckpt_dir": str(work / "of_people")}
+    run_configs(BUNDLE, ["train_interpreter"], **options, **small, dataset_dir=str(work / "projected"))
+    assert (work / "of_people" / "model.pt").is_file()
+
+
+def test_pseudo_labels_are_of_the_slices_that_were_not_drawn(work: Path) -> None:
+    labelled = {item["real"] for item in json.loads((work / "projected/datalist.json").read_text())["training"]}
+    pseudo = json.loads((work / "pseudo" / "datalist.json").read_text())
+    others = {Path(item["image"]).name for item in pseudo["training"]}
+    everything = {
+        Path(item["image"]).name for item in json.loads((work / "real/datalist.json").read_text())["training"]
+    }
+    assert labelled | others == everything
+    assert not labelled & others
+    assert pseudo["labeller"] == "network"
+    assert (work / "joined" / "model.pt").is_file()
+
+
 def test_generating_again_does_nothing_and_more_goes_on(work: Path, capsys: pytest.CaptureFixture) -> None:
     options = {
         **SMALL,
@@ -214,6 +253,58 @@ def test_the_constants_of_the_presets_are_those_of_the_method() -> None:
     assert open_configs(BUNDLE, ["generate"])["truncation"] == 0.7
     segmenter = open_configs(BUNDLE, ["train"]).get_parsed_content("network_def")
     assert sum(p.numel() for p in segmenter.parameters()) < 1_000_000
+
+
+def test_a_projection_takes_thirty_slices_and_three_hundred_steps() -> None:
+    project = open_configs(BUNDLE, ["project"])
+    names = ("n_labelled", "learning_rate", "latent_weight", "batch_size", "steps_per_epoch", "max_epochs")
+    assert [project[name] for name in names] == [30, 0.1, 0.001, 32, 30, 10]
+    assert project.get_parsed_content("loss").sizes == (1, 2, 4)
+    pseudo = open_configs(BUNDLE, ["pseudo_label"])
+    assert (pseudo["split"], pseudo["n_labelled"], pseudo["validate"]["dataset"]["data"]["rest"]) == (
+        "training",
+        30,
+        True,
+    )
+
+
+def test_arms_of_the_grid_spend_the_labels_that_their_names_say() -> None:
+    plan = json.loads((BUNDLE / "configs" / "reproduce.json").read_text())
+    columns = plan["columns"]["training_data"]
+    trained = {
+        name: column for name, column in columns.items() if "configs" not in column and "weights_of" not in column
+    }
+    assert len(trained) > 10
+    for name, column in trained.items():
+        knobs = column.get("knobs", {})
+        if name.startswith("synthetic"):
+            assert knobs["n_labelled"] == 0, name
+            assert columns[column["after"]["added_dir"]]["configs"] == {"make": "generate"}
+        elif number := re.search(r"(?:real|hybrid) (\d+)", name):
+            assert knobs["n_labelled"] == int(number[1]), name
+        if name.startswith("hybrid"):
+            assert column["after"] == {"added_dir": "generated"}
+        assert ("augmented" in name) == (knobs.get("augmentation") == "strong"), name
+    assert columns["interpreter"]["after"] == {"dataset_dir": "projected"}
+    assert [columns[f"projected{n}"]["knobs"]["n_labelled"] for n in ("", " 50", " 100")] == [30, 50, 100]
+    assert columns["generated"]["knobs"]["count"] == 1500
+    test_g = columns["generated test"]["knobs"]
+    assert (test_g["first_seed"], test_g["shares"]) == (1_000_000, [0, 0, 1])
+    assert columns["generated 15k"]["knobs"]["count"] == 15_000
+    assert columns["generated, filtered"]["knobs"]["drop_uncertain"] == 0.1
+    assert columns["generated, truncation 1"]["knobs"]["truncation"] == 1.0
+    for scale in ("cpu", "gpu"):  # no label map of other slices chooses the epoch
+        assert plan["scales"][scale]["max_epochs"] == plan["scales"][scale]["val_interval"]
+
+
+def test_published_values_are_those_of_the_paper_for_their_columns() -> None:
+    plan = json.loads((BUNDLE / "configs" / "reproduce.json").read_text())
+    published = dict(zip(plan["columns"]["training_data"], plan["tables"]["1"]["published"]["CT"], strict=True))
+    assert published["real, all"] == 0.799
+    assert published["hybrid 30"] == 0.762
+    assert published["real, all, on test-G"] == 0.459
+    assert [published[f"synthetic {n}"] for n in ("5k", "10k", "15k")] == [0.560, 0.569, 0.580]
+    assert [published[f"synthetic, {n} annotated"] for n in (50, 100)] == [0.626, 0.663]
 
 
 def test_the_papers_preset_has_the_papers_features_and_rates() -> None:

@@ -72,6 +72,9 @@ def join_items(
         seed: the same.
         added_dir: the other folder, with its datalist.json; None adds nothing.
 
+    Returns:
+        ``image`` and ``label`` of each, whole paths.
+
     Raises:
         FileNotFoundError, ValueError: as in :func:`choose_items`; the two lists have other classes or another window
             of Hounsfield units; nothing is left.
@@ -86,4 +89,4 @@ def join_items(
     if not items and not added:
         raise ValueError("n_labelled is 0 and there is no added_dir: nothing is left to train on.")
     print(f"{len(items)} slices of {datalist} and {len(added)} added ones are trained on", flush=True)
-    return items + added
+    return [{key: item[key] for key in ("image", "label")} for item in items + added]

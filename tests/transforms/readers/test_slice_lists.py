@@ -51,7 +51,12 @@ def test_paths_begin_at_the_folder_of_the_data(tmp_path: Path) -> None:
 
 def test_joined_lists_hold_both_and_either_may_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, other = write(tmp_path / "real", 6), write(tmp_path / "made", 4)
+    content = json.loads(path.read_text())
+    for item in content["training"]:
+        item["group"] = "p1"  # a batch is of items with the same keys
+    path.write_text(json.dumps(content))
     both = join_items(path, path.parent, "training", n_labelled=2, added_dir=other.parent)
+    assert {tuple(item) for item in both} == {("image", "label")}
     assert [Path(item["image"]).parents[1].name for item in both] == ["real"] * 2 + ["made"] * 4
     assert capsys.readouterr().out == f"2 slices of {path} and 4 added ones are trained on\n"
     assert len(join_items(path, path.parent, "training", n_labelled=0, added_dir=other.parent)) == 4
