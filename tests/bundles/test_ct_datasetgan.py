@@ -344,3 +344,27 @@ def test_a_segmenter_of_other_classes_than_its_data_is_refused(work: Path) -> No
             run_configs(BUNDLE, [config], **options)
         assert "its classes are background, disc, those of the network background, body" in str(caught.value.__cause__)
     assert not (work / "none").exists()
+
+
+@pytest.mark.parametrize(("name", "millions", "stride"), [("deeplabv3", 26.0, 8), ("fcn", 32.9, 8)])
+def test_the_larger_segmenters_train_and_are_evaluated(
+    work: Path, tmp_path: Path, name: str, millions: float, stride: int
+) -> None:
+    network = open_configs(BUNDLE, ["train", name]).get_parsed_content("network_def").eval()
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+    sizes: list[int] = []
+    encoder = network.encoder if name == "deeplabv3" else network.fcn.backbone
+
+    def keep(_: Any, __: Any, out: Any) -> None:
+        sizes.append((out[-1] if name == "deeplabv3" else out["out"]).shape[-1])
+
+    encoder.register_forward_hook(keep)
+    with torch.no_grad():
+        assert network(torch.rand(1, 1, 64, 64)).shape == (1, 4, 64, 64)
+    assert sizes == [64 // stride]
+    options = {"image_size": 32, "class_names": NAMES, "dataset_dir": str(work / "real"), "cache_rate": 0.0}
+    short = {"batch_size": 2, "steps_per_epoch": 1, "max_epochs": 1}
+    run_configs(BUNDLE, ["train", name], **options, **short, ckpt_dir=str(tmp_path / name))
+    ckpt_path = str(tmp_path / name / "model.pt")
+    run_configs(BUNDLE, ["evaluate", name], **options, ckpt_path=ckpt_path, output_dir=str(tmp_path / "test"))
+    assert len(rows(tmp_path / "test" / "per_image.csv")) == 4
