@@ -98,7 +98,7 @@ class ProjectedSetWriter:
             real = Path(item["image"]).name
             items.append({**names, "latent": k, "error": round(error, 5), "real": real, "group": item.get("group")})
         with replacing(self.folder / "latents.npy") as partial, partial.open("wb") as stream:
-            np.save(stream, self.renderer.latents.ws.detach().cpu().numpy())
+            np.save(stream, self.renderer.ws(numbers).cpu().numpy())
         grid = np.concatenate([as_bytes(self.targets.images), as_bytes(made)], axis=1)
         self._save(tile(grid, GRID_COLUMNS).squeeze(-1), "projection.png")
         content = {

@@ -18,12 +18,16 @@ class ProjectedLatents(nn.Module):
 
     Args:
         n_images: N.
-        generator: makes the images; the latents begin at the mean of its w.
+        n_ws: number of layers.
+        w_dim: size of w.
+
+    Attributes:
+        offsets: (N, n_ws, w_dim) from the generator's mean w, at first 0.
     """
 
-    def __init__(self, n_images: int, generator: Generator) -> None:
+    def __init__(self, n_images: int, n_ws: int, w_dim: int) -> None:
         super().__init__()
-        self.ws = nn.Parameter(generator.mapping.average.detach().cpu().expand(n_images, generator.n_ws, -1).clone())
+        self.offsets = nn.Parameter(torch.zeros(n_images, n_ws, w_dim))
 
 
 class LatentRenderer(nn.Module):
@@ -56,9 +60,12 @@ class LatentRenderer(nn.Module):
             ``image`` (B, C, H, W) of about -1 to 1, and ``distance`` (B,), the mean square of their latents' distance
             from the mean w, in standard deviations of w.
         """
-        ws = self.latents.ws[index]
-        distance = ((ws - self.generator.mapping.average) / self.spread).square().mean(dim=(1, 2))
-        return {"image": self.generator.synthesize(ws, noise="const"), "distance": distance}
+        distance = (self.latents.offsets[index] / self.spread).square().mean(dim=(1, 2))
+        return {"image": self.generator.synthesize(self.ws(index), noise="const"), "distance": distance}
+
+    def ws(self, index: torch.Tensor) -> torch.Tensor:
+        """Give the latents (B, n_ws, w_dim) of some of the images."""
+        return self.generator.mapping.average + self.latents.offsets[index]
 
 
 class ProjectionLoss(nn.Module):

@@ -66,7 +66,7 @@ def merged_train_configs(bundle: Path) -> dict[str, dict[str, Any]]:
 
 def workflow(bundle: Path, name: str, **overrides: Any) -> ConfigWorkflow:
     files = [str(file) for file in config_files(bundle, [name])]
-    kind = "infer" if name == "inference" else "train"
+    kind = "train" if "train" in read_configs(bundle, [name]) else "infer"
     return ConfigWorkflow(files, workflow_type=kind, logging_file=False, bundle_root=str(bundle), **overrides)
 
 

@@ -104,7 +104,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = {"n_labelled": 4, "seed": 5, "max_epochs": 2}
     projection = {"steps_per_epoch": 2, "ckpt_dir": str(work / "projected")}
     run_configs(BUNDLE, ["project"], **SMALL, **weights, **real, **few, **projection)
-    pseudo = {**SEGMENTER, **real, **trained, "n_labelled": 4, "seed": 5, "output_dir": str(work / "pseudo")}
+    pseudo = {**SEGMENTER, **real, **trained, "skip_labelled": 4, "seed": 5, "output_dir": str(work / "pseudo")}
     run_configs(BUNDLE, ["pseudo_label"], **pseudo)
     joined = {**real, "n_labelled": 4, "seed": 5, "added_dir": str(work / "pseudo"), "batch_size": 4}
     run_configs(
@@ -255,13 +255,13 @@ def test_the_constants_of_the_presets_are_those_of_the_method() -> None:
     assert sum(p.numel() for p in segmenter.parameters()) < 1_000_000
 
 
-def test_a_projection_takes_thirty_slices_and_three_hundred_steps() -> None:
+def test_a_projection_takes_three_hundred_steps() -> None:
     project = open_configs(BUNDLE, ["project"])
     names = ("n_labelled", "learning_rate", "latent_weight", "batch_size", "steps_per_epoch", "max_epochs")
-    assert [project[name] for name in names] == [30, 0.1, 0.001, 32, 30, 10]
+    assert [project[name] for name in names] == [None, 0.1, 0.001, 32, 30, 10]
     assert project.get_parsed_content("loss").sizes == (1, 2, 4)
     pseudo = open_configs(BUNDLE, ["pseudo_label"])
-    assert (pseudo["split"], pseudo["n_labelled"], pseudo["validate"]["dataset"]["data"]["rest"]) == (
+    assert (pseudo["split"], pseudo["skip_labelled"], pseudo["validate"]["dataset"]["data"]["rest"]) == (
         "training",
         30,
         True,
@@ -287,6 +287,7 @@ def test_arms_of_the_grid_spend_the_labels_that_their_names_say() -> None:
         assert ("augmented" in name) == (knobs.get("augmentation") == "strong"), name
     assert columns["interpreter"]["after"] == {"dataset_dir": "projected"}
     assert [columns[f"projected{n}"]["knobs"]["n_labelled"] for n in ("", " 50", " 100")] == [30, 50, 100]
+    assert columns["pseudo-labelled"]["knobs"] == {"skip_labelled": columns["pseudo-labels"]["knobs"]["n_labelled"]}
     assert columns["generated"]["knobs"]["count"] == 1500
     test_g = columns["generated test"]["knobs"]
     assert (test_g["first_seed"], test_g["shares"]) == (1_000_000, [0, 0, 1])

@@ -51,10 +51,10 @@ def test_an_interpreter_can_learn_from_what_is_written(
 ) -> None:
     source = tmp_path / "real.json"
     source.write_text(json.dumps({"labels": dict(enumerate(NAMES)), "labeller": "people", "window_hu": [0, 80]}))
-    latents = ProjectedLatents(3, generator)
+    latents = ProjectedLatents(3, generator.n_ws, 8)
     renderer = LatentRenderer(latents, generator)
     with torch.no_grad():
-        latents.ws[1] += 1
+        latents.offsets[1] += 1
     writer = ProjectedSetWriter(tmp_path / "out", targets(), renderer, str(source))
     engine = Engine(lambda engine, batch: None)
     writer.attach(engine)
@@ -71,7 +71,7 @@ def test_an_interpreter_can_learn_from_what_is_written(
     assert np.abs(values - (made[0, 0].numpy() * 127.5 + 128)).max() <= 1.01
     assert np.asarray(Image.open(tmp_path / "out" / "projection.png")).shape == (32, 160)
     labelled = LabelledFeatures(tmp_path / "out", tmp_path / "out" / "datalist.json", generator, NAMES)
-    assert torch.equal(labelled.ws, latents.ws.detach())
+    assert torch.equal(labelled.ws, renderer.ws(torch.arange(3)).detach())
     assert "3 images labelled by people" in capsys.readouterr().out
     other = Generator(16, 1, 8, 8, channel_base=64, channel_max=8)
     with pytest.raises(ValueError, match=r"its slices were made by the generator .* and this is the generator"):

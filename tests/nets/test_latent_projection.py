@@ -18,7 +18,7 @@ def generator() -> Generator:
 
 def test_latents_that_make_given_images_are_found(generator: Generator) -> None:
     targets = generator(torch.randn(3, 8), noise="const").detach()
-    renderer = LatentRenderer(ProjectedLatents(3, generator), generator)
+    renderer = LatentRenderer(ProjectedLatents(3, generator.n_ws, 8), generator)
     loss, numbers = ProjectionLoss(), torch.arange(3)
     weights = [p.clone() for p in generator.parameters()]
     learned = [p for p in renderer.parameters() if p.requires_grad]
@@ -34,14 +34,14 @@ def test_latents_that_make_given_images_are_found(generator: Generator) -> None:
 
 
 def test_the_latents_begin_at_the_mean_of_w_and_are_measured_in_its_deviations(generator: Generator) -> None:
-    latents = ProjectedLatents(2, generator)
+    latents = ProjectedLatents(2, generator.n_ws, 8)
     renderer = LatentRenderer(latents, generator)
     rendered = renderer(torch.tensor([1, 0]))
     mean = generator.mapping.average.expand(2, generator.n_ws, -1)
     assert torch.equal(rendered["image"], generator.synthesize(mean, noise="const"))
     assert rendered["distance"].tolist() == [0, 0]
     with torch.no_grad():
-        latents.ws[0] += 2 * renderer.spread
+        latents.offsets[0] += 2 * renderer.spread
     assert renderer(torch.tensor([1, 0]))["distance"].tolist() == pytest.approx([0, 4], rel=1e-4)
 
 
