@@ -66,6 +66,8 @@ class PlainTensorInferer(PrecisionInferer):
 class SlicewiseInferer(PrecisionInferer):
     """Run a network of two dimensions on the slices of a volume, a batch of them at a time.
 
+    Of a network that returns a dict, as torchvision's for segmentation do, ``out`` is taken.
+
     Args:
         precision: as of :class:`PrecisionInferer`.
         slices: at a time.
@@ -81,7 +83,8 @@ class SlicewiseInferer(PrecisionInferer):
         n, channels, height, width, depth = volume.shape
         flat = volume.permute(0, 4, 1, 2, 3).reshape(n * depth, channels, height, width)
         run = super().__call__
-        parts = [run(part, network, *args, **kwargs) for part in flat.split(self.slices)]
+        results = [run(part, network, *args, **kwargs) for part in flat.split(self.slices)]
+        parts = [result["out"] if isinstance(result, Mapping) else result for result in results]
         result = torch.cat(parts).unflatten(0, (n, depth)).permute(0, 2, 3, 4, 1)
         # What was done to the image, so that a later step can undo it to the result.
         return MetaTensor(result).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else result

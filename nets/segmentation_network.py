@@ -11,8 +11,8 @@ import torch
 from monai.networks.nets import BasicUNet
 from torch import nn
 from torchvision.models import ResNet50_Weights
+from torchvision.models.segmentation import fcn_resnet50
 
-from .fcn import FCN
 from .res_att_unet import ResAttUNet
 from .trans_unet import HybridEncoder, TransUNet
 from .weights import fit_weights, is_file_name, read_weights
@@ -105,7 +105,7 @@ class SegmentationNetwork(nn.Module):
             if encoder_weights is not None:
                 load_encoder_weights(self.network.encoder, encoder_weights)
         elif name == "FCN":
-            self.network, self.divisor = FCN(in_channels, out_channels), 8
+            self.network, self.divisor = _Fcn(in_channels, out_channels), 8
             if encoder_weights is not None:
                 load_encoder_weights(self.network.fcn.backbone, encoder_weights)
         else:
@@ -121,6 +121,19 @@ class SegmentationNetwork(nn.Module):
                 f"{self.network_name}: the image is {height} x {width} pixels, both must be multiples of {self.divisor}"
             )
         return self.network(image)
+
+
+class _Fcn(nn.Module):
+    """torchvision's FCN, its logits as a tensor instead of a dict."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.fcn = fcn_resnet50(weights=None, weights_backbone=None, num_classes=out_channels, aux_loss=False)
+        if in_channels != 3:
+            self.fcn.backbone.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.fcn(image)["out"]
 
 
 def _refuse(network_name: str, argument: str, value: object, *, unless: bool) -> None:

@@ -235,6 +235,12 @@ def test_the_same_idea_has_the_same_name_in_every_bundle(bundle: Path) -> None:
     assert evaluate["split"] == "test"
 
 
+def test_an_evaluation_takes_its_split_whatever_the_training_validated_on(bundle: Path) -> None:
+    parser = open_configs(bundle, ["evaluate"], validation_split="elsewhere")
+    assert "@split" in parser["validate"]["dataset"]["data"]
+    assert "validation_split" not in parser["validate"]["dataset"]["data"]
+
+
 def test_precision_is_one_of_three_words(bundle: Path) -> None:
     for name, part in (("train", "train#inferer"), ("inference", "inferer")):
         for precision in ("float32", "bfloat16", "float16"):

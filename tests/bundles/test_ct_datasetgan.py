@@ -320,6 +320,15 @@ def test_the_papers_preset_has_the_papers_features_and_rates() -> None:
     assert paper.get_parsed_content("image_augmentation").transforms >= {"luma_flip", "rotation", "brightness"}
 
 
+def test_the_papers_widths_take_a_step_with_path_length_and_gradient_penalty(work: Path, tmp_path: Path) -> None:
+    small = {"image_size": 32, "batch_size": 2, "steps_per_epoch": 1, "max_epochs": 1, "group_size": 2}
+    real = {"dataset_dir": str(work / "real"), "class_names": NAMES, "cache_rate": 0.0}
+    run_configs(BUNDLE, ["train_gan", "paper"], **small, **real, ckpt_dir=str(tmp_path / "paper"))
+    weights = torch.load(tmp_path / "paper" / "model.pt", weights_only=True)
+    assert max(value.shape[0] for name, value in weights.items() if name.endswith("weight")) == 512
+    assert "path_length" in torch.load(tmp_path / "paper" / "resume.ckpt", weights_only=True)
+
+
 def test_the_preset_for_a_gpu_makes_slices_of_256_px_in_bfloat16() -> None:
     gpu = open_configs(BUNDLE, ["train_gan", "gpu"])
     assert (gpu["image_size"], gpu["precision"], gpu["batch_size"], gpu["r1_gamma"]) == (256, "bfloat16", 64, 0.2)
@@ -354,14 +363,15 @@ def test_the_larger_segmenters_train_and_are_evaluated(
     network = open_configs(BUNDLE, ["train", name]).get_parsed_content("network_def").eval()
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
     sizes: list[int] = []
-    encoder = network.encoder if name == "deeplabv3" else network.fcn.backbone
+    encoder = network.encoder if name == "deeplabv3" else network.backbone
 
     def keep(_: Any, __: Any, out: Any) -> None:
         sizes.append((out[-1] if name == "deeplabv3" else out["out"]).shape[-1])
 
     encoder.register_forward_hook(keep)
     with torch.no_grad():
-        assert network(torch.rand(1, 1, 64, 64)).shape == (1, 4, 64, 64)
+        result = network(torch.rand(1, 1 if name == "deeplabv3" else 3, 64, 64))
+    assert (result if name == "deeplabv3" else result["out"]).shape == (1, 4, 64, 64)
     assert sizes == [64 // stride]
     options = {"image_size": 32, "class_names": NAMES, "dataset_dir": str(work / "real"), "cache_rate": 0.0}
     short = {"batch_size": 2, "steps_per_epoch": 1, "max_epochs": 1}

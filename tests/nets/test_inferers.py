@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from clinbundles.nets.inferers import PlainTensorInferer, PrecisionInferer
+from clinbundles.nets.inferers import PlainTensorInferer, PrecisionInferer, SlicewiseInferer
 
 
 def test_the_network_computes_in_bfloat16_and_the_loss_gets_float32() -> None:
@@ -67,3 +67,19 @@ def test_losses_by_name_become_float32_and_whole_numbers_stay() -> None:
     result = PrecisionInferer("bfloat16")(torch.rand(1, 1, 8, 8), Losses(1, 1, 3))
     assert result["loss"].dtype == torch.float32
     assert result["cells"] == 70_001
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_slices_go_through_a_flat_network_a_few_at_a_time_and_come_back_in_place(as_dict: bool) -> None:
+    sizes = []
+
+    def network(x: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        sizes.append(len(x))
+        result = torch.cat([x, -x], dim=1)
+        return {"out": result} if as_dict else result
+
+    volumes = MetaTensor(torch.rand(2, 1, 4, 6, 5), meta={"filename_or_obj": "a"})
+    result = SlicewiseInferer(slices=4)(volumes, network)
+    assert sizes == [4, 4, 2]
+    assert torch.equal(result.as_tensor(), torch.cat([volumes, -volumes], dim=1).as_tensor())
+    assert result.meta["filename_or_obj"] == "a"
