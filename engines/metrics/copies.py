@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,17 +12,22 @@ import numpy as np
 import torch
 from monai.networks.layers import gaussian_1d, separable_filtering
 from torch.nn import functional as F
+from tqdm import tqdm
 
 ORIENTATIONS = 8  # of a square: four rotations, each of the image and of its mirror image
 LARGEST_SIDE = 64  # px at which pixels are compared
 SHIFT = 2  # px of the image as it is, in each direction
 SHIFTS = sorted(product(range(-SHIFT, SHIFT + 1), repeat=2), key=lambda shift: shift != (0, 0))  # none comes first
 SIGMA = 1.5  # px, of the low-pass
+BLURS = (0.0, 1.0, 1.5)  # px, which an image may have lost in sharpness
+GAIN = 1.1  # by how much its contrast may differ, up or down
+OFFSET = 0.1  # by how much its mean may, of the training image's standard deviation
+STRIDE = 2  # px: what the low-pass leaves needs no more
 LEAST_CONTRAST = 0.02  # of an image in -1 to 1: 2.5 grey levels
-FEWEST_PAIRS = 20  # of neighbours, below which a quantile of 5 % says nothing
+APART_MM = 10.0  # between slices that are no copies of each other; a shift of 2 px is 10 to 15 mm at 64 px
+FEWEST_PAIRS = 20  # of such slices, below which a quantile of 5 % says nothing
 QUANTILE = 0.05
 BLOCK = 64  # images at a time
-PLANTED_NOISE = 0.05  # of the image's own standard deviation
 
 
 def orient(images: torch.Tensor, orientation: int) -> torch.Tensor:
@@ -44,13 +50,23 @@ class Nearest:
     places: torch.Tensor
 
 
-class PixelDistance:
-    """Distance of images to training images by pixels, in the best of 8 orientations and of shifts by up to 2 px.
+@dataclass(frozen=True)
+class Windows:
+    """The inside of N images: values (N, P) less their means (N,), and their variances (N,)."""
 
-    Both are averaged over areas to at most 64 x 64 px, the image after its shift, and smoothed by a Gaussian of 1.5 px.
-    The distance is the root
-    mean square difference inside a margin of 5 px, over the standard deviation of the training image there, so that it
-    means the same in a faint image and in a strong one.
+    values: torch.Tensor
+    means: torch.Tensor
+    variances: torch.Tensor
+
+
+class PixelDistance:
+    """Distance of images to training images by pixels, which blur, noise, flips and a small shift leave small.
+
+    It is the least over 8 orientations, shifts by up to 2 px, and blurs of 0, 1 and 1.5 px of the training image. Both
+    are averaged over areas to at most 64 x 64 px, the image after its shift, and smoothed by a Gaussian of 1.5 px; a
+    gain of 1/1.1 to 1.1 is fitted to the image, and a mean that differs by up to a tenth of the contrast is forgiven.
+    The distance is the root mean square difference, every second pixel inside a margin of 5 px, over the contrast: the
+    standard deviation of the smoothed training image, so that it means the same in a faint image and in a strong one.
 
     Args:
         training: (M, C, H, H) in -1 to 1.
@@ -63,23 +79,35 @@ class PixelDistance:
         small = reduced(training)
         if small.shape[-1] <= 2 * self.margin + SHIFT:
             raise ValueError(f"images of {small.shape[-1]} px are too small to compare, expected 16 px or more.")
-        self.windows = _inner(smoothed(small), self.margin).flatten(1)
-        self.norms = (self.windows**2).sum(1)
-        self.contrast = self.windows.std(1, correction=0).clamp_min(LEAST_CONTRAST)
+        self.contrast = smoothed(small).flatten(1).std(1, correction=0).clamp_min(LEAST_CONTRAST)
+        self.blurred = [self._windows(smoothed(small, math.hypot(SIGMA, blur))) for blur in BLURS]
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the distances (N, M) of images (N, C, H, H), and in which place each is reached."""
-        best = torch.full((len(images), len(self.windows)), torch.inf)
+        best = torch.full((len(images), len(self.contrast)), torch.inf)
         places = torch.zeros(best.shape, dtype=torch.long)
         for place in range(ORIENTATIONS * len(SHIFTS)):
             shift, orientation = divmod(place, ORIENTATIONS)
             if orientation == 0:
                 smooth = smoothed(reduced(shifted(images, *SHIFTS[shift])))
-            windows = _inner(orient(smooth, orientation), self.margin).flatten(1)
-            squares = torch.addmm((windows**2).sum(1)[:, None] + self.norms, windows, self.windows.T, alpha=-2)
-            better = squares < best
-            best, places = torch.where(better, squares, best), places.masked_fill(better, place)
-        return (best.clamp_min(0) / self.windows.shape[1]).sqrt() / self.contrast, places
+            ours = self._windows(orient(smooth, orientation))
+            for theirs in self.blurred:
+                squares = self._squares(ours, theirs)
+                better = squares < best
+                best, places = torch.where(better, squares, best), places.masked_fill(better, place)
+        return best.clamp_min(0).sqrt() / self.contrast, places
+
+    def _windows(self, images: torch.Tensor) -> Windows:
+        values = _inner(images, self.margin)[..., ::STRIDE, ::STRIDE].flatten(1)
+        means = values.mean(1)
+        return Windows(values - means[:, None], means, values.var(1, correction=0))
+
+    def _squares(self, ours: Windows, theirs: Windows) -> torch.Tensor:
+        """Compute the mean square differences (N, M) that the best gain and offset leave."""
+        covariances = ours.values @ theirs.values.T / ours.values.shape[1]
+        gains = (covariances / ours.variances[:, None].clamp_min(1e-12)).clamp(1 / GAIN, GAIN)
+        offsets = ((ours.means[:, None] - theirs.means).abs() - OFFSET * self.contrast).clamp_min(0)
+        return gains**2 * ours.variances[:, None] - 2 * gains * covariances + theirs.variances + offsets**2
 
 
 class FeatureDistance:
@@ -142,21 +170,23 @@ def reduced(images: torch.Tensor) -> torch.Tensor:
     return F.adaptive_avg_pool2d(images, LARGEST_SIDE) if images.shape[-1] > LARGEST_SIDE else images
 
 
-def smoothed(images: torch.Tensor) -> torch.Tensor:
-    """Smooth images (N, C, H, W) by a Gaussian of 1.5 px, their edges repeated."""
-    return separable_filtering(images, [gaussian_1d(torch.tensor(SIGMA), truncated=4.0)] * 2, mode="replicate")
+def smoothed(images: torch.Tensor, sigma_px: float = SIGMA) -> torch.Tensor:
+    """Smooth images (N, C, H, W) by a Gaussian, their edges repeated."""
+    return separable_filtering(images, [gaussian_1d(torch.tensor(sigma_px), truncated=4.0)] * 2, mode="replicate")
 
 
 def neighbours(items: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """Pair neighbouring slices of one patient.
+    """Pair slices of one series that are neighbours, and yet too far apart to be copies of each other.
+
+    Slices of 1 mm are so alike that a copy with noise differs more from its original than they do from each other.
 
     Args:
         items: of a datalist; "group" is the patient, "source_sha256" (if there) tells the patient's series apart, and
-            "position" is a slice's number or its place in mm. Others, such as crops with two coordinates, have no
-            neighbours.
+            "position" is a slice's place in mm. Others, such as crops with two coordinates, have no neighbours.
 
     Returns:
-        places of two items that follow each other in a series, with no more than 1.5 times its usual gap between them.
+        places of two items: a slice, and the first one of its series that is at least 10 mm further on; left out where
+        that one is more than 20 mm further on.
     """
     series: dict[tuple[Any, Any], list[tuple[float, int]]] = {}
     for index, item in enumerate(items):
@@ -165,10 +195,18 @@ def neighbours(items: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
             series.setdefault((item["group"], item.get("source_sha256")), []).append((position, index))
     pairs = []
     for slices in map(sorted, series.values()):
-        gaps = np.diff([position for position, _ in slices])
-        usual = np.median(gaps) if len(gaps) else 0
-        pairs += [(slices[k][1], slices[k + 1][1]) for k in np.flatnonzero((gaps > 0) & (gaps <= 1.5 * usual))]
+        positions = np.array([position for position, _ in slices])
+        for (position, index), after in zip(slices, np.searchsorted(positions, positions + APART_MM), strict=True):
+            if after < len(slices) and slices[after][0] - position <= 2 * APART_MM:
+                pairs.append((index, slices[after][1]))
     return pairs
+
+
+def number_patients(items: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Number the groups of the items of a datalist (M,); an item without one is a group of its own."""
+    names = [item.get("group") if item.get("group") is not None else index for index, item in enumerate(items)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])
 
 
 @dataclass(frozen=True)
@@ -176,7 +214,7 @@ class Reference:
     """What distances between training images say about which distance makes a copy.
 
     Attributes:
-        distances: (P,) of the pairs of neighbours, or (M,) of each training image to its nearest other one.
+        distances: (P,) of the pairs of slices in both directions, or (M,) of each training image to its nearest other.
         threshold: a generated image that is nearer to some training image is a copy.
         meaning: the threshold in words.
     """
@@ -186,72 +224,45 @@ class Reference:
     meaning: str
 
 
-def reference(distance: Distance, training: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> Reference:
+def reference(
+    distance: Distance, training: torch.Tensor, pairs: Sequence[tuple[int, int]], patients: np.ndarray
+) -> Reference:
     """Find the distance that makes a copy.
 
-    It is the 5 % quantile of the distances between neighbouring slices of one patient. Where there are fewer than 20
-    such pairs, as with crops of microscopy, it is half the 5 % quantile of each training image's distance to its
-    nearest other one: of independent images one in twenty is below that quantile itself, by its definition.
+    It is the 5 % quantile of the distances between slices of one patient that are neighbours 10 to 20 mm apart, and no
+    more than half the 5 % quantile of the distances of each training image to the nearest one of another patient. Where
+    there are fewer than 20 such pairs, as with crops of microscopy, the second alone is the bar. Half, since one in
+    twenty images of other patients is below that quantile itself, by its definition.
 
     Args:
         distance: to the training images.
         training: these images (M, C, H, H).
         pairs: places of neighbours among them.
+        patients: number of each image's patient (M,), or of the image that it is a crop of; where all have one number,
+            each image counts as a patient.
     """
-    of_pairs, of_nearest = [], []
+    several = len(np.unique(patients)) > 1
+    numbers = torch.from_numpy(patients) if several else torch.arange(len(training))
     partners: dict[int, list[int]] = {}
     for first, second in pairs:
         partners.setdefault(first, []).append(second)
         partners.setdefault(second, []).append(first)
-    for start in range(0, len(training), BLOCK):
+    of_pairs, of_nearest = [], []
+    for start in tqdm(range(0, len(training), BLOCK), desc=f"training, {distance.name}", unit="block", disable=None):
         values, _ = distance(training[start : start + BLOCK])
-        for row, index in enumerate(range(start, min(start + BLOCK, len(training)))):
-            of_pairs += [float(values[row, other]) for other in partners.get(index, [])]
-            values[row, index] = torch.inf
-        of_nearest += values.amin(1).tolist()
+        rows = numbers[start : start + BLOCK]
+        for row, index in enumerate(range(start, start + len(rows))):
+            of_pairs += values[row, partners.get(index, [])].tolist()
+        of_nearest += values.masked_fill(rows[:, None] == numbers, torch.inf).amin(1).tolist()
+    bars = []
     if len(pairs) >= FEWEST_PAIRS:
-        meaning = f"the 5 % quantile of the distances of {len(pairs)} pairs of neighbouring slices of one patient"
-        return Reference(np.array(of_pairs), float(np.quantile(of_pairs, QUANTILE)), meaning)
-    meaning = f"half the 5 % quantile of the distances of {len(training)} training images to their nearest other one"
-    return Reference(np.array(of_nearest), float(np.quantile(of_nearest, QUANTILE)) / 2, meaning)
-
-
-def plant(
-    training: torch.Tensor,
-    *,
-    count: int = 10,
-    noise: float = PLANTED_NOISE,
-    blurred: bool = False,
-    seed: int = 0,
-) -> tuple[torch.Tensor, list[int]]:
-    """Make copies of training images that an audit has to find: each shifted, noised, and flipped or turned.
-
-    The shift is 1 or 2 px in both directions, the edge repeated; the noise is Gaussian and leaves pixels at the ends of
-    the range, as it leaves clipped ones; the orientation is any but the original.
-
-    Args:
-        training: (M, C, H, H) in -1 to 1.
-        count: number of copies, at most M.
-        noise: standard deviation, over that of the image.
-        blurred: average 3 x 3 px too.
-        seed: of the choice, which does not depend on ``noise``.
-
-    Returns:
-        the copies (count, C, H, H), and the places of their originals.
-    """
-    rng = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
-    originals = rng.permutation(len(training))[:count].tolist()
-    copies = []
-    for index in originals:
-        dy, dx = rng.choice([-2, -1, 1, 2], 2).tolist()
-        image = shifted(training[index][None], dy, dx)[0]
-        added = noise * image.std() * torch.randn(image.shape, generator=generator)
-        image = torch.where(image.abs() < 1, image + added, image).clamp(-1, 1)
-        if blurred:
-            image = F.avg_pool2d(F.pad(image[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
-        copies.append(orient(image, int(rng.integers(1, ORIENTATIONS))))
-    return torch.stack(copies), originals
+        words = f"the 5 % quantile of the distances of {len(pairs)} pairs of slices of one patient 10 to 20 mm apart"
+        bars.append(Reference(np.array(of_pairs), float(np.quantile(of_pairs, QUANTILE)), words))
+    if several or not bars:
+        words = f"half the 5 % quantile of the distances of {len(training)} training images to the nearest one"
+        words += " of another patient or source" if several else ""
+        bars.append(Reference(np.array(of_nearest), float(np.quantile(of_nearest, QUANTILE)) / 2, words))
+    return min(bars, key=lambda bar: bar.threshold)
 
 
 def _inner(images: torch.Tensor, margin: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from clinbundles.engines.metrics.copies import aligned
 from clinbundles.scripts.generated_images import ImageList
 
 N_PAIRS = 10
+N_PLANTED = 10  # copies of each kind, the control of an audit
 
 
 def similarity(
@@ -66,12 +67,16 @@ def say(summary: dict[str, Any]) -> str:
     """Say in lines what an audit found."""
     lines = []
     for name, each in summary["distances"].items():
-        when = ", ".join(f"{found} ({words})" for words, found in each["control"]["found_when"].items())
-        lines.append(
-            f"{name}: a copy is nearer than {each['threshold']:.4f}, {each['meaning']}.\n"
-            f"  of {summary['planted']} planted copies it finds {when}; "
-            f"AUROC {each['control']['auroc']:.3f} against those distances"
-        )
+        lines.append(f"{name}: a copy is nearer than {each['threshold']:.4f}, {each['meaning']}.")
+        kinds = each["control"]["by_degradation"]
+        for required, words in ((True, "have to be found"), (False, "need not be found")):
+            counts = {kind: values for kind, values in kinds.items() if values["required"] is required}
+            parts = ", ".join(f"{values['found']} ({kind})" for kind, values in counts.items())
+            least = min(values["auroc"] for values in counts.values())
+            lines.append(
+                f"  of {summary['planted']} planted copies each that {words} it finds {parts}; AUROC against those "
+                f"distances {least:.3f} or more"
+            )
         for kind, shares in each["share_nearer_than_reference_quantile"].items():
             parts = ", ".join(f"{float(q):.0%} quantile {share:.1%}" for q, share in shares.items())
             least, median = each[kind]["0"], each[kind]["0.5"]
@@ -79,12 +84,29 @@ def say(summary: dict[str, Any]) -> str:
                 f"  {kind.replace('_', '-')} images: nearest {least:.4f}, median {median:.4f}; nearer than those "
                 f"distances' {parts}"
             )
-    share = summary["share"]
-    verdict = "passed" if summary["passed"] else "not passed"
-    few = summary["generated"] < summary["gate_images"]
-    reason = f", which takes {summary['gate_images']} images" if few else ""
+        if each["copies_among_held_out"]:
+            counted = f"{_say_share(each['copies_among_held_out'], summary['held_out'])}"
+            lines.append(f"  false alarms, held-out images that it would call copies: {counted}; they decide nothing")
+    verdict = "passed" if summary["passed"] else f"not passed: {summary['reason']}"
     lines.append(
-        f"{summary['copies']} copies of {summary['generated']} by {summary['verdict_by']}: {share['value']:.2%} "
-        f"[{share['low']:.2%}, {share['high']:.2%}]. The gate of {summary['gate']:.0%} is {verdict}{reason}."
+        f"{summary['verdict_by']} call copies: {_say_share(summary, summary['generated'])} generated images. "
+        f"The gate of {summary['gate']:.0%} is {verdict}."
     )
     return "\n".join(lines)
+
+
+def say_failure(control: dict[str, dict[str, Any]]) -> str:
+    """Say which planted copies no distance finds all of, so that nothing is said of the generated images."""
+    parts = []
+    for name, each in control.items():
+        counts = ", ".join(f"{each['by_degradation'][kind]['found']} ({kind})" for kind in each["missed"])
+        parts.append(f"{name} {counts}")
+    return (
+        f"the control failed, and nothing is said of the generated images, since of {N_PLANTED} planted copies each are "
+        f"found only: by {'; by '.join(parts)}."
+    )
+
+
+def _say_share(counted: dict[str, Any], total: int) -> str:
+    share = counted["share"]
+    return f"{counted['copies']} of {total} ({share['value']:.2%} [{share['low']:.2%}, {share['high']:.2%}])"
