@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 ORIENTATIONS = 8  # of a square: four rotations, each of the image and of its mirror image
-LARGEST_SIDE = 64  # px at which pixels are compared
+SMALLEST_SIDE, LARGEST_SIDE = 16, 64  # px at which pixels are compared
 SHIFT = 2  # px of the image as it is, in each direction
 SHIFTS = sorted(product(range(-SHIFT, SHIFT + 1), repeat=2), key=lambda shift: shift != (0, 0))  # none comes first
 SIGMA = 1.5  # px, of the low-pass
@@ -65,7 +65,7 @@ class PixelDistance:
     It is the least over 8 orientations, shifts by up to 2 px, and blurs of 0, 1 and 1.5 px of the training image. Both
     are averaged over areas to at most 64 x 64 px, the image after its shift, and smoothed by a Gaussian of 1.5 px; a
     gain of 1/1.1 to 1.1 is fitted to the image, and a mean that differs by up to a tenth of the contrast is forgiven.
-    The distance is the root mean square difference, every second pixel inside a margin of 5 px, over the contrast: the
+    The distance is the root mean square difference, every second pixel inside a margin of 3 px, over the contrast: the
     standard deviation of the smoothed training image, so that it means the same in a faint image and in a strong one.
 
     Args:
@@ -75,10 +75,12 @@ class PixelDistance:
     name = "pixels"
 
     def __init__(self, training: torch.Tensor) -> None:
-        self.margin = SHIFT + round(2 * SIGMA)
+        self.margin = SHIFT + 1
         small = reduced(training)
-        if small.shape[-1] <= 2 * self.margin + SHIFT:
-            raise ValueError(f"images of {small.shape[-1]} px are too small to compare, expected 16 px or more.")
+        if small.shape[-1] < SMALLEST_SIDE:
+            raise ValueError(
+                f"images of {small.shape[-1]} px are too small to compare, expected {SMALLEST_SIDE} px or more."
+            )
         self.contrast = smoothed(small).flatten(1).std(1, correction=0).clamp_min(LEAST_CONTRAST)
         self.blurred = [self._windows(smoothed(small, math.hypot(SIGMA, blur))) for blur in BLURS]
 
@@ -260,7 +262,7 @@ def reference(
         bars.append(Reference(np.array(of_pairs), float(np.quantile(of_pairs, QUANTILE)), words))
     if several or not bars:
         words = f"half the 5 % quantile of the distances of {len(training)} training images to the nearest one"
-        words += " of another patient or source" if several else ""
+        words += " of another group" if several else ""
         bars.append(Reference(np.array(of_nearest), float(np.quantile(of_nearest, QUANTILE)) / 2, words))
     return min(bars, key=lambda bar: bar.threshold)
 

@@ -210,7 +210,7 @@ def describe(
 
 def judge(copies: list[bool]) -> dict[str, Any]:
     """Count the copies, with Clopper and Pearson's interval of 95 %, and say whether the gate lets them through."""
-    reasons = [f"it lets {GATE:.0%} through"] if sum(copies) > GATE * len(copies) else []
+    reasons = [f"it lets no more than {GATE:.0%} through"] if sum(copies) > GATE * len(copies) else []
     reasons += [f"it takes {GATE_IMAGES} images"] if len(copies) < GATE_IMAGES else []
     counted = _count(copies) or {}
     return {**counted, "gate": GATE, "gate_images": GATE_IMAGES, "passed": not reasons, "reason": " and ".join(reasons)}

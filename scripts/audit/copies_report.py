@@ -85,11 +85,11 @@ def say(summary: dict[str, Any]) -> str:
                 f"distances' {parts}"
             )
         if each["copies_among_held_out"]:
-            counted = f"{_say_share(each['copies_among_held_out'], summary['held_out'])}"
-            lines.append(f"  false alarms, held-out images that it would call copies: {counted}; they decide nothing")
+            counted = _say_share(each["copies_among_held_out"], summary["held_out"])
+            lines.append(f"  false alarms: {counted} held-out images, which decide nothing")
     verdict = "passed" if summary["passed"] else f"not passed: {summary['reason']}"
     lines.append(
-        f"{summary['verdict_by']} call copies: {_say_share(summary, summary['generated'])} generated images. "
+        f"copies by {summary['verdict_by']}: {_say_share(summary, summary['generated'])} generated images. "
         f"The gate of {summary['gate']:.0%} is {verdict}."
     )
     return "\n".join(lines)
@@ -102,8 +102,8 @@ def say_failure(control: dict[str, dict[str, Any]]) -> str:
         counts = ", ".join(f"{each['by_degradation'][kind]['found']} ({kind})" for kind in each["missed"])
         parts.append(f"{name} {counts}")
     return (
-        f"the control failed, and nothing is said of the generated images, since of {N_PLANTED} planted copies each are "
-        f"found only: by {'; by '.join(parts)}."
+        f"the control failed, so nothing is said of the generated images. Of {N_PLANTED} planted copies each are found "
+        f"only: by {'; by '.join(parts)}."
     )
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from clinbundles.engines.metrics.copies import orient
+from clinbundles.engines.metrics.copies import orient, smoothed
+from clinbundles.engines.metrics.planted_copies import DEGRADATIONS, Degradation, plant
 from clinbundles.scripts import cli
 from clinbundles.scripts.audit import copies as audit
 from clinbundles.scripts.audit.copies import judge
@@ -45,7 +46,7 @@ def datalist(tmp_path: Path) -> Path:
         for number, image in enumerate(series(patient)):
             name = f"images/p{patient}_{number}.png"
             save(image, tmp_path / "real" / name)
-            item: dict[str, object] = {"image": name, "group": f"p{patient}", "position": 2.5 * number}
+            item: dict[str, object] = {"image": name, "group": f"p{patient}", "position": 5.0 * number}
             splits["training" if patient < N_PATIENTS else "test"].append(item)
     return write_list(tmp_path / "real", splits)
 
@@ -80,9 +81,10 @@ def test_copies_are_found_and_everything_else_is_not(
     write_list(folder, {"training": content["training"][:13], "validation": content["training"][13:]})
     run("--generated", folder, "--training", datalist, "--drop_copies")
     said = capsys.readouterr().out
-    assert "it finds 10 (noise 0.05)" in said
-    assert "2 copies of 14 by pixels" in said
-    assert "The gate of 1% is not passed, which takes 1000 images" in said
+    assert "have to be found it finds 10 (noise 0.05), 10 (noise 0.1), 10 (noise 0.2), 10 (averaged over 3 px)" in said
+    assert "copies by pixels: 2 of 14 (14.29% [1.78%, 42.81%]) generated images" in said
+    assert "The gate of 1% is not passed: it lets no more than 1% through and it takes 1000 images." in said
+    assert "false alarms: 0 of 16 (0.00% [0.00%, 20.59%]) held-out images, which decide nothing" in said
     rows = list(csv.DictReader((folder / "copies" / "copies.csv").read_text().splitlines()))
     assert [row["copy"] for row in rows] == ["False"] * 12 + ["True"] * 2
     assert [row["pixels_training"] for row in rows[12:]] == ["images/p0_2.png", "images/p3_5.png"]
@@ -94,17 +96,25 @@ def test_copies_are_found_and_everything_else_is_not(
     assert (summary["copies"], summary["share"]["value"], summary["passed"]) == (2, 0.1429, False)
     assert (summary["training"], summary["held_out"], summary["verdict_by"]) == (32, 16, "pixels")
     pixels = summary["distances"]["pixels"]
-    assert "28 pairs of neighbouring slices" in pixels["meaning"]
-    assert pixels["control"]["found"] == pixels["control"]["named"] == 10
-    assert pixels["copies_among_held_out"] == 0
+    assert "24 pairs of slices of one patient 10 to 20 mm apart" in pixels["meaning"]
+    assert pixels["control"]["missed"] == []
+    kinds = pixels["control"]["by_degradation"]
+    assert all(each["found"] == 10 and each["auroc"] > 0.99 for each in kinds.values() if each["required"])
+    assert kinds["noise 0.05"]["named"] == 10
+    assert pixels["copies_among_held_out"]["copies"] == 0
     assert pixels["held_out"]["0"] > pixels["threshold"] > pixels["generated"]["0"]
     with Image.open(folder / "copies" / "copies.png") as picture:
         assert picture.width > 1000
 
 
 def test_features_are_measured_beside_and_do_not_overrule_the_pixels(
-    datalist: Path, generate: Callable, mobilenet_weights: Path, tmp_path: Path
+    datalist: Path,
+    generate: Callable,
+    mobilenet_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(audit, "DEGRADATIONS", DEGRADATIONS[:2])
     folder = generate(series(1)[:1], count=3)
     content = json.loads(datalist.read_text())
     write_list(datalist.parent, {"training": content["training"][:12]})
@@ -120,23 +130,60 @@ def test_features_are_measured_beside_and_do_not_overrule_the_pixels(
     assert not (folder / "datalist_without_copies.json").exists()
 
 
-def test_a_failed_control_ends_in_a_sentence_and_without_a_verdict(
-    datalist: Path, generate: Callable, monkeypatch: pytest.MonkeyPatch
+def test_a_generator_that_blurs_and_noises_what_it_has_by_heart_is_caught_every_time(
+    datalist: Path, generate: Callable
 ) -> None:
-    def plant_strangers(training: torch.Tensor, *, count: int, **_: object) -> tuple[torch.Tensor, list[int]]:
-        return torch.cat([training[: count - 1], series(50, 1)]), list(range(count))
+    memory = smoothed(torch.cat([series(patient) for patient in range(N_PATIENTS)]), 1.0)
+    noise = torch.randn(memory.shape, generator=torch.Generator().manual_seed(0))
+    memory += 0.05 * memory.std((1, 2, 3), keepdim=True) * noise
+    folder = generate(memory.clamp(-1, 1), count=1)
+    run("--generated", folder, "--training", datalist)
+    summary = json.loads((folder / "copies" / "summary.json").read_text())
+    assert (summary["copies"], summary["generated"]) == (32, 33)
+    assert "it lets no more than 1% through" in summary["reason"]
 
-    monkeypatch.setattr(audit, "plant", plant_strangers)
+
+@pytest.mark.parametrize("kind", ["noise 0.05", "noise 0.2", "blur 1 px"])
+def test_a_failed_control_ends_in_a_sentence_and_does_not_pass_the_gate(
+    datalist: Path, generate: Callable, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def plant_a_stranger(training: torch.Tensor, degradation: Degradation, **options: int) -> object:
+        copies, originals = plant(training, degradation, **options)
+        return (torch.cat([copies[1:], series(50, 1)]) if degradation.words == kind else copies), originals
+
     folder = generate()
-    with pytest.raises(SystemExit, match="the control failed: of 10 planted copies were found by pixels 9, so nothing"):
+    (folder / "copies").mkdir()
+    (folder / "copies" / "copies.csv").write_text("of an earlier audit")
+    monkeypatch.setattr(audit, "plant", plant_a_stranger)
+    sentence = (
+        r"The gate of 1% is not passed: the control failed, so nothing is said of the generated images\. "
+        rf"Of 10 planted copies each are found only: by pixels 9 \({kind}\)\. See .*summary\.json\."
+    )
+    with pytest.raises(SystemExit, match=sentence):
         run("--generated", folder, "--training", datalist)
     assert not (folder / "copies" / "copies.csv").exists()
     summary = json.loads((folder / "copies" / "summary.json").read_text())
-    assert summary["verdict_by"] is None
-    assert "passed" not in summary
+    assert (summary["verdict_by"], summary["passed"]) == (None, False)
+    assert "the control failed" in summary["reason"]
 
 
-def test_without_positions_the_nearest_others_set_the_bar(datalist: Path, generate: Callable) -> None:
+def test_copies_that_need_not_be_found_do_not_fail_the_control(
+    datalist: Path, generate: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plant_strangers(training: torch.Tensor, degradation: Degradation, **options: int) -> object:
+        copies, originals = plant(training, degradation, **options)
+        strangers = torch.cat([series(50 + k, 1) for k in range(10)])
+        return (copies if degradation.required else strangers), originals
+
+    monkeypatch.setattr(audit, "plant", plant_strangers)
+    folder = generate()
+    run("--generated", folder, "--training", datalist)
+    summary = json.loads((folder / "copies" / "summary.json").read_text())
+    assert summary["verdict_by"] == "pixels"
+    assert summary["distances"]["pixels"]["control"]["by_degradation"]["turned 3 degrees"]["found"] == 0
+
+
+def test_without_positions_the_nearest_of_other_groups_set_the_bar(datalist: Path, generate: Callable) -> None:
     content = json.loads(datalist.read_text())
     crops = [{"image": item["image"], "group": item["group"], "position": [0, 64]} for item in content["training"]]
     write_list(datalist.parent, {"training": crops})
@@ -171,6 +218,7 @@ def test_the_gate_lets_one_in_a_hundred_of_a_thousand_through(
 ) -> None:
     found = judge([True] * copies + [False] * (images - copies))
     assert found["passed"] is passed
+    assert bool(found["reason"]) is not passed
     assert found["share"]["high"] == pytest.approx(high, abs=1e-4)
 
 
