@@ -114,7 +114,7 @@ def test_features_are_measured_beside_and_do_not_overrule_the_pixels(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(audit, "DEGRADATIONS", DEGRADATIONS[:2])
+    monkeypatch.setattr(audit, "DEGRADATIONS", (DEGRADATIONS[0], DEGRADATIONS[-1]))
     folder = generate(series(1)[:1], count=3)
     content = json.loads(datalist.read_text())
     write_list(datalist.parent, {"training": content["training"][:12]})
