@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .resampling import low_pass
+from .resampling import halve, low_pass
 
 SLOPE = 0.2
 # Keeps the variance after a leaky ReLU. It passes through the activation, so it is put on what comes before.
@@ -86,12 +86,16 @@ class EqualizedConv2d(nn.Module):
         gain = self.gain * (GAIN if self.activate else 1.0)
         weight = self.weight * (gain / math.sqrt(in_channels * size**2))
         bias = None if self.bias is None else self.bias * gain
-        if self.down:
-            # A kernel of 1 samples the filtered image at its own grid, one of 3 needs a pixel more around it.
+        if size == 1:
+            # A linear map of each pixel's channels, which lie next to each other: a convolution of one input channel
+            # would not keep that layout.
+            pixels = (halve(x) if self.down else x).permute(0, 2, 3, 1)
+            y = F.linear(pixels, weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
+        elif self.down:
             y = F.conv2d(low_pass(x, padding=1 + size // 2), weight, bias, stride=2)
         else:
             y = F.conv2d(x, weight, bias, padding=size // 2)
-        return F.leaky_relu(y, SLOPE) if self.activate else y
+        return F.leaky_relu_(y, SLOPE) if self.activate else y
 
 
 class StyledConv2d(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -12,20 +14,15 @@ TAPS = (0.125, 0.375, 0.375, 0.125)
 def low_pass(images: torch.Tensor, *, padding: int, gain: float = 1.0) -> torch.Tensor:
     """Filter by the taps along rows and columns, with zeros around the image.
 
-    Two passes of one axis each are the two-dimensional filter, at half its cost.
-
     Args:
         images: (N, C, H, W).
-        padding: zeros on each side in px.
+        padding: zeros on each side in px, at most 3.
         gain: factor on the result.
 
     Returns:
         (N, C, H + 2 * padding - 3, W + 2 * padding - 3).
     """
-    channels = images.shape[1]
-    taps = torch.tensor(TAPS, dtype=images.dtype, device=images.device) * gain**0.5
-    rows = F.conv2d(images, taps.view(1, 1, 4, 1).expand(channels, 1, 4, 1), padding=(padding, 0), groups=channels)
-    return F.conv2d(rows, taps.view(1, 1, 1, 4).expand(channels, 1, 1, 4), padding=(0, padding), groups=channels)
+    return _LowPass.apply(images, padding, gain)
 
 
 def double(images: torch.Tensor) -> torch.Tensor:
@@ -37,9 +34,7 @@ def double(images: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, C, 2 * H, 2 * W).
     """
-    channels = images.shape[1]
-    kernel = _kernel(images) * 4
-    return F.conv_transpose2d(images, kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+    return _Double.apply(images, 4.0)
 
 
 def halve(images: torch.Tensor) -> torch.Tensor:
@@ -51,10 +46,48 @@ def halve(images: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, C, H / 2, W / 2).
     """
-    channels = images.shape[1]
-    return F.conv2d(images, _kernel(images).expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+    return _Halve.apply(images, 1.0)
 
 
-def _kernel(like: torch.Tensor) -> torch.Tensor:
-    taps = torch.tensor(TAPS, dtype=like.dtype, device=like.device)
-    return taps[:, None] * taps
+# All three are linear, and the taps the same from both ends, so that each one's gradient is one of the three again:
+# it costs a plain convolution, needs no image to be kept, and can be differentiated without end.
+
+
+class _LowPass(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, padding: int, gain: float) -> torch.Tensor:
+        ctx.padding, ctx.gain = padding, gain
+        return F.conv2d(images, _kernels(images, gain), padding=padding, groups=images.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _LowPass.apply(grad, 3 - ctx.padding, ctx.gain), None, None
+
+
+class _Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, gain: float) -> torch.Tensor:
+        ctx.gain = gain
+        kernels = _kernels(images, gain)
+        return F.conv_transpose2d(images, kernels, stride=2, padding=1, groups=images.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _Halve.apply(grad, ctx.gain), None
+
+
+class _Halve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, gain: float) -> torch.Tensor:
+        ctx.gain = gain
+        return F.conv2d(images, _kernels(images, gain), stride=2, padding=1, groups=images.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _Double.apply(grad, ctx.gain), None
+
+
+def _kernels(images: torch.Tensor, gain: float) -> torch.Tensor:
+    """Return the two-dimensional kernel for each channel, (C, 1, 4, 4)."""
+    taps = torch.tensor(TAPS, dtype=images.dtype, device=images.device)
+    return (taps[:, None] * taps * gain).expand(images.shape[1], 1, 4, 4)
