@@ -152,20 +152,24 @@ class StyledConv2d(nn.Module):
         """
         weight = self.weight / math.sqrt(self.weight[0].numel())
         style = self.affine(w)
+        bias = self.bias * GAIN
+        # From the convolution on one tensor is made and the rest is done in place: maps cost more to move than to compute.
         if self.adain:
-            y = self._convolve(x, weight) * GAIN
+            y = self._convolve(x, weight)
+            y = torch.add(bias.to(y.dtype)[:, None, None], y, alpha=GAIN)
         else:
             energy = F.linear(style.square(), weight.square().sum(dim=(2, 3)))
             scale = (energy + 1e-8).rsqrt() * GAIN
-            y = self._convolve(x * style[:, :, None, None].to(x.dtype), weight) * scale[:, :, None, None].to(x.dtype)
+            y = self._convolve(x * style[:, :, None, None].to(x.dtype), weight)
+            y = torch.addcmul(bias.to(y.dtype)[:, None, None], y, scale[:, :, None, None].to(y.dtype))
         if noise == "random":
             sample = torch.randn(len(y), 1, *y.shape[2:], device=y.device, dtype=y.dtype)
-            y = y + sample * (self.noise_strength * GAIN).to(y.dtype)
+            y += sample * (self.noise_strength * GAIN).to(y.dtype)
         elif noise == "const":
-            y = y + (self.noise * self.noise_strength * GAIN).to(y.dtype)
+            y += (self.noise * self.noise_strength * GAIN).to(y.dtype)
         elif noise != "none":
             raise ValueError(f"noise is {noise!r}, expected random, const or none.")
-        y = F.leaky_relu(y + (self.bias * GAIN).to(y.dtype)[:, None, None], SLOPE)
+        y = F.leaky_relu_(y, SLOPE)
         if self.adain:
             scale, shift = style[:, :, None, None].to(y.dtype).chunk(2, dim=1)
             y = F.instance_norm(y, eps=1e-8) * scale + shift
@@ -197,5 +201,5 @@ class ToImage(nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """Map (N, in_channels, H, W) and w (N, w_dim) to (N, image_channels, H, W)."""
         style = self.affine(w) / math.sqrt(self.weight.shape[1])
-        x = x * style[:, :, None, None].to(x.dtype)
-        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+        pixels = (x * style[:, :, None, None].to(x.dtype)).permute(0, 2, 3, 1)
+        return F.linear(pixels, self.weight, self.bias).permute(0, 3, 1, 2)
