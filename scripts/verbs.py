@@ -212,6 +212,11 @@ VERBS: dict[str, Verb] = {
         "time the X-ray classifier beside a few lines of torchvision",
         ("", '--rows "JPEG,float32" --rounds 3'),
     ),
+    "bench gan": Verb(
+        "bench.gan:main",
+        "time a training step of StyleGAN2 beside the published formulation",
+        ("--threads 1", "--rows step --sizes 256 --device cuda --autocast"),
+    ),
     "bench two_stage": Verb(
         "bench.two_stage:main",
         "time two stages beside the same network at full resolution",

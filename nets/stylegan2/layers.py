@@ -153,7 +153,7 @@ class StyledConv2d(nn.Module):
         weight = self.weight / math.sqrt(self.weight[0].numel())
         style = self.affine(w)
         bias = self.bias * GAIN
-        # From the convolution on one tensor is made and the rest is done in place: maps cost more to move than to compute.
+        # Behind the convolution one map is made and then changed in place: maps cost more to move than to compute.
         if self.adain:
             y = self._convolve(x, weight)
             y = torch.add(bias.to(y.dtype)[:, None, None], y, alpha=GAIN)

@@ -13,18 +13,19 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from clinbundles.nets.stylegan2.discriminator import Discriminator, ResidualBlock, minibatch_deviation
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.stylegan2.generator import Generator, SynthesisBlock
 from clinbundles.nets.stylegan2.layers import EqualizedConv2d, EqualizedLinear, StyledConv2d, ToImage
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
 
-def up_fir_down(x: torch.Tensor, *, up: int = 1, down: int = 1, padding: tuple[int, int], gain: float = 1.0) -> torch.Tensor:
+def up_fir_down(
+    x: torch.Tensor, *, up: int = 1, down: int = 1, padding: tuple[int, int], gain: float = 1.0
+) -> torch.Tensor:
     """Put zeros between the pixels, pad, filter, and keep every ``down``-th pixel.
 
     Args:
@@ -115,10 +116,12 @@ class ReferenceGenerator(Generator):
     def synthesize(self, ws: torch.Tensor, *, noise: str = "random") -> torch.Tensor:
         """Make images (N, image_channels, image_size, image_size) from ws (N, n_ws, w_dim)."""
         latents = iter(ws.unbind(dim=1))
-        x = image = None
+        x = image = torch.empty(0)
         latent = next(latents)
         for block in self.blocks:
+            assert isinstance(block, SynthesisBlock)
             if block.conv0 is None:
+                assert block.const is not None
                 x = block.const[None].repeat(len(ws), 1, 1, 1)
             else:
                 x = self._styled(block.conv0, x, latent, noise)
@@ -126,15 +129,18 @@ class ReferenceGenerator(Generator):
             x = self._styled(block.conv1, x, latent, noise)
             latent = next(latents)
             part = self._to_image(block.to_image, x, latent)
-            image = part if image is None else up_fir_down(image, up=2, padding=(2, 1), gain=4) + part
-        assert image is not None
+            image = up_fir_down(image, up=2, padding=(2, 1), gain=4) + part if len(image) else part
         return image
 
     def _styled(self, layer: StyledConv2d, x: torch.Tensor, w: torch.Tensor, noise: str) -> torch.Tensor:
         weight = layer.weight / math.sqrt(layer.weight[0].numel())
-        y = modulated_convolution(x, weight, _linear(layer.affine, w), up=layer.up, demodulate=True, grouped=self.grouped)
+        y = modulated_convolution(
+            x, weight, _linear(layer.affine, w), up=layer.up, demodulate=True, grouped=self.grouped
+        )
         if noise == "random":
-            y = y + torch.randn(len(y), 1, *y.shape[2:], dtype=y.dtype, device=y.device) * layer.noise_strength.to(y.dtype)
+            y = y + torch.randn(len(y), 1, *y.shape[2:], dtype=y.dtype, device=y.device) * layer.noise_strength.to(
+                y.dtype
+            )
         else:
             y = y + (layer.noise * layer.noise_strength).to(y.dtype)
         return bias_act(y, layer.bias, activate=True)
@@ -147,7 +153,7 @@ class ReferenceGenerator(Generator):
 
 
 class ReferenceDiscriminator(Discriminator):
-    """The discriminator, its weights of the same names, in the published formulation. Options as the discriminator's."""
+    """The discriminator, its weights of the same names and its options, in the published formulation."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Score images (N, image_channels, H, W) in [-1, 1] as (N, 1)."""

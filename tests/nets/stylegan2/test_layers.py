@@ -103,6 +103,22 @@ def test_going_down_is_a_low_pass_before_the_stride() -> None:
     assert layer(x).shape == (2, 4, 4, 4)
 
 
+def test_a_kernel_of_one_goes_down_by_the_low_pass_at_every_second_pixel() -> None:
+    layer = EqualizedConv2d(3, 4, 1, down=True, bias=False, activate=False, gain=0.5)
+    x = torch.randn(2, 3, 8, 8)
+    expected = F.conv2d(low_pass(x, padding=1), layer.weight / math.sqrt(3) / 2, stride=2)
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+
+
+def test_channels_lie_next_to_each_other_behind_an_input_of_one_channel_too() -> None:
+    x = torch.randn(2, 1, 8, 8)
+    layers = [EqualizedConv2d(1, 4, 1), EqualizedConv2d(4, 6, 3), EqualizedConv2d(6, 8, 3, down=True)]
+    for layer in layers:
+        x = layer(x)
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        assert not x.is_contiguous()
+
+
 def test_the_image_is_a_modulated_sum_of_channels() -> None:
     layer = ToImage(6, 1, 7)
     x, w = torch.randn(2, 6, 4, 4), torch.randn(2, 7)

@@ -1,5 +1,7 @@
 """Tests of the resampling by two: against scipy's convolution with zeros between and around the pixels."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.signal import convolve2d
@@ -42,6 +44,8 @@ def test_a_flat_image_stays_flat_inside() -> None:
 
 
 def test_all_three_can_be_differentiated_twice() -> None:
-    image = torch.rand(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
-    for function in (double, halve, lambda x: low_pass(x, padding=1)):
+    image = torch.rand(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    filters = [partial(low_pass, padding=padding, gain=2.0) for padding in range(4)]
+    for function in (double, halve, *filters):
+        assert torch.autograd.gradcheck(function, (image,))
         assert torch.autograd.gradgradcheck(function, (image,))
