@@ -16,6 +16,12 @@ SLOPE = 0.2
 GAIN = math.sqrt(2)
 
 
+def _kernels(out_channels: int, in_channels: int, size: int) -> nn.Parameter:
+    """Draw kernels (out_channels, in_channels, size, size) in the layout of the images, so that none is turned later."""
+    kernels = torch.randn(out_channels, in_channels, size, size)
+    return nn.Parameter(kernels.contiguous(memory_format=torch.channels_last))
+
+
 class EqualizedLinear(nn.Module):
     """Linear layer whose weights are of unit variance and scaled at run time.
 
@@ -74,7 +80,7 @@ class EqualizedConv2d(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.weight = _kernels(out_channels, in_channels, kernel_size)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.down = down
         self.activate = activate
@@ -91,7 +97,8 @@ class EqualizedConv2d(nn.Module):
             # would not keep that layout.
             pixels = (halve(x) if self.down else x).permute(0, 2, 3, 1)
             y = F.linear(pixels, weight[:, :, 0, 0], bias).permute(0, 3, 1, 2)
-        elif self.down:
+            return F.leaky_relu(y, SLOPE) if self.activate else y  # in place, a view would cost its gradient a copy
+        if self.down:
             y = F.conv2d(low_pass(x, padding=1 + size // 2), weight, bias, stride=2)
         else:
             y = F.conv2d(x, weight, bias, padding=size // 2)
@@ -129,7 +136,7 @@ class StyledConv2d(nn.Module):
         super().__init__()
         if style not in ("modulation", "adain"):
             raise ValueError(f"style is {style!r}, expected modulation or adain.")
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = _kernels(out_channels, in_channels, 3)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise", torch.randn(size, size))
