@@ -17,7 +17,7 @@ GAIN = math.sqrt(2)
 
 
 def _kernels(out_channels: int, in_channels: int, size: int) -> nn.Parameter:
-    """Draw kernels (out_channels, in_channels, size, size) in the layout of the images, so that none is turned later."""
+    """Draw kernels (out_channels, in_channels, size, size) in the layout of the images, which saves copies."""
     kernels = torch.randn(out_channels, in_channels, size, size)
     return nn.Parameter(kernels.contiguous(memory_format=torch.channels_last))
 

@@ -76,6 +76,12 @@ def _named(name: str, network: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(f"{name}.{key}", parameter) for key, parameter in network.named_parameters()]
 
 
+def test_the_published_side_keeps_its_plain_layout_of_weights(bench: ModuleType) -> None:
+    for name, contender in bench.contenders(TINY).items():
+        for layer in (contender.generator.blocks[2].conv1, contender.discriminator.blocks[0].conv0):
+            assert layer.weight.is_contiguous() == (name != "ours")
+
+
 def test_weights_of_each_image_are_one_convolution_of_n_groups(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
