@@ -261,11 +261,8 @@ def test_a_projection_takes_three_hundred_steps() -> None:
     assert [project[name] for name in names] == [None, 0.1, 0.001, 32, 30, 10]
     assert project.get_parsed_content("loss").sizes == (1, 2, 4)
     pseudo = open_configs(BUNDLE, ["pseudo_label"])
-    assert (pseudo["split"], pseudo["skip_labelled"], pseudo["validate"]["dataset"]["data"]["rest"]) == (
-        "training",
-        30,
-        True,
-    )
+    assert (pseudo["split"], pseudo["skip_labelled"]) == ("training", 0)
+    assert pseudo["validate"]["dataset"]["data"]["rest"] is True
 
 
 def test_arms_of_the_grid_spend_the_labels_that_their_names_say() -> None:
@@ -354,6 +351,17 @@ def test_a_segmenter_of_other_classes_than_its_data_is_refused(work: Path) -> No
             run_configs(BUNDLE, [config], **options)
         assert "its classes are background, disc, those of the network background, body" in str(caught.value.__cause__)
     assert not (work / "none").exists()
+
+
+def test_parts_of_the_test_split_choose_the_epoch_as_in_the_published_code(work: Path, tmp_path: Path) -> None:
+    config = open_configs(BUNDLE, ["checkpoint_cv"])
+    assert (config["folds"], config["split"]) == (5, "test")
+    assert "@split" in config["validate"]["dataset"]["data"]
+    options = {**SEGMENTER, "dataset_dir": str(work / "real"), "cache_rate": 0.0, "batch_size": 4, "steps_per_epoch": 2}
+    run_configs(BUNDLE, ["checkpoint_cv"], **options, max_epochs=2, folds=2, ckpt_dir=str(tmp_path / "cv"))
+    written = json.loads((tmp_path / "cv" / "checkpoint_cv.json").read_text())
+    assert [fold["images"] for fold in written["folds"]] == [2, 2]
+    assert {fold["epoch"] for fold in written["folds"]} <= {1, 2}
 
 
 @pytest.mark.parametrize(("name", "millions", "stride"), [("deeplabv3", 26.0, 8), ("fcn", 32.9, 8)])
