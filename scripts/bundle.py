@@ -21,6 +21,7 @@ NOT_RUN = ("metadata", "reproduce")
 # What monai.bundle.run takes beside the values of a config.
 OF_MONAI = ("run_id", "init_id", "final_id", "meta_file", "logging_file")
 PATH_ENDINGS = ("_dir", "_path", "datalist")
+AT_LEAST_ONE = ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval")
 
 
 def run(bundle: str, config: str, *, tracking: str | bool | None = None, **options: Any) -> None:
@@ -123,7 +124,7 @@ def options_of_config(content: Mapping[str, Any]) -> dict[str, Option]:
 
 
 def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any], *, more: Sequence[str] = ()) -> None:
-    """Refuse options that the configs do not have, but for some ``more``, and values of another type than theirs.
+    """Refuse options that the configs do not have, but for some ``more``, and values that theirs cannot take.
 
     Raises:
         ValueError: the message names the option.
@@ -140,6 +141,8 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
                 f"{nearest(name, tops, prefix='--')}"
             )
         known[name].check(value)
+        if name in AT_LEAST_ONE and isinstance(value, int | float) and value < 1:
+            raise ValueError(f"--{name} is {value}, expected 1 or more.")
 
 
 def options_for(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,8 +253,12 @@ def _is_plain(name: str, value: Any) -> bool:
 def _kind(name: str, value: Any) -> Any:
     if isinstance(value, bool):
         return Expression | bool | None
+    if isinstance(value, int) and "#" not in name:
+        return Expression | int | None
     if isinstance(value, int | float):
         return Expression | int | float | None
+    if isinstance(value, list) and "#" not in name and not any(isinstance(each, Mapping) for each in value):
+        return Expression | list | None
     if name.endswith(PATH_ENDINGS) or (isinstance(value, str) and value[:1] not in "$@%" and "#" not in name):
         return str | None
     return Any

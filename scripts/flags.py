@@ -184,6 +184,10 @@ def read_value(text: str | None, option: Option) -> Any:
         return int(text)
     if float in kinds and (number := _number(text)) is not None:
         return number
+    if list in kinds:
+        value = value_of(text)
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return list(parts) if isinstance(parts, list | tuple) else [parts]
     if str in kinds:
         return text
     if expected := [words for kind, words in KINDS.items() if kind in kinds]:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from clinbundles.scripts import bundle
+from clinbundles.scripts.flags import read_value
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted((ROOT / "bundles").glob("*/"))
@@ -34,6 +35,21 @@ def test_options_are_values_of_the_config_and_keep_their_type() -> None:
         bundle.open_configs(folder, ["train"], names="a")
     with pytest.raises(ValueError, match="rotate"):
         bundle.check_options(folder, ["train"], {"rotate": "maybe"})
+
+
+def test_counts_are_whole_numbers_from_one_on_and_lists_are_lists() -> None:
+    folder = ROOT / "bundles" / "ct_datasetgan"
+    for name in ("batch_size", "steps_per_epoch", "max_epochs", "val_interval"):
+        for value in (0, -3):
+            with pytest.raises(ValueError, match=f"--{name} is {value}, expected 1 or more"):
+                bundle.check_options(folder, ["train"], {name: value})
+        with pytest.raises(ValueError, match=f"--{name} is '2.5', expected a whole number"):
+            bundle.check_options(folder, ["train"], {name: 2.5})
+        bundle.check_options(folder, ["train"], {name: "$2 * 3"})
+    options = bundle.describe_run("ct_datasetgan", "generate")
+    assert read_value("background,left lung", options["class_names"]) == ["background", "left lung"]
+    for name, config in (("path_length_weight", "train_gan"), ("ada_kimg", "paper"), ("truncation", "generate")):
+        assert read_value("0.5", bundle.describe_run("ct_datasetgan", config)[name]) == 0.5
 
 
 def test_of_the_options_for_several_runs_each_takes_those_that_its_configs_have() -> None:

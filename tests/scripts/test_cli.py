@@ -127,8 +127,7 @@ def test_a_mistake_keeps_its_traceback_where_the_environment_asks_for_it(
 def test_a_value_that_torch_or_ignite_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = ["--output_dir", str(tmp_path), "--ckpt_dir", str(tmp_path), "--cache_rate", "0", "--image_size", "32"]
     words = ["run", "gaze_polyp_segmentation", "train", "--arm", "original", *out]
-    assert "Argument max_epochs" in error_of([*words, "--max_epochs", "0"], capsys)
-    assert "batch_size should be a positive integer value" in error_of([*words, "--batch_size", "0"], capsys)
+    assert "num_workers option should be non-negative" in error_of([*words, "--num_workers", "-1"], capsys)
     assert "Invalid learning rate: -1" in error_of([*words, "--learning_rate=-1"], capsys)
 
 

@@ -88,6 +88,11 @@ def test_words_are_positions_or_options_with_or_without_a_value() -> None:
         ("4", Any, 4),
         ("exact", Literal["fast", "exact"], "exact"),
         (None, str | bool | None, True),
+        ("9,1,0", list, [9, 1, 0]),
+        ("body,left lung, right lung", list, ["body", "left lung", "right lung"]),
+        ('["head"]', list, ["head"]),
+        ("nucleus", list | None, ["nucleus"]),
+        ("none", list | None, None),
     ],
 )
 def test_a_value_is_read_by_the_type_of_its_option(text: str | None, kind: Any, value: Any) -> None:
