@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def read_weights(path: str | os.PathLike, *, purpose: str = "weights") -> dict[s
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else than names of tensors.
+        ValueError: it holds something else than names of tensors, or is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,6 +45,8 @@ def read_weights(path: str | os.PathLike, *, purpose: str = "weights") -> dict[s
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no such file can raise anything, an IndexError for instance
         raise ValueError(f"{path}: not a file of weights that torch.load(…, weights_only=True) opens.") from error
+    if part := _damaged_part(path):  # which torch reads all the same
+        raise ValueError(f"{path}: is damaged, the checksum of {part} is not that of its bytes.")
     tensors = content.items() if isinstance(content, Mapping) else ()
     if not tensors or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors):
         raise ValueError(f"{path}: no plain state dict, which is tensors by their names.")
@@ -130,8 +134,8 @@ def fit_weights(
         leave_out: names of layers that keep their own weights.
 
     Raises:
-        ValueError: a name is missing or unknown, or a shape differs; the message counts them and names the first. Or
-            the network refuses them.
+        ValueError: a name is missing or unknown, or a shape differs; the message counts them and names the first. A
+            weight that learns is not finite. Or the network refuses them.
     """
     content = {name: value for name, value in weights.items() if not belongs_to(name, leave_out)}
     shapes = {name: value.shape for name, value in content.items()}
@@ -144,9 +148,12 @@ def fit_weights(
         present = _text(shapes[name]) if name in shapes else "missing"
         wish = f"expected {_text(expected[name])}" if name in expected else "not expected"
         raise ValueError(
-            f"{os.fspath(source)}: {len(misfits)} of {len(expected)} weights do not fit {part}, the first is {name} "
-            f"({present}, {wish})."
+            f"{os.fspath(source)}: {len(misfits)} of {len(expected.keys() | shapes.keys())} weights do not fit {part}, "
+            f"the first is {name} ({present}, {wish})."
         )
+    for name, _ in network.named_parameters():  # buffers may hold infinity on purpose
+        if name in content and not torch.isfinite(content[name]).all():
+            raise ValueError(f"{os.fspath(source)}: {name} is not finite, as after a training that diverged.")
     try:
         # What is not strict about it was checked above. The encoders of smp override load_state_dict.
         nn.Module.load_state_dict(network, content, strict=False)
@@ -165,11 +172,22 @@ def _not_adapted(network: nn.Module, weights: Mapping[str, torch.Tensor], misfit
     trial = copy.deepcopy(network).to("meta")  # so that the network itself is not half loaded
     refused = ""
     try:
-        nn.Module.load_state_dict(trial, {name: value.to("meta") for name, value in weights.items()}, strict=False)
+        with warnings.catch_warnings():
+            # Of a counter that an older file lacks, which torch fills in.
+            warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+            nn.Module.load_state_dict(trial, {name: value.to("meta") for name, value in weights.items()}, strict=False)
     except RuntimeError as error:
         refused = str(error)
     names = network.state_dict().keys() & weights.keys()
     return [name for name in misfits if name not in names or f"size mismatch for {name}:" in refused]
+
+
+def _damaged_part(path: Path) -> str | None:
+    """Name the first part of an archive of ``torch.save`` whose checksum is wrong; None for another kind of file."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _download(weights: str) -> dict[str, torch.Tensor]:

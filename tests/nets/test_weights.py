@@ -53,6 +53,29 @@ def test_what_is_left_out_keeps_its_own_weights_and_may_differ_in_shape(file: Pa
             assert torch.equal(value, before[name] if name.startswith("head.") else weights[name]), name
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(file: Path, value: float) -> None:
+    weights = torch.load(file, weights_only=True)
+    weights["head.bias"][1] = value
+    torch.save(weights, file)
+    network = small()
+    before = copied(network)
+    with pytest.raises(ValueError, match=r"model\.pt: head\.bias is not finite"):
+        load_weights(network, file)
+    assert all(torch.equal(kept, before[name]) for name, kept in network.state_dict().items())
+
+
+def test_a_file_with_wrong_bytes_is_refused_where_torch_would_read_it(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    number = torch.load(file, weights_only=True)["head.weight"].numpy().tobytes()
+    place = content.index(number)
+    content[place] ^= 0xFF
+    file.write_bytes(content)
+    assert torch.load(file, weights_only=True)
+    with pytest.raises(ValueError, match=r"model\.pt: is damaged, the checksum of .*data/\d+"):
+        read_weights(file)
+
+
 def test_a_layer_is_left_out_by_its_whole_name() -> None:
     assert belongs_to("layer4.2.conv1.weight", ["layer4.2"])
     assert belongs_to("head", ["head"])
@@ -78,7 +101,7 @@ def test_weights_that_are_missing_or_too_many_are_named(file: Path, tmp_path: Pa
     with pytest.raises(ValueError, match=r"less\.pt: 1 of 8 .* head\.bias \(missing, expected 3\)"):
         load_initial_weights(small(), tmp_path / "less.pt")
     torch.save(weights | {"extra": torch.tensor(1.0)}, tmp_path / "more.pt")
-    with pytest.raises(ValueError, match=r"more\.pt: 1 of 8 .* extra \(a number, not expected\)"):
+    with pytest.raises(ValueError, match=r"more\.pt: 1 of 9 .* extra \(a number, not expected\)"):
         load_initial_weights(small(), tmp_path / "more.pt")
 
 
