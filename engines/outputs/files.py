@@ -30,6 +30,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        OSError: as writing raised it, such as on a full disk, with the name of the file where it had none.
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
@@ -40,6 +41,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         if target.is_file():
             shutil.copymode(target, partial)
         os.replace(partial, target)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(target)
+        raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)

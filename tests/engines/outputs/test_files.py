@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -157,3 +158,12 @@ def test_no_two_files_share_a_name_and_the_order_of_the_files_does_not_matter(pa
     assert len(set(names.values())) == len({stem.casefold() for stem in stems.values()}) == len(set(files))
     assert not any("/" in stem for stem in stems.values())
     assert (names, stems) == (distinct_names(files[::-1]), distinct_stems(files[::-1]))
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("older")
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "a.csv") as partial:
+        partial.write_text("half of")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "a.csv")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "older")]
