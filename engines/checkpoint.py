@@ -22,9 +22,12 @@ from .outputs.files import replacing
 
 def _save(content: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As a stream, because a file's name would get into it, and two files of the same weights would differ.
-    with replacing(path) as partial, partial.open("wb") as stream:
-        torch.save(content, stream)
+    try:
+        # As a stream, because a file's name would get into it, and two files of the same weights would differ.
+        with replacing(path) as partial, partial.open("wb") as stream:
+            torch.save(content, stream)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(f"{path}: cannot be written whole, as on a full disk.") from error
 
 
 class TrainingCheckpoint:
@@ -49,8 +52,9 @@ class TrainingCheckpoint:
 
     Raises:
         FileNotFoundError: ``resume`` without a ``resume.ckpt``.
-        ValueError: ``resume.ckpt`` comes from a training with another number of iterations an epoch, or is already past
-            ``max_epochs``.
+        ValueError: ``resume.ckpt`` is none, comes from a training with other options (iterations an epoch, batch size,
+            network, learning rate, parts), or is already past ``max_epochs``; at the end of an epoch, a weight is not
+            finite: the files of the epoch before are kept.
     """
 
     def __init__(
@@ -96,8 +100,21 @@ class TrainingCheckpoint:
                 self.best_path.parent,
             )
 
+    def check_weights(self, epoch: int) -> None:
+        """Stop a training that has diverged before its checkpoint takes the place of a good one."""
+        weights = dict(self.network.named_parameters())
+        finite = [torch.isfinite(weight).all() for weight in weights.values()]
+        finite = torch.stack(finite).tolist() if finite else []  # one wait for the device
+        if not all(finite):
+            raise ValueError(
+                f"the weight {list(weights)[finite.index(False)]} is not finite after epoch {epoch}: the training has "
+                f"diverged, and {self.best_path.parent} keeps the checkpoint of the epoch before; a smaller "
+                "learning_rate may help."
+            )
+
     def save_best(self, evaluator: Evaluator) -> None:
         """Write ``model.pt`` if the validation just finished is the best so far."""
+        self.check_weights(evaluator.state.epoch)
         if evaluator.state.best_metric_epoch == evaluator.state.epoch and idist.get_rank() == 0:
             _save(self.network.state_dict(), self.best_path)
 
@@ -106,10 +123,15 @@ class TrainingCheckpoint:
         last = trainer.state.epoch == trainer.state.max_epochs
         if last and self.evaluator is not None and self.evaluator.state.epoch != trainer.state.epoch:
             self.evaluator.run(trainer.state.epoch)
+        self.check_weights(trainer.state.epoch)
         if idist.get_rank() != 0:
             return
         content = {name: item.state_dict() for name, item in self.objects.items()}
-        content["progress"] = {"epoch": trainer.state.epoch, "epoch_length": trainer.state.epoch_length}
+        content["progress"] = {
+            "epoch": trainer.state.epoch,
+            "epoch_length": trainer.state.epoch_length,
+            "batch_size": _batch_size(trainer),
+        }
         if self.evaluator is not None:
             content["best"] = {
                 "best_metric": float(self.evaluator.state.best_metric),
@@ -121,8 +143,14 @@ class TrainingCheckpoint:
 
     def load(self, trainer: Trainer) -> None:
         """Restore everything from ``resume.ckpt`` into the objects, the trainer and the evaluator."""
-        content = torch.load(self.resume_path, map_location="cpu", weights_only=True)
+        content = self._read()
         epoch, epoch_length = content["progress"]["epoch"], content["progress"]["epoch_length"]
+        batch_size = content["progress"].get("batch_size")  # which older files lack
+        if batch_size is not None and batch_size != _batch_size(trainer):
+            raise ValueError(
+                f"{self.resume_path}: batch_size {batch_size}, this training has {_batch_size(trainer)}: same data and "
+                "batch size are needed to resume."
+            )
         if epoch_length != trainer.state.epoch_length:
             raise ValueError(
                 f"{self.resume_path}: {epoch_length} iterations an epoch, this training has "
@@ -133,13 +161,55 @@ class TrainingCheckpoint:
                 f"{self.resume_path}: epoch {epoch} is done, max_epochs is {trainer.state.max_epochs}: nothing is left."
             )
         for name, item in self.objects.items():
-            item.load_state_dict(content[name])
+            self._restore(name, item, content[name])
         trainer.state.epoch = epoch
         trainer.state.iteration = epoch * epoch_length
         if self.evaluator is not None:
             for name, value in content["best"].items():
                 setattr(self.evaluator.state, name, value)
         trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
+
+
+    def _read(self) -> dict[str, Any]:
+        """Read ``resume.ckpt``, and see that it has the parts of this training, no more and no fewer."""
+        try:
+            content = torch.load(self.resume_path, map_location="cpu", weights_only=True)
+        except Exception as error:  # bytes that are no such file can raise anything
+            raise ValueError(f"{self.resume_path}: cannot be read, so that nothing is there to resume.") from error
+        if not isinstance(content, Mapping) or "progress" not in content:
+            raise ValueError(f"{self.resume_path}: no checkpoint of a training.")
+        parts = self.objects.keys() | ({"best"} if self.evaluator is not None else set())
+        for name in sorted(parts ^ (content.keys() - {"progress"})):
+            has = "lacks" if name in parts else "has"
+            raise ValueError(f"{self.resume_path}: {has} the part {name!r}, so it is of a training with other options.")
+        return dict(content)
+
+    def _restore(self, name: str, item: Any, state: Any) -> None:
+        before = _learning_rates(item)
+        try:
+            item.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[-1].strip().rstrip(".")
+            raise ValueError(f"{self.resume_path}: {name} is that of a training with other options ({reason}).") from error
+        if (rates := _learning_rates(item)) == before:
+            return
+        # Some schedulers keep no initial rate, and have changed the only one there is.
+        if "lr_scheduler" not in self.objects or all("initial_lr" in group for group in item.param_groups):
+            raise ValueError(
+                f"{self.resume_path}: {name} has the learning rate {rates[0]:g}, this training {before[0]:g}: give the "
+                "learning_rate that it began with."
+            )
+
+
+def _learning_rates(item: Any) -> list[float]:
+    """List the rates that the groups of an optimizer began with; of anything else there are none."""
+    if not isinstance(item, torch.optim.Optimizer):
+        return []
+    return [group.get("initial_lr", group["lr"]) for group in item.param_groups]
+
+
+def _batch_size(trainer: Trainer) -> int | None:
+    return getattr(trainer.data_loader, "batch_size", None)
 
 
 def epochs_done(ckpt_dir: str | os.PathLike) -> int:

@@ -1,6 +1,7 @@
 import copy
 import hashlib
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -28,6 +29,10 @@ def train(
     workers: int = 0,
     kill_in_epoch: int = 0,
     val_interval: int = 1,
+    learning_rate: float = 0.01,
+    units: int = 8,
+    batch_size: int = 4,
+    diverge_in_epoch: int = 0,
 ) -> dict:
     """Train a small network with dropout, random transforms and shuffling; return what it ended with."""
     torch.manual_seed(0)
@@ -36,8 +41,8 @@ def train(
         {"image": torch.rand(4, generator=generator), "label": torch.rand(1, generator=generator)} for _ in range(12)
     ]
     dataset = CacheDataset(items, RandGaussianNoised("image", prob=0.7), progress=False)
-    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    network = nn.Sequential(nn.Linear(4, units), nn.Dropout(0.3), nn.Linear(units, 1))
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     metric = {"error": IgniteMetricHandler(metric_fn=MSEMetric(), output_transform=from_engine(["pred", "label"]))}
     evaluator = SupervisedEvaluator(
         "cpu", DataLoader(CacheDataset(items, [], progress=False), batch_size=4), network, key_val_metric=metric
@@ -45,7 +50,7 @@ def train(
     trainer = SupervisedTrainer(
         "cpu",
         max_epochs,
-        DataLoader(dataset, batch_size=4, shuffle=True, num_workers=workers),
+        DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers),
         network,
         optimizer,
         nn.MSELoss(),
@@ -61,6 +66,13 @@ def train(
         def die(engine: Engine) -> None:
             if engine.state.epoch == kill_in_epoch and engine.state.iteration % 3 == 2:
                 raise Killed
+
+    if diverge_in_epoch:
+
+        @trainer.on(Events.ITERATION_STARTED)
+        def diverge(engine: Engine) -> None:
+            if engine.state.epoch == diverge_in_epoch:
+                network[2].weight.data[0, 1] = float("nan")
 
     trainer.run()
     return {
@@ -107,7 +119,11 @@ def test_the_best_model_is_not_replaced_by_a_worse_one_after_resuming(tmp_path: 
 def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=1)
     assert set(torch.load(tmp_path / "model.pt", weights_only=True)) == {"0.weight", "0.bias", "2.weight", "2.bias"}
-    assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["progress"] == {"epoch": 1, "epoch_length": 3}
+    assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["progress"] == {
+        "epoch": 1,
+        "epoch_length": 3,
+        "batch_size": 4,
+    }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "resume.ckpt"]
 
 
@@ -123,6 +139,71 @@ def test_resuming_from_nothing_or_past_the_end_says_so(tmp_path: Path) -> None:
     train(tmp_path, max_epochs=2)
     with pytest.raises(ValueError, match="epoch 2 is done, max_epochs is 2: nothing is left"):
         train(tmp_path, max_epochs=2, resume=True)
+
+
+@pytest.mark.parametrize("val_interval", [1, 5])
+def test_a_training_that_diverges_stops_and_keeps_the_files_of_the_epoch_before(
+    tmp_path: Path, val_interval: int
+) -> None:
+    train(tmp_path / "two", max_epochs=2, val_interval=val_interval)
+    with pytest.raises(ValueError, match=r"0.weight is not finite after epoch 3: .* keeps the checkpoint"):
+        train(tmp_path / "diverged", max_epochs=4, val_interval=val_interval, diverge_in_epoch=3)
+    assert epochs_done(tmp_path / "diverged") == 2
+    name = "model.pt" if val_interval == 1 else "resume.ckpt"
+    kept, expected = (torch.load(tmp_path / run / name, weights_only=True) for run in ("diverged", "two"))
+    kept, expected = (content.get("network", content) for content in (kept, expected))
+    assert all(torch.equal(weight, expected[name]) for name, weight in kept.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.02}, r"optimizer has the learning rate 0\.01, this training 0\.02"),
+        ({"units": 9}, "network is that of a training with other options .*size mismatch"),
+        ({"batch_size": 6}, "batch_size 4, this training has 6"),
+    ],
+)
+def test_resuming_with_other_options_is_refused_and_changes_no_file(
+    tmp_path: Path, options: dict, message: str
+) -> None:
+    train(tmp_path, max_epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=rf"resume\.ckpt: {message}"):
+        train(tmp_path, max_epochs=2, resume=True, **options)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_checkpoint_that_is_none_or_has_other_parts_is_one_sentence(tmp_path: Path) -> None:
+    train(tmp_path, max_epochs=1)
+    path = tmp_path / "resume.ckpt"
+    content = torch.load(path, weights_only=True)
+    for changed, message in (
+        ({**content, "path_length": 1}, "has the part 'path_length'"),
+        ({name: part for name, part in content.items() if name != "optimizer"}, "lacks the part 'optimizer'"),
+        (content["network"], "no checkpoint of a training"),
+    ):
+        torch.save(changed, path)
+        with pytest.raises(ValueError, match=rf"resume\.ckpt: {message}"):
+            train(tmp_path, max_epochs=2, resume=True)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"resume\.ckpt: cannot be read"):
+        train(tmp_path, max_epochs=2, resume=True)
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_one_sentence_and_the_older_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, max_epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(content: object, stream: IO[bytes]) -> None:
+        stream.write(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match=r"model\.pt: cannot be written whole, as on a full disk"):
+        train(tmp_path, max_epochs=1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_loader_names_its_file_and_loads_it_once_for_all_its_engines(
