@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from monai.data import load_decathlon_datalist
 
-from .slices import check_datalist
+from .slices import check_datalist, read_datalist
 
 
 def choose_items(
@@ -21,6 +21,7 @@ def choose_items(
     n_labelled: int | None = None,
     seed: int = 0,
     rest: bool = False,
+    keys: Sequence[str] = ("image",),
 ) -> list[dict[str, Any]]:
     """Choose items of a split by lot: with one seed those of a smaller number are among those of a larger.
 
@@ -31,26 +32,42 @@ def choose_items(
         n_labelled: how many; None for all, in the order of the list.
         seed: of the draw.
         rest: give the items that are not chosen instead.
+        keys: what each item must have.
 
     Returns:
         the items with whole paths.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such list or split, or it has fewer items.
+        FileNotFoundError, ValueError: there is no such list or split, it has fewer items, an item lacks a key, or there
+            is no rest.
     """
     path = Path(datalist)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
-    n_items = len(json.loads(path.read_text(encoding="utf-8")).get(split, []))
+    content = read_datalist(path)
+    n_items = len(content.get(split, []))
     if not n_items:
-        raise ValueError(f"{path}: there is no item in its split {split!r}.")
-    if n_labelled is not None and not 0 <= n_labelled <= n_items:
-        raise ValueError(f"n_labelled is {n_labelled}, and {path} has {n_items} items in its split {split!r}.")
+        others = [name for name in ("training", "validation", "test") if content.get(name)]
+        raise ValueError(f"{path}: there is no item in its split {split!r}; it has {', '.join(others) or 'no split'}.")
+    check_n_labelled(n_labelled, n_items, path, split)
+    if rest and n_labelled in (None, n_items):
+        raise ValueError(f"n_labelled is {n_labelled}: of the {n_items} items of {path} in {split!r} none is left.")
+    for number, item in enumerate(content[split]):
+        if missing := [key for key in keys if not item.get(key)]:
+            raise ValueError(f"{path}: item {number} of its split {split!r} has no {missing[0]}.")
     items = load_decathlon_datalist(path, True, split, dataset_dir)
     if n_labelled is None:
-        return [] if rest else items
+        return items
     order = np.random.default_rng(seed).permutation(n_items)
     return [items[k] for k in sorted(order[n_labelled:] if rest else order[:n_labelled])]
+
+
+def check_n_labelled(n_labelled: int | None, n_items: int, datalist: str | PathLike, split: str) -> None:
+    """Refuse a number of items that a split does not have.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if n_labelled is not None and not (isinstance(n_labelled, int) and 0 <= n_labelled <= n_items):
+        raise ValueError(f"n_labelled is {n_labelled}, and {datalist} has {n_items} items in its split {split!r}.")
 
 
 def join_items(
@@ -61,6 +78,8 @@ def join_items(
     n_labelled: int | None = None,
     seed: int = 0,
     added_dir: str | PathLike | None = None,
+    keys: Sequence[str] = ("image", "label"),
+    at_least: int = 1,
 ) -> list[dict[str, Any]]:
     """Join labelled slices, chosen by lot, with the training items of another folder, such as generated ones.
 
@@ -71,22 +90,29 @@ def join_items(
         n_labelled: the same; 0 for those of the other folder alone.
         seed: the same.
         added_dir: the other folder, with its datalist.json; None adds nothing.
+        keys: of the entries.
+        at_least: number of items that is needed, such as those of a batch whose images shall differ.
 
     Returns:
-        ``image`` and ``label`` of each, whole paths.
+        the entries of each by their keys, whole paths.
 
     Raises:
         FileNotFoundError, ValueError: as in :func:`choose_items`; the two lists have other classes or another window
-            of Hounsfield units; nothing is left.
+            of Hounsfield units; nothing is left, or less than is needed.
     """
-    items = choose_items(datalist, dataset_dir, split, n_labelled=n_labelled, seed=seed)
+    items = choose_items(datalist, dataset_dir, split, n_labelled=n_labelled, seed=seed, keys=keys)
     added: list[dict[str, Any]] = []
     if added_dir is not None:
-        other, content = Path(added_dir) / "datalist.json", json.loads(Path(datalist).read_text(encoding="utf-8"))
-        added = choose_items(other, added_dir, "training")
+        other, content = Path(added_dir) / "datalist.json", read_datalist(datalist)
+        added = choose_items(other, added_dir, "training", keys=keys)
         labels = content.get("labels") or {}
         check_datalist(other, [labels[key] for key in sorted(labels, key=int)], content.get("window_hu"))
     if not items and not added:
         raise ValueError("n_labelled is 0 and there is no added_dir: nothing is left to train on.")
+    if len(items) + len(added) < at_least:
+        raise ValueError(
+            f"{datalist}: {len(items) + len(added)} slices of its split {split!r} are fewer than the {at_least} of a "
+            "batch: give a smaller batch_size."
+        )
     print(f"{len(items)} slices of {datalist} and {len(added)} added ones are trained on", flush=True)
-    return [{key: item[key] for key in ("image", "label")} for item in items + added]
+    return [{key: item[key] for key in keys} for item in items + added]

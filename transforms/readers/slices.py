@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,11 @@ class SliceReader(RowMajorReader):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is corrupt, coloured or deeper than 8 bits, or no CT volume (see :class:`.ct.CTReader`).
+        ValueError: ``window_hu`` is no window; the file is corrupt, coloured or deeper than 8 bits, or no CT volume (see :class:`.ct.CTReader`).
     """
 
     def __init__(self, window_hu: Sequence[float] = (-1000, 600)) -> None:
+        check_window(window_hu)
         self.window_hu = tuple(window_hu)
 
     def read(self, data: Sequence[Any] | Any, **_: Any) -> Any:
@@ -132,15 +133,17 @@ def check_datalist(
 ) -> None:
     """Refuse a datalist of other classes, or of slices of another window, than a network is made for.
 
+    What :func:`read_datalist` refuses is refused too.
+
     Args:
         datalist: the JSON file.
         class_names: of the network, the background first.
         window_hu: HU that become 0 and 255 where the network is used on CT volumes; None compares no window.
 
     Raises:
-        ValueError: the message names both.
+        FileNotFoundError, ValueError: the message names both.
     """
-    content = json.loads(Path(datalist).read_text(encoding="utf-8"))
+    content = read_datalist(datalist)
     labels = content.get("labels") or {}
     names = [labels[key] for key in sorted(labels, key=int)]
     if names != list(class_names):
@@ -154,6 +157,54 @@ def check_datalist(
             f"{datalist}: its slices have the window {list(window)} HU, the network {list(window_hu)}: give window_hu "
             "as the list has it."
         )
+
+
+def read_datalist(datalist: str | PathLike) -> dict[str, Any]:
+    """Read a datalist of slices.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON of splits by name, an item of one has no image, or two splits share an image or a
+            patient (``group``), whom the message does not name.
+    """
+    path = Path(datalist)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: is no datalist, which has splits by name.")
+    places: dict[tuple[str, str], tuple[str, int]] = {}
+    for split, items in content.items():
+        if split == "skipped" or not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+            continue
+        for number, item in enumerate(items):
+            if not isinstance(item.get("image"), str):
+                raise ValueError(f"{path}: item {number} of its split {split!r} has no image.")
+            for key, what in (("image", "one image"), ("group", "one patient or group")):
+                if item.get(key) is None:
+                    continue
+                other, first = places.setdefault((key, str(item[key])), (split, number))
+                if other != split:
+                    raise ValueError(
+                        f"{path}: item {first} of its split {other!r} and item {number} of {split!r} are of {what}, "
+                        "which may be in one split alone."
+                    )
+    return content
+
+
+def check_window(window_hu: Any) -> None:
+    """Refuse what are no two HU, the lower one first.
+
+    Raises:
+        ValueError: it is so.
+    """
+    bounds = list(window_hu) if isinstance(window_hu, Sequence) and not isinstance(window_hu, str) else []
+    numbers = [n for n in bounds if isinstance(n, int | float) and np.isfinite(n)]
+    if len(bounds) != 2 or len(numbers) != 2 or bounds[0] >= bounds[1]:
+        raise ValueError(f"window_hu is {window_hu!r}, expected two HU, low and high, such as -1000,600.")
 
 
 def read_grey(path: Path, *, as_stored: bool = False) -> np.ndarray:

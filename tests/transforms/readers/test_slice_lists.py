@@ -40,7 +40,9 @@ def test_the_rest_is_what_was_not_drawn(tmp_path: Path) -> None:
     )
     assert sorted(drawn + rest) == [str(k) for k in range(9)]
     assert names(choose_items(path, path.parent, "training")) == [str(k) for k in range(9)]
-    assert choose_items(path, path.parent, "training", rest=True) == []
+    for n in (None, 9):
+        with pytest.raises(ValueError, match=f"n_labelled is {n}: of the 9 items of .* in 'training' none is left"):
+            choose_items(path, path.parent, "training", n_labelled=n, rest=True)
 
 
 def test_paths_begin_at_the_folder_of_the_data(tmp_path: Path) -> None:
@@ -81,3 +83,26 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="its classes are background, cell, those of the network background, nucleus"):
         join_items(path, path.parent, "training", added_dir=other.parent)
+
+
+def test_a_generator_learns_from_slices_without_labels_and_a_segmenter_does_not(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 6)
+    content = json.loads(path.read_text())
+    for item in content["training"]:
+        del item["label"]
+    path.write_text(json.dumps(content))
+    assert {tuple(item) for item in join_items(path, path.parent, "training", keys=["image"])} == {("image",)}
+    with pytest.raises(ValueError, match=r"datalist.json: item 0 of its split 'training' has no label"):
+        join_items(path, path.parent, "training")
+
+
+def test_fewer_slices_than_a_batch_needs_and_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 6)
+    assert len(join_items(path, path.parent, "training", at_least=6)) == 6
+    with pytest.raises(ValueError, match=r"datalist.json: 6 slices of its split 'training' are fewer than the 7 of a"):
+        join_items(path, path.parent, "training", at_least=7)
+    for n in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"n_labelled is {n}, and .* has 6 items"):
+            choose_items(path, path.parent, "training", n_labelled=n)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="there is no item in its split 'validation'; it has training"):
+        choose_items(path, path.parent, "validation")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -14,6 +15,7 @@ from clinbundles.transforms.readers.slices import (
     check_datalist,
     is_volume,
     list_volumes,
+    read_datalist,
     read_grey,
     read_label_map,
 )
@@ -116,3 +118,23 @@ def test_a_datalist_of_other_classes_or_another_window_is_refused(tmp_path: Path
     path.write_text("{}")
     with pytest.raises(ValueError, match="its classes are not said"):
         check_datalist(path, NAMES)
+
+
+def test_a_patient_or_an_image_in_two_splits_is_refused_without_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "datalist.json"
+    items = [{"image": f"{k}.png", "group": f"Jane-{k // 2}"} for k in range(4)]
+    path.write_text(json.dumps({"skipped": [{"series": "p9"}], "training": items[:2], "test": items[2:]}))
+    assert read_datalist(path)["test"] == items[2:]
+    for spoiled, what in (({"group": "Jane-0"}, "one patient or group"), ({"image": "1.png"}, "one image")):
+        path.write_text(json.dumps({"training": items[:2], "test": [items[2], {**items[3], **spoiled}]}))
+        with pytest.raises(ValueError, match=rf"item [01] of its split 'training' and item 1 of 'test' are of {what}") as e:
+            read_datalist(path)
+        assert "Jane" not in str(e.value)
+    path.write_text(json.dumps({"training": [{"image": "0.png"}], "test": [{"image": "1.png", "group": None}]}))
+    read_datalist(path)
+
+
+@pytest.mark.parametrize("window", [[600, -1000], [1], None, "lung", [0, float("nan")], ["a", "b"], 5])
+def test_what_is_no_window_is_refused(window: Any) -> None:
+    with pytest.raises(ValueError, match="window_hu is .*, expected two HU, low and high"):
+        SliceReader(window)
