@@ -46,7 +46,7 @@ def write_slices(folder: Path) -> None:
                 (folder / f"{kind}s").mkdir(parents=True, exist_ok=True)
                 names[kind] = f"{kind}s/{split}_{k}.png"
                 Image.fromarray(values.astype(np.uint8)).save(folder / names[kind])
-            content[split].append({**names, "group": f"p{k % 2}"})
+            content[split].append({**names, "group": f"{split}{k % 2}"})
     (folder / "datalist.json").write_text(json.dumps(content))
 
 
