@@ -16,10 +16,11 @@ from torch.utils.data import Dataset
 
 from ..nets.labelled_generator import digest_of
 from ..nets.latent_projection import LatentRenderer
-from .outputs.files import replacing, write_atomically
+from .outputs.files import check_replaceable, replacing, write_atomically
 from .outputs.sample_grid import as_bytes, tile
 
 GRID_COLUMNS = 10
+NAME = "projected slices"
 
 
 class ProjectionTargets(Dataset):
@@ -31,13 +32,15 @@ class ProjectionTargets(Dataset):
         image_size: side in px of the generator's images.
 
     Raises:
-        ValueError: a slice has another size.
+        ValueError: there is no slice, or one has another size.
     """
 
     def __init__(
         self, items: Sequence[Mapping[str, Any]], transform: Callable[[Mapping[str, Any]], Any], image_size: int
     ) -> None:
         self.items = list(items)
+        if not self.items:
+            raise ValueError("n_labelled is 0: there is no slice to project.")
         read = [transform(item) for item in self.items]
         self.images = torch.stack([torch.as_tensor(item["image"])[..., 0].float() for item in read])
         self.labels = torch.stack([torch.as_tensor(item["label"])[0, ..., 0].to(torch.uint8) for item in read])
@@ -65,6 +68,9 @@ class ProjectedSetWriter:
         targets: the real slices.
         renderer: with the latents.
         datalist: of the real slices: classes and labeller are taken over.
+
+    Raises:
+        ValueError: the folder has another data set.
     """
 
     def __init__(
@@ -77,7 +83,12 @@ class ProjectedSetWriter:
 
     def attach(self, engine: Engine) -> None:
         """Register with a trainer."""
+        engine.add_event_handler(Events.STARTED, self.check)
         engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def check(self, engine: Engine) -> None:
+        """Refuse a folder with another data set."""
+        check_replaceable(self.folder / "datalist.json", NAME)
 
     @torch.no_grad()
     def write(self, engine: Engine) -> None:
@@ -102,7 +113,7 @@ class ProjectedSetWriter:
         grid = np.concatenate([as_bytes(self.targets.images), as_bytes(made)], axis=1)
         self._save(tile(grid, GRID_COLUMNS).squeeze(-1), "projection.png")
         content = {
-            "name": "projected slices",
+            "name": NAME,
             **facts,
             "tensorImageSize": "2D",
             "generator_sha256": digest_of(self.renderer.generator).hex(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import secrets
 import shutil
@@ -59,6 +60,28 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_replaceable(datalist: str | os.PathLike, name: str) -> None:
+    """Refuse to write a datalist where that of another data set lies.
+
+    Args:
+        datalist: the file.
+        name: of the data set that is to be written.
+
+    Raises:
+        ValueError: it is so.
+    """
+    path = Path(datalist)
+    if not path.is_file():
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    present = content.get("name") if isinstance(content, Mapping) else None
+    if present != name:
+        raise ValueError(f"{path}: is of another data set ({present}) and would be lost: take another output_dir.")
 
 
 def write_csv_atomically(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from PIL import Image
 
 from ...nets.labelled_generator import LabelledGenerator, digest_of
 from ...transforms.latents import latent_of
-from .files import replacing, write_atomically
+from ...transforms.readers.slices import check_window
+from .files import check_replaceable, replacing, write_atomically
 from .sample_grid import as_bytes
 
 ROWS = "rows.jsonl"
+NAME = "generated slices"
 
 
 class GeneratedSet:
@@ -36,22 +39,29 @@ class GeneratedSet:
     """
 
     def __init__(self, output_dir: str | os.PathLike, *, count: int, first_seed: int, batch_size: int) -> None:
-        if count < 1 or first_seed < 0 or batch_size < 1:
+        whole = all(isinstance(number, int) for number in (count, first_seed, batch_size))
+        if not whole or count < 1 or first_seed < 0 or batch_size < 1:
             raise ValueError(
-                f"count is {count}, first_seed {first_seed} and batch_size {batch_size}: expected 1 or more, 0 or more "
-                "and 1 or more."
+                f"count is {count}, first_seed {first_seed} and batch_size {batch_size}: expected whole numbers, 1 or "
+                "more, 0 or more and 1 or more."
             )
         self.folder = Path(output_dir)
         self.seeds = list(range(first_seed, first_seed + count))
         self.batch_size = batch_size
 
     def read_rows(self) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-        """Read what earlier runs have written: facts of the set, and the rows by seed; a last half line is dropped."""
+        """Read what earlier runs have written: facts of the set, and the rows by seed; a last half line is dropped.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
         path = self.folder / ROWS
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        entries = [json.loads(line) for line in lines if line.endswith("\n")]
-        facts = entries[0] if entries else {}
-        return facts, {row["seed"]: row for row in entries[1:]}
+        try:
+            entries = [json.loads(line) for line in lines if line.endswith("\n")]
+            return (entries[0] if entries else {}), {row["seed"]: row for row in entries[1:]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: is not what generate writes: take another output_dir.") from error
 
     def to_do(self) -> list[dict[str, int]]:
         """List the seeds of the batches that are not done, as items of a data set; of a finished set the last batch.
@@ -92,7 +102,8 @@ class GeneratedSetWriter:
         facts: what the datalist says beside, such as the window of Hounsfield units; one that is None is left out.
 
     Raises:
-        ValueError: the folder holds other images; the shares or the part make no sense.
+        ValueError: the folder holds other images or another data set; the interpreter is of another generator; the
+            shares, the part or the window make no sense, or nothing would be left; an image is not finite.
     """
 
     def __init__(
@@ -105,18 +116,24 @@ class GeneratedSetWriter:
         drop_uncertain: float = 0.0,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        if len(shares) != 3 or min(shares) < 0 or not sum(shares) > 0:
-            raise ValueError(
-                f"shares is {list(shares)}, expected those of training, validation and test, such as 9,1,0."
-            )
+        parts = list(shares) if isinstance(shares, Sequence) and not isinstance(shares, str) else []
+        numbers = [part for part in parts if isinstance(part, int | float) and 0 <= part < math.inf]
+        if len(parts) != 3 or len(numbers) != 3 or not sum(numbers) > 0:
+            raise ValueError(f"shares is {shares!r}, expected those of training, validation and test, such as 9,1,0.")
         if not 0 <= drop_uncertain < 1:
             raise ValueError(f"drop_uncertain is {drop_uncertain}, expected 0 or more, and less than 1.")
+        if round(drop_uncertain * len(generated.seeds)) == len(generated.seeds):
+            raise ValueError(
+                f"drop_uncertain is {drop_uncertain}, which leaves nothing of {len(generated.seeds)} images."
+            )
         self.generated = generated
         self.network = network
         self.class_names = list(class_names)
-        self.shares = list(shares)
+        self.shares = parts
         self.drop_uncertain = drop_uncertain
         self.facts = {name: fact for name, fact in (facts or {}).items() if fact is not None}
+        if "window_hu" in self.facts:
+            check_window(self.facts["window_hu"])
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator, after the loaders of weights."""
@@ -139,12 +156,18 @@ class GeneratedSetWriter:
         """Begin the folder, or go on with it."""
         facts, rows = self.generated.read_rows()
         own = self.describe()
-        if facts and facts != own:
+        if self.network.interpreter is not None:
+            self.network.interpreter.check(self.network.generator)
+        if rows and facts != own:
             key = next(name for name in own if facts.get(name) != own[name])
             raise ValueError(
                 f"{self.generated.folder}: holds images of {key} {facts.get(key)}, and this run is of {own[key]}: take "
                 "another output_dir."
             )
+        check_replaceable(self.generated.folder / "datalist.json", NAME)
+        images = self.generated.folder / "images"
+        if not facts and images.is_dir() and any(images.iterdir()):
+            raise ValueError(f"{images}: holds files that generate did not write: take another output_dir.")
         for name in ("images", "labels") if self.network.interpreter is not None else ("images",):
             (self.generated.folder / name).mkdir(parents=True, exist_ok=True)
         # Whole lines alone, with those of an earlier run that are still good.
@@ -161,13 +184,20 @@ class GeneratedSetWriter:
         for item, entries in zip(batch, output, strict=True):
             made, seed = entries["pred"], int(item["seed"])
             row: dict[str, Any] = {"seed": seed, "image": f"images/{seed:06d}.png"}
+            if not torch.isfinite(made["image"]).all():
+                raise ValueError(f"the image of seed {seed} is not finite: look at generator_weights and truncation.")
             self._save(as_bytes(made["image"][None])[0].squeeze(-1), row["image"])
             if "label" in made:
                 row |= {"label": f"labels/{seed:06d}.png", "uncertainty": round(float(made["uncertainty"]), 6)}
                 self._save(made["label"][0].to(torch.uint8).cpu().numpy(), row["label"])
             lines += json.dumps(row) + "\n"
-        with (self.generated.folder / ROWS).open("a", encoding="utf-8") as stream:
-            stream.write(lines)
+        path = self.generated.folder / ROWS
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(lines)
+        except OSError as error:  # of a full disk, without a name; the half line is dropped by the next run
+            error.filename = str(path)
+            raise
 
     def _save(self, pixels: np.ndarray, name: str) -> None:
         with replacing(self.generated.folder / name) as partial:
@@ -180,11 +210,11 @@ class GeneratedSetWriter:
         self._write_latents(items)
         items = [{**row, "latent": place} for place, row in enumerate(items)]
         n_dropped = round(self.drop_uncertain * len(items)) if "uncertainty" in items[0] else 0
-        if n_dropped:
-            limit = sorted(row["uncertainty"] for row in items)[-n_dropped]
-            items = [row for row in items if row["uncertainty"] < limit]
+        if n_dropped:  # of equals the later ones
+            order = sorted(range(len(items)), key=lambda place: items[place]["uncertainty"])
+            items = [items[place] for place in sorted(order[:-n_dropped])]
         content: dict[str, Any] = {
-            "name": "generated slices",
+            "name": NAME,
             "labels": {str(k): name for k, name in enumerate(self.class_names)},
             "labeller": "interpreter (DatasetGAN)" if self.network.interpreter is not None else None,
             "tensorImageSize": "2D",
@@ -208,13 +238,14 @@ class GeneratedSetWriter:
     def _write_latents(self, items: Sequence[Mapping[str, Any]]) -> None:
         generator = self.network.generator
         device = next(generator.parameters()).device
-        with replacing(self.generated.folder / "latents.npy") as partial:
-            shape = (len(items), generator.n_ws, generator.w_dim)
-            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-            for k, row in enumerate(items):
+        shape = (len(items), generator.n_ws, generator.w_dim)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        # Not by a memory map: a full disk would end the program without a word.
+        with replacing(self.generated.folder / "latents.npy") as partial, partial.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for row in items:
                 z = latent_of(row["seed"], generator.z_dim)[None].to(device)
                 ws = generator.map(
                     z, truncation=self.network.truncation, truncated_layers=self.network.truncated_layers
                 )
-                array[k] = ws[0].cpu().numpy()
-            array.flush()
+                stream.write(ws[0].cpu().numpy().astype(np.float32).tobytes())

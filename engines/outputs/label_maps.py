@@ -20,6 +20,7 @@ from PIL import Image
 from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs
 from .files import (
+    check_replaceable,
     distinct_names,
     distinct_stems,
     input_file,
@@ -34,6 +35,7 @@ from .sample_grid import tile
 # Rows towards posterior, columns towards the patient's left, slices towards the head.
 PICTURE = axcodes2ornt("PLS")
 MOST_SLICES = 12
+NAME = "slices labelled by a network"
 # Colours that stay apart for the colour-blind (Okabe and Ito), for class 1 and on.
 COLORS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 
@@ -71,6 +73,9 @@ class LabelMapWriter:
         reader: reads an image again for its overlay where the network saw it in another size, 0 to 255.
         source: a datalist; the label maps then become the training split of ``datalist.json``, which takes its window
             of Hounsfield units over and names the network as the labeller. None writes no list.
+
+    Raises:
+        ValueError: the folder has the list of another data set.
     """
 
     def __init__(
@@ -96,6 +101,8 @@ class LabelMapWriter:
         self.rows: list[dict[str, Any]] = []
         self.groups: list[Any] = []
         self.items: list[dict[str, str]] = []
+        if self.source is not None:
+            check_replaceable(self.output_dir / "datalist.json", NAME)
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         for name in ("label_maps", "overlays"):
@@ -165,7 +172,7 @@ class LabelMapWriter:
     def _write_list(self, source: Path) -> None:
         window = json.loads(source.read_text(encoding="utf-8")).get("window_hu")
         content = {
-            "name": "slices labelled by a network",
+            "name": NAME,
             "labels": {str(k): name for k, name in enumerate(self.class_names)},
             "labeller": "network",
             **({} if window is None else {"window_hu": window}),

@@ -46,6 +46,18 @@ def test_slices_of_another_size_than_the_generator_are_refused() -> None:
         targets(size=32)
 
 
+def test_no_slice_and_a_folder_of_another_data_set_are_refused(tmp_path: Path, generator: Generator) -> None:
+    with pytest.raises(ValueError, match="n_labelled is 0: there is no slice to project"):
+        targets(0)
+    (tmp_path / "datalist.json").write_text('{"name": "real slices"}')
+    renderer = LatentRenderer(ProjectedLatents(3, generator), generator)
+    engine = Engine(lambda engine, batch: None)
+    ProjectedSetWriter(tmp_path, targets(), renderer, str(tmp_path / "datalist.json")).attach(engine)
+    with pytest.raises(ValueError, match=r"datalist.json: is of another data set \(real slices\) and would be lost"):
+        engine.run([0])
+    assert [path.name for path in tmp_path.iterdir()] == ["datalist.json"]
+
+
 def test_an_interpreter_can_learn_from_what_is_written(
     tmp_path: Path, generator: Generator, capsys: pytest.CaptureFixture
 ) -> None:

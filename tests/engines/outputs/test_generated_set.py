@@ -1,6 +1,7 @@
 """Tests of a generated data set on disk: repeatable, resumable, and never mixed from two generators."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,68 @@ def test_the_most_uncertain_images_are_left_out_of_the_list(tmp_path: Path) -> N
     assert content["dropped_as_uncertain"] == 2
 
 
+def test_of_equally_uncertain_images_only_as_many_are_left_out_as_were_asked_for(tmp_path: Path) -> None:
+    made_by = network()
+    assert made_by.interpreter is not None
+    for classifier in range(3):  # who all agree, everywhere
+        made_by.interpreter.classifier.weights[-1].data[classifier] = 0
+    generate(tmp_path, made_by, count=8, drop_uncertain=0.25, shares=(1, 0, 0))
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    assert {row["uncertainty"] for row in content["training"]} == {0.0}
+    assert [row["seed"] for row in content["training"]] == [5, 6, 7, 8, 9, 10]
+
+
+def test_an_interpreter_of_another_generator_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    made_by = LabelledGenerator(network(1).generator, network().interpreter).eval()
+    with pytest.raises(ValueError, match="the interpreter was trained on the generator"):
+        generate(tmp_path / "new", made_by, count=2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_made_no_image_does_not_bind_the_next_one(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        generate(tmp_path, network(), count=2, stop_after=0)
+    generate(tmp_path, network(1), count=2)
+    assert len(list((tmp_path / "images").iterdir())) == 2
+
+
+def test_another_data_set_in_the_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "datalist.json").write_text('{"name": "people drew this"}')
+    with pytest.raises(ValueError, match=r"datalist.json: is of another data set \(people drew this\)"):
+        generate(tmp_path, network(), count=2)
+    (tmp_path / "datalist.json").unlink()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000005.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="images: holds files that generate did not write"):
+        generate(tmp_path, network(), count=2)
+    assert (tmp_path / "images" / "000005.png").read_bytes() == b"mine"
+    (tmp_path / "rows.jsonl").write_text("no JSON\n")
+    with pytest.raises(ValueError, match=r"rows.jsonl: is not what generate writes"):
+        generate(tmp_path, network(), count=2)
+
+
+def test_an_image_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    made_by = network(labels=False)
+    made_by.generator.mapping.average.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the image of seed 5 is not finite"):
+        generate(tmp_path, made_by, count=2)
+    assert not list((tmp_path / "images").iterdir())
+
+
+def test_latents_that_a_full_disk_does_not_take_are_told_and_come_with_the_next_run(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))  # a memory map would kill the process without a word
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            generate(tmp_path, network(labels=False), count=8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path / "latents.npy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "rows.jsonl"]
+    generate(tmp_path, network(labels=False), count=8)
+    assert np.load(tmp_path / "latents.npy").shape == (8, 4, 4)
+
+
 def test_a_list_of_fewer_images_than_there_are_drops_none_of_the_others_as_uncertain(tmp_path: Path) -> None:
     generate(tmp_path, network(), count=4)
     generate(tmp_path, network(), count=2)
@@ -140,11 +203,16 @@ def test_without_an_interpreter_there_are_images_to_label(tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"shares": (1, -1, 0)}, "shares is"),
+        ({"shares": ["a", "b", "c"]}, "shares is"),
+        ({"shares": 1}, "shares is 1, expected those of training, validation and test"),
+        ({"drop_uncertain": 0.9}, "drop_uncertain is 0.9, which leaves nothing of 2 images"),
+        ({"facts": {"window_hu": [600, -1000]}}, r"window_hu is \[600, -1000\], expected two HU, low and high"),
         ({"drop_uncertain": 1.0}, "drop_uncertain is 1.0, expected 0 or more, and less than 1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(tmp_path, network(), count=2, **options)
-    with pytest.raises(ValueError, match="count is 0"):
-        GeneratedSet(tmp_path, count=0, first_seed=0, batch_size=1)
+    for count in (0, -3, 2.5):
+        with pytest.raises(ValueError, match=f"count is {count}"):
+            GeneratedSet(tmp_path, count=count, first_seed=0, batch_size=1)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import DataLoader, Dataset, MetaTensor
@@ -63,6 +64,9 @@ def test_label_maps_become_a_data_set_to_train_on_where_a_source_is_given(tmp_pa
     (item,) = content["training"]
     assert (folder / item["image"]).resolve() == path.resolve()
     assert (folder / item["label"]).is_file()
+    (folder / "datalist.json").write_text('{"name": "slices that people labelled"}')
+    with pytest.raises(ValueError, match=r"datalist.json: is of another data set \(slices that people labelled\)"):
+        engine.run(DataLoader(Dataset(data), batch_size=1, collate_fn=list))
 
 
 def test_pictures_of_a_volume_of_any_axes_have_posterior_below_and_left_on_the_right() -> None:
