@@ -30,7 +30,14 @@ def lazy_adam(network: nn.Module, *, learning_rate: float, interval: int | None)
 
     Returns:
         Adam with rate lr * k / (k + 1) and betas (0, 0.99 ** (k / (k + 1))).
+
+    Raises:
+        ValueError: the rate is not above 0, or the interval below 1.
     """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate is {learning_rate}, expected a number above 0.")
+    if interval is not None and interval < 1:
+        raise ValueError(f"the interval of a penalty (r1_interval, path_length_interval) is {interval}, expected 1 on.")
     ratio = 1.0 if interval is None else interval / (interval + 1)
     return torch.optim.Adam(network.parameters(), lr=learning_rate * ratio, betas=(0.0, 0.99**ratio), eps=1e-8)
 
@@ -66,7 +73,7 @@ class StyleGAN2Trainer(Trainer):
         train_handlers: ignite handlers.
 
     Raises:
-        ValueError: a loss or a weight is no longer finite; an unknown precision.
+        ValueError: a loss or a weight is no longer finite; an unknown precision, or a number out of its range.
     """
 
     def __init__(
@@ -95,6 +102,14 @@ class StyleGAN2Trainer(Trainer):
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}.")
+        for name, value, least, most in (
+            ("r1_gamma", r1_gamma, 0, math.inf),
+            ("path_length_weight", path_length_weight, 0, math.inf),
+            ("style_mixing", style_mixing, 0, 1),
+            ("ema_kimg", ema_kimg, 0, math.inf),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}, expected {least} or more" + (", at most 1." if most == 1 else "."))
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch.utils.data import Dataset
 
 from ..nets.labelled_generator import StyleInterpreter, digest_of
 from ..nets.stylegan2.generator import Generator
-from ..transforms.readers.slices import check_datalist, read_label_map
+from ..transforms.readers.slice_lists import check_n_labelled
+from ..transforms.readers.slices import check_datalist, read_datalist, read_label_map
 
 
 class LabelledFeatures:
@@ -29,9 +29,9 @@ class LabelledFeatures:
         limit: use the first so many items; None for all.
 
     Raises:
-        FileNotFoundError: a label map is missing.
-        ValueError: the list is of another generator or of other classes, or a label map of another size or with a value
-            that is no class.
+        FileNotFoundError: a label map, or ``latents.npy``, is missing.
+        ValueError: the list is of another generator or of other classes, or has fewer items, a label map is of another
+            size or with a value that is no class, or the latents are not those of the list.
     """
 
     def __init__(
@@ -45,20 +45,23 @@ class LabelledFeatures:
         limit: int | None = None,
     ) -> None:
         check_datalist(datalist, class_names)
-        content = json.loads(Path(datalist).read_text(encoding="utf-8"))
-        items = content.get(split, [])[:limit]
+        content = read_datalist(datalist)
+        items = content.get(split, [])
+        check_n_labelled(limit, len(items), datalist, split)
+        items = items[:limit]
         if not items:
-            raise ValueError(f"{datalist}: there is no item in its split {split!r}.")
+            raise ValueError(f"{datalist}: there is no item to learn from in its split {split!r}.")
         own, digest = digest_of(generator).hex(), content.get("generator_sha256")
-        if digest is not None and digest != own:
+        if digest is None:
+            raise ValueError(f"{datalist}: does not say which generator made its slices (generator_sha256).")
+        if digest != own:
             raise ValueError(
                 f"{datalist}: its slices were made by the generator {digest[:12]}, and this is the generator "
                 f"{own[:12]}: give the generator_weights that made them."
             )
         self.items = items
         self.labels = self._read_labels(Path(dataset_dir), class_names, generator.image_size)
-        latents = np.load(Path(dataset_dir) / "latents.npy", mmap_mode="r", allow_pickle=False)
-        self.ws = torch.from_numpy(np.stack([latents[item["latent"]] for item in items]))
+        self.ws = self._read_latents(Path(dataset_dir) / "latents.npy", generator)
         self.features = self._make_features(generator)
         counts = torch.bincount(self.labels.flatten().long(), minlength=len(class_names)).tolist()
         shares = ", ".join(f"{name} {n / sum(counts):.1%}" for name, n in zip(class_names, counts, strict=True))
@@ -80,6 +83,19 @@ class LabelledFeatures:
         if empty:
             print(f"{len(empty)} of {len(maps)} label maps hold background alone, the first is {empty[0]}", flush=True)
         return torch.from_numpy(np.stack(maps))
+
+    def _read_latents(self, path: Path, generator: Generator) -> torch.Tensor:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; generate writes it beside its slices.")
+        try:
+            latents = np.load(path, mmap_mode="r", allow_pickle=False)
+            ws = np.stack([latents[item["latent"]] for item in self.items])
+        except (ValueError, OSError, EOFError, IndexError, KeyError) as error:
+            raise ValueError(f"{path}: does not hold the latents of the list ({error}).") from error
+        expected = (len(self.items), generator.n_ws, generator.w_dim)
+        if ws.shape != expected or not np.isfinite(ws).all():
+            raise ValueError(f"{path}: latents of shape {ws.shape}, expected finite ones of {expected}.")
+        return torch.from_numpy(ws)
 
     @torch.no_grad()
     def _make_features(self, generator: Generator) -> list[torch.Tensor]:

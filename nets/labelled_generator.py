@@ -66,6 +66,9 @@ class LabelledGenerator(nn.Module):
         interpreter: labels them; None makes images alone, such as those to label by hand.
         truncation: factor on the distance of w from its mean; below 1 for images that are more alike and cleaner.
         truncated_layers: number of first layers that truncation acts on; None for all.
+
+    Raises:
+        ValueError: truncation is not of 0 to 2, or there are fewer layers.
     """
 
     def __init__(
@@ -77,6 +80,11 @@ class LabelledGenerator(nn.Module):
         truncated_layers: int | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(truncation, int | float) or not 0 <= truncation <= 2:
+            raise ValueError(f"truncation is {truncation}, expected a number from 0 to 2, such as 0.7.")
+        layers = truncated_layers
+        if layers is not None and not (isinstance(layers, int) and 0 <= layers <= generator.n_ws):
+            raise ValueError(f"truncated_layers is {layers}, expected a whole number from 0 to {generator.n_ws}.")
         self.generator = generator
         self.interpreter = interpreter
         self.truncation = truncation

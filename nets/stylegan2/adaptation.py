@@ -35,6 +35,8 @@ class AdaptiveProbability(nn.Module):
         self, augmentation: AdaptiveAugmentation, *, target: float = 0.6, interval: int = 4, ada_kimg: float = 500.0
     ) -> None:
         super().__init__()
+        if not -1 <= target <= 1:
+            raise ValueError(f"target is {target}, expected a number from -1 to 1, as r_t is.")
         if interval < 1 or ada_kimg <= 0:
             raise ValueError(f"interval and ada_kimg must be above 0, but are {interval} and {ada_kimg}.")
         self.augmentation = augmentation

@@ -44,6 +44,8 @@ def minibatch_deviation(x: torch.Tensor, group_size: int | None = 4) -> torch.Te
         (N, C + 1, H, W).
     """
     n, channels, height, width = x.shape
+    if group_size is not None and group_size < 1:
+        raise ValueError(f"group_size is {group_size}, expected 1 or more, or None for the whole batch.")
     size = n if group_size is None else min(group_size, n)
     if n % size:
         raise ValueError(f"a batch of {n} images does not divide into groups of {size}.")

@@ -14,7 +14,15 @@ from .resampling import double
 
 
 def channels_at(size: int, channel_base: int, channel_max: int) -> int:
-    """Number of channels at a size in px: base / size, at most the largest number."""
+    """Number of channels at a size in px: base / size, at most the largest number.
+
+    Raises:
+        ValueError: none is left.
+    """
+    if min(channel_base // size, channel_max) < 1:
+        raise ValueError(
+            f"channel_base is {channel_base} and channel_max {channel_max}: no channel is left at {size} px."
+        )
     return min(channel_base // size, channel_max)
 
 
@@ -24,7 +32,7 @@ def sizes_up_to(image_size: int) -> list[int]:
     Raises:
         ValueError: the size is no power of two from 8 on.
     """
-    if image_size < 8 or image_size & (image_size - 1):
+    if not isinstance(image_size, int) or image_size < 8 or image_size & (image_size - 1):
         raise ValueError(f"image_size is {image_size}, expected a power of two from 8 on, such as 64 or 256.")
     return [2**k for k in range(2, int(math.log2(image_size)) + 1)]
 
@@ -131,7 +139,7 @@ class Generator(nn.Module):
         style: "modulation" for StyleGAN2, "adain" for the normalisation of StyleGAN in the same network.
 
     Raises:
-        ValueError: ``image_size`` is no power of two.
+        ValueError: ``image_size`` is no power of two, or a number is below 1.
     """
 
     def __init__(
@@ -146,6 +154,14 @@ class Generator(nn.Module):
         style: Literal["modulation", "adain"] = "modulation",
     ) -> None:
         super().__init__()
+        for name, number in (
+            ("image_channels", image_channels),
+            ("z_dim", z_dim),
+            ("w_dim", w_dim),
+            ("mapping_layers", mapping_layers),
+        ):
+            if number < 1:
+                raise ValueError(f"{name} is {number}, expected 1 or more.")
         sizes = sizes_up_to(image_size)
         widths = [channels_at(size, channel_base, channel_max) for size in sizes]
         self.image_size = image_size

@@ -172,6 +172,20 @@ def test_bfloat16_trains_and_another_precision_is_refused() -> None:
         trainer(max_epochs=1, precision="float16")
 
 
+@pytest.mark.parametrize(
+    "options", [{"r1_gamma": -1}, {"path_length_weight": -1}, {"style_mixing": 1.5}, {"ema_kimg": -1}]
+)
+def test_numbers_out_of_their_range_are_refused(options: dict[str, Any]) -> None:
+    (name, value), *_ = options.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}, expected 0 or more"):
+        trainer(max_epochs=1, **options)
+    for rate in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"learning_rate is {rate}, expected a number above 0"):
+            lazy_adam(torch.nn.Linear(1, 1), learning_rate=rate, interval=None)
+    with pytest.raises(ValueError, match=r"r1_interval, path_length_interval\) is 0"):
+        lazy_adam(torch.nn.Linear(1, 1), learning_rate=1, interval=0)
+
+
 def test_style_mixing_gives_later_layers_another_latent() -> None:
     engine = trainer(max_epochs=1, style_mixing=1.0)
     ws = engine._latents(64)

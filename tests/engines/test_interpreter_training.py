@@ -41,7 +41,8 @@ def folder(tmp_path: Path, generator: Generator) -> Path:
         Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "labels" / f"{k}.png")
         items.append({"image": f"images/{k}.png", "label": f"labels/{k}.png", "latent": k})
     labels = {str(k): name for k, name in enumerate(NAMES)}
-    (tmp_path / "datalist.json").write_text(json.dumps({"labels": labels, "labeller": "a test", "training": items}))
+    facts = {"labels": labels, "labeller": "a test", "generator_sha256": digest_of(generator).hex()}
+    (tmp_path / "datalist.json").write_text(json.dumps({**facts, "training": items}))
     return tmp_path
 
 
@@ -115,6 +116,29 @@ def unlabel(folder: Path) -> None:
     path.write_text(path.read_text().replace('"label": "labels/2.png", ', ""))
 
 
+def forget_the_generator(folder: Path) -> None:
+    path = folder / "datalist.json"
+    path.write_text(path.read_text().replace("generator_sha256", "sha"))
+
+
+def lose_latents(folder: Path) -> None:
+    (folder / "latents.npy").unlink()
+
+
+def cut_latents(folder: Path) -> None:
+    (folder / "latents.npy").write_bytes((folder / "latents.npy").read_bytes()[:300])
+
+
+def drop_latents(folder: Path) -> None:
+    np.save(folder / "latents.npy", np.load(folder / "latents.npy")[:2])
+
+
+def spoil_latents(folder: Path) -> None:
+    latents = np.load(folder / "latents.npy")
+    latents[3, 0, 0] = np.nan
+    np.save(folder / "latents.npy", latents)
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -123,9 +147,14 @@ def unlabel(folder: Path) -> None:
         (mark_white, ValueError, r"2.png: holds the value 255, and there are 2 classes"),
         (rename_class, ValueError, "its classes are background, nucleus, those of the network background, bright"),
         (unlabel, ValueError, "images/2.png: has no label map; clinbundles label writes them"),
+        (forget_the_generator, ValueError, r"datalist.json: does not say which generator"),
+        (lose_latents, FileNotFoundError, r"latents.npy: no such file"),
+        (cut_latents, ValueError, r"latents.npy: does not hold the latents of the list"),
+        (drop_latents, ValueError, r"latents.npy: does not hold the latents of the list \(index 2 is out of bounds"),
+        (spoil_latents, ValueError, r"latents.npy: latents of shape \(4, 6, 8\), expected finite ones"),
     ],
 )
-def test_label_maps_that_do_not_fit_are_refused_by_name(
+def test_label_maps_and_latents_that_do_not_fit_are_refused_by_name(
     folder: Path, generator: Generator, spoil: Callable[[Path], None], error: type[Exception], message: str
 ) -> None:
     spoil(folder)
@@ -139,5 +168,8 @@ def test_empty_label_maps_are_counted_and_an_empty_split_is_refused(
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / "labels" / "1.png")
     read(folder, generator)
     assert "1 of 4 label maps hold background alone, the first is 1.png" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="there is no item in its split 'validation'"):
+    with pytest.raises(ValueError, match="there is no item to learn from in its split 'validation'"):
         read(folder, generator, split="validation")
+    for limit in (5, -1, 2.5):
+        with pytest.raises(ValueError, match=f"n_labelled is {limit}, and .* has 4 items in its split 'training'"):
+            read(folder, generator, limit=limit)

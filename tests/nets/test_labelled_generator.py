@@ -50,6 +50,15 @@ def test_an_interpreter_of_another_generator_is_refused() -> None:
         LabelledGenerator(other, interpreter)(torch.randn(1, 8))
 
 
+@pytest.mark.parametrize(
+    "options", [{"truncation": -1}, {"truncation": 7}, {"truncation": None}, {"truncated_layers": 7}, {"truncated_layers": -1}]
+)
+def test_a_truncation_that_makes_no_sense_is_refused(options: dict) -> None:
+    (name, value), *_ = options.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}, expected a"):
+        LabelledGenerator(make()[0], **options)
+
+
 def test_the_digest_is_kept_with_the_weights() -> None:
     generator, interpreter = make()
     interpreter.belongs_to(generator)

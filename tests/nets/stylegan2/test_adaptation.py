@@ -95,3 +95,5 @@ def test_answers_keep_no_graph_and_an_empty_interval_is_refused() -> None:
     assert not control.probability.requires_grad
     with pytest.raises(ValueError, match="interval and ada_kimg must be above 0"):
         controller(interval=0)
+    with pytest.raises(ValueError, match="target is 7, expected a number from -1 to 1"):
+        controller(target=7)

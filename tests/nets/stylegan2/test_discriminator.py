@@ -24,6 +24,8 @@ def test_equal_images_have_no_deviation() -> None:
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 6 images does not divide into groups of 4"):
         minibatch_deviation(torch.randn(6, 3, 4, 4), 4)
+    with pytest.raises(ValueError, match="group_size is 0, expected 1 or more"):
+        minibatch_deviation(torch.randn(6, 3, 4, 4), 0)
     assert minibatch_deviation(torch.randn(3, 3, 4, 4), 4).shape == (3, 4, 4, 4)
 
 

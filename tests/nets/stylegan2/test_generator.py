@@ -35,10 +35,18 @@ def test_images_of_one_or_three_channels_in_both_styles(channels: int, style: st
     assert small(image_channels=channels, style=style)(torch.randn(2, 8)).shape == (2, channels, 16, 16)
 
 
-@pytest.mark.parametrize("size", [0, 4, 48, 100])
-def test_a_size_that_is_no_power_of_two_is_refused(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 4, 48, 100, 64.5])
+def test_a_size_that_is_no_power_of_two_is_refused(size: float) -> None:
     with pytest.raises(ValueError, match=f"image_size is {size}, expected a power of two from 8 on"):
         sizes_up_to(size)
+
+
+def test_widths_that_leave_nothing_are_refused_by_name() -> None:
+    for name in ("image_channels", "z_dim", "w_dim", "mapping_layers"):
+        with pytest.raises(ValueError, match=f"{name} is 0, expected 1 or more"):
+            Generator(16, **{name: 0})
+    with pytest.raises(ValueError, match="channel_base is 8 and channel_max 4: no channel is left at 16 px"):
+        Generator(16, channel_base=8, channel_max=4)
 
 
 def test_each_latent_has_its_layer() -> None:
