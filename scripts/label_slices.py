@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,20 +30,25 @@ def label(
     """
     from clinbundles.engines.outputs.files import write_atomically
     from clinbundles.scripts.prepare.datalist import datalist_as_json, items_of
+    from clinbundles.transforms.hu_labels import LABELLER
+    from clinbundles.transforms.readers.slices import read_datalist
 
     folder = Path(str(dataset_dir))
     path = folder / "datalist.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; clinbundles run ct_datasetgan generate writes it.")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_datalist(path)
     items = items_of(content)
     if not items:
         raise ValueError(f"{path}: lists no slices.")
-    names = class_names.split(",") if isinstance(class_names, str) else list(class_names)
+    names = read_names(class_names)
     if by == "automatic" and labeller is not None:
         raise ValueError(f"--labeller {labeller} is of label maps from files: automatic ones say what they are.")
     if labeller is not None and not str(labeller).strip():
         raise ValueError("--labeller is empty: expected who made the files, such as people.")
+    present = [file for item in items for file in files_of(folder, item)]
+    if by == "automatic" and present and content.get("labeller") != LABELLER:
+        raise ValueError(f"{present[0]}: is there already, and automatic label maps would take its place: move it away.")
     (folder / "labels").mkdir(exist_ok=True)
     facts: dict[str, Any] = {"labels": {str(k): name for k, name in enumerate(names)}}
     if by == "automatic":
@@ -57,6 +61,25 @@ def label(
     write_atomically(path, datalist_as_json(content))
     print(f"{len(items)} slices came in, {len(items)} have a label map, labeller: {facts['labeller']}")
     print(f"wrote {path}")
+
+
+def read_names(class_names: Any) -> list[str]:
+    """Read the names of classes, as ``background,nucleus`` or a list says them.
+
+    Raises:
+        ValueError: there are fewer than two, or one is empty or stands twice.
+    """
+    parts = class_names.split(",") if isinstance(class_names, str) else class_names
+    names = [str(part).strip() for part in (parts if isinstance(parts, list | tuple) else [parts])]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"--class_names are {', '.join(names)}: expected two or more that differ.")
+    return names
+
+
+def files_of(folder: Path, item: dict[str, Any]) -> list[Path]:
+    """List the files that may be the label map of a slice."""
+    stem = Path(item["image"]).stem
+    return [file for suffix in SUFFIXES if (file := folder / "labels" / f"{stem}{suffix}").is_file()]
 
 
 def read_window(window: Any) -> tuple[float, float]:
@@ -110,7 +133,7 @@ def _collect(folder: Path, items: list[dict[str, Any]], names: list[str]) -> Non
     missing, empty = [], []
     for item in items:
         stem = Path(item["image"]).stem
-        files = [file for suffix in SUFFIXES if (file := folder / "labels" / f"{stem}{suffix}").is_file()]
+        files = files_of(folder, item)
         if not files:
             missing.append(stem)
             continue
@@ -130,5 +153,8 @@ def _collect(folder: Path, items: list[dict[str, Any]], names: list[str]) -> Non
         )
     if len(empty) == len(items):
         raise ValueError(f"{folder / 'labels'}: all {len(items)} label maps hold background alone.")
+    stems = {Path(item["image"]).stem for item in items}
+    if others := sorted(file.name for file in (folder / "labels").iterdir() if file.stem not in stems):
+        print(f"{len(others)} files in {folder / 'labels'} are of no slice of the list: {', '.join(others[:5])}")
     if empty:
         print(f"{len(empty)} label maps hold background alone: {', '.join(empty[:5])}")

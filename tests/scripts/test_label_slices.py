@@ -92,6 +92,32 @@ def test_a_person_who_drew_the_label_maps_is_named_where_somebody_says_so(folder
         label(str(folder), class_names="background,nucleus", labeller=" ")
 
 
+def test_automatic_labels_do_not_take_the_place_of_those_that_somebody_drew(folder: Path) -> None:
+    draw(folder, np.eye(64), "000001.png")
+    before = (folder / "labels" / "000001.png").read_bytes()
+    with pytest.raises(ValueError, match=r"000001.png: is there already, and automatic label maps would take its"):
+        label(str(folder), by="automatic")
+    assert [path.name for path in (folder / "labels").iterdir()] == ["000001.png"]
+    assert (folder / "labels" / "000001.png").read_bytes() == before
+    (folder / "labels" / "000001.png").unlink()
+    for _ in range(2):  # but that of earlier automatic ones
+        label(str(folder), by="automatic")
+
+
+def test_files_that_are_of_no_slice_are_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("000000.png", "000001.png", "000077.png", "tumour.png"):
+        draw(folder, np.eye(64), name)
+    label(str(folder), class_names="background,nucleus")
+    assert "2 files in" in (said := capsys.readouterr().out)
+    assert "are of no slice of the list: 000077.png, tumour.png" in said
+
+
+@pytest.mark.parametrize("names", ["background", "background,,a", "background,a,a", ["background", " "]])
+def test_names_of_classes_differ_and_are_not_empty(folder: Path, names: str | list[str]) -> None:
+    with pytest.raises(ValueError, match="--class_names are background.*: expected two or more that differ"):
+        label(str(folder), class_names=names)
+
+
 def missing(folder: Path) -> None:
     draw(folder, np.eye(64), "000000.png")
 
@@ -138,4 +164,18 @@ def test_label_maps_that_do_not_fit_are_refused_and_the_list_stays(
 
 def test_a_folder_without_a_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"datalist.json: no such file; clinbundles run ct_datasetgan generate"):
+        label(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is no datalist, which has splits by name"),
+        ('{"training": [{"img": "a"}]}', "item 0 of its split 'training' has no image"),
+    ],
+)
+def test_a_list_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "datalist.json").write_text(text)
+    with pytest.raises(ValueError, match=f"datalist.json: {message}"):
         label(str(tmp_path))
