@@ -103,8 +103,8 @@ class TrainingCheckpoint:
     def check_weights(self, epoch: int) -> None:
         """Stop a training that has diverged before its checkpoint takes the place of a good one."""
         weights = dict(self.network.named_parameters())
-        finite = [torch.isfinite(weight).all() for weight in weights.values()]
-        finite = torch.stack(finite).tolist() if finite else []  # one wait for the device
+        each = [torch.isfinite(weight).all() for weight in weights.values()]
+        finite = torch.stack(each).tolist() if each else []  # one wait for the device
         if not all(finite):
             raise ValueError(
                 f"the weight {list(weights)[finite.index(False)]} is not finite after epoch {epoch}: the training has "
@@ -169,7 +169,6 @@ class TrainingCheckpoint:
                 setattr(self.evaluator.state, name, value)
         trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
 
-
     def _read(self) -> dict[str, Any]:
         """Read ``resume.ckpt``, and see that it has the parts of this training, no more and no fewer."""
         try:
@@ -190,7 +189,9 @@ class TrainingCheckpoint:
             item.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip().rstrip(".")
-            raise ValueError(f"{self.resume_path}: {name} is that of a training with other options ({reason}).") from error
+            raise ValueError(
+                f"{self.resume_path}: {name} is that of a training with other options ({reason})."
+            ) from error
         if (rates := _learning_rates(item)) == before:
             return
         # Some schedulers keep no initial rate, and have changed the only one there is.

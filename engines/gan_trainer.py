@@ -109,7 +109,9 @@ class StyleGAN2Trainer(Trainer):
             ("ema_kimg", ema_kimg, 0, math.inf),
         ):
             if not least <= value <= most:
-                raise ValueError(f"{name} is {value}, expected {least} or more" + (", at most 1." if most == 1 else "."))
+                raise ValueError(
+                    f"{name} is {value}, expected {least} or more" + (", at most 1." if most == 1 else ".")
+                )
         super().__init__(
             device=torch.device(device),
             max_epochs=max_epochs,

@@ -48,7 +48,9 @@ def label(
         raise ValueError("--labeller is empty: expected who made the files, such as people.")
     present = [file for item in items for file in files_of(folder, item)]
     if by == "automatic" and present and content.get("labeller") != LABELLER:
-        raise ValueError(f"{present[0]}: is there already, and automatic label maps would take its place: move it away.")
+        raise ValueError(
+            f"{present[0]}: is there already, and automatic label maps would take its place: move it away."
+        )
     (folder / "labels").mkdir(exist_ok=True)
     facts: dict[str, Any] = {"labels": {str(k): name for k, name in enumerate(names)}}
     if by == "automatic":

@@ -51,7 +51,8 @@ def test_an_interpreter_of_another_generator_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"truncation": -1}, {"truncation": 7}, {"truncation": None}, {"truncated_layers": 7}, {"truncated_layers": -1}]
+    "options",
+    [{"truncation": -1}, {"truncation": 7}, {"truncation": None}, {"truncated_layers": 7}, {"truncated_layers": -1}],
 )
 def test_a_truncation_that_makes_no_sense_is_refused(options: dict) -> None:
     (name, value), *_ = options.items()

@@ -114,7 +114,7 @@ def test_files_that_are_of_no_slice_are_named(folder: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize("names", ["background", "background,,a", "background,a,a", ["background", " "]])
 def test_names_of_classes_differ_and_are_not_empty(folder: Path, names: str | list[str]) -> None:
-    with pytest.raises(ValueError, match="--class_names are background.*: expected two or more that differ"):
+    with pytest.raises(ValueError, match=r"--class_names are background.*: expected two or more that differ"):
         label(str(folder), class_names=names)
 
 

@@ -36,7 +36,8 @@ class SliceReader(RowMajorReader):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: ``window_hu`` is no window; the file is corrupt, coloured or deeper than 8 bits, or no CT volume (see :class:`.ct.CTReader`).
+        ValueError: ``window_hu`` is no window; the file is corrupt, coloured or deeper than 8 bits, or no CT volume
+            (see :class:`.ct.CTReader`).
     """
 
     def __init__(self, window_hu: Sequence[float] = (-1000, 600)) -> None:

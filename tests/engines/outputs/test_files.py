@@ -162,8 +162,13 @@ def test_no_two_files_share_a_name_and_the_order_of_the_files_does_not_matter(pa
 
 def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("older")
-    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "a.csv") as partial:
-        partial.write_text("half of")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write() -> None:
+        with replacing(tmp_path / "a.csv") as partial:
+            partial.write_text("half of")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
     assert caught.value.filename == str(tmp_path / "a.csv")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "older")]

@@ -127,7 +127,9 @@ def test_a_patient_or_an_image_in_two_splits_is_refused_without_a_name(tmp_path:
     assert read_datalist(path)["test"] == items[2:]
     for spoiled, what in (({"group": "Jane-0"}, "one patient or group"), ({"image": "1.png"}, "one image")):
         path.write_text(json.dumps({"training": items[:2], "test": [items[2], {**items[3], **spoiled}]}))
-        with pytest.raises(ValueError, match=rf"item [01] of its split 'training' and item 1 of 'test' are of {what}") as e:
+        with pytest.raises(
+            ValueError, match=rf"item [01] of its split 'training' and item 1 of 'test' are of {what}"
+        ) as e:
             read_datalist(path)
         assert "Jane" not in str(e.value)
     path.write_text(json.dumps({"training": [{"image": "0.png"}], "test": [{"image": "1.png", "group": None}]}))
@@ -136,5 +138,5 @@ def test_a_patient_or_an_image_in_two_splits_is_refused_without_a_name(tmp_path:
 
 @pytest.mark.parametrize("window", [[600, -1000], [1], None, "lung", [0, float("nan")], ["a", "b"], 5])
 def test_what_is_no_window_is_refused(window: Any) -> None:
-    with pytest.raises(ValueError, match="window_hu is .*, expected two HU, low and high"):
+    with pytest.raises(ValueError, match=r"window_hu is .*, expected two HU, low and high"):
         SliceReader(window)
