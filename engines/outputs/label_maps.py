@@ -105,8 +105,6 @@ class LabelMapWriter:
             check_replaceable(self.output_dir / "datalist.json", NAME)
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
-        for name in ("label_maps", "overlays"):
-            (self.output_dir / name).mkdir(parents=True, exist_ok=True)
 
     def write_batch(self, engine: Engine) -> None:
         """Write label maps and overlays of the batch just done."""
@@ -139,7 +137,7 @@ class LabelMapWriter:
         if is_volume(path):
             # The writer looks at the suffix, which what is not yet whole does not have.
             content = nibabel.Nifti1Image(classes, affine).to_bytes()
-            with replacing(self.output_dir / "label_maps" / f"{self._stems[path]}.nii.gz") as partial:
+            with replacing(self._folder("label_maps") / f"{self._stems[path]}.nii.gz") as partial:
                 partial.write_bytes(gzip.compress(content, mtime=0))
         else:
             self._save(volume[0], "label_maps", path)
@@ -156,8 +154,13 @@ class LabelMapWriter:
         return self.reader.get_data(self.reader.read(path))[0].round().astype(np.uint8)
 
     def _save(self, pixels: np.ndarray, folder: str, path: Path) -> None:
-        with replacing(self.output_dir / folder / f"{self._stems[path]}.png") as partial:
+        with replacing(self._folder(folder) / f"{self._stems[path]}.png") as partial:
             Image.fromarray(pixels).save(partial, format="PNG")
+
+    def _folder(self, name: str) -> Path:
+        folder = self.output_dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def write_table(self, engine: Engine) -> None:
         """Write the table of all images."""
