@@ -74,10 +74,15 @@ class ProjectionLoss(nn.Module):
     Args:
         sizes: sides in px of the squares that are averaged before the difference is taken; all count alike.
         latent_weight: of the latents' distance, which keeps the features such as the generator has them.
+
+    Raises:
+        ValueError: ``latent_weight`` is below 0.
     """
 
     def __init__(self, sizes: Sequence[int] = (1, 2, 4), latent_weight: float = 0.001) -> None:
         super().__init__()
+        if not latent_weight >= 0:
+            raise ValueError(f"latent_weight is {latent_weight}, expected 0 or more.")
         self.sizes = tuple(sizes)
         self.latent_weight = latent_weight
 

@@ -51,3 +51,5 @@ def test_the_loss_adds_the_differences_of_averaged_squares() -> None:
     assert float(ProjectionLoss((1, 2, 4), 0)(rendered, checkered)) == 1
     assert float(ProjectionLoss((1, 2, 4), 0)(rendered, torch.ones(1, 1, 4, 4))) == 3
     assert float(ProjectionLoss((1,), 0.1)(rendered, torch.zeros(1, 1, 4, 4))) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="latent_weight is -1, expected 0 or more"):
+        ProjectionLoss((1,), -1)
