@@ -226,8 +226,10 @@ def test_neither_generate_nor_project_nor_pseudo_label_takes_the_place_of_a_data
     assert message in refusal("project", **generator | few, ckpt_dir=tmp_path / "latents", output_dir=data)
     torch.save(untrained_segmenter().state_dict(), tmp_path / "segmenter.pt")
     pseudo = {**SEGMENTER, "dataset_dir": data, "ckpt_path": tmp_path / "segmenter.pt", "cache_rate": "0"}
-    assert message in refusal("pseudo_label", **pseudo, n_labelled=4, output_dir=data)
-    assert "none is left" in refusal("pseudo_label", **pseudo, n_labelled=8, output_dir=tmp_path / "out")
+    assert message in refusal("pseudo_label", **pseudo, skip_labelled=4, output_dir=data)
+    assert "none of the 8 items of its split 'training' is left, 8 labelled" in refusal(
+        "pseudo_label", **pseudo, skip_labelled=8, output_dir=tmp_path / "out"
+    )
     assert "n_labelled is 9, and " in refusal("project", **generator | few | {"n_labelled": "9"}, ckpt_dir=tmp_path)
     assert "there is no slice to project" in refusal(
         "project", **generator | few | {"n_labelled": 0}, ckpt_dir=tmp_path

@@ -50,7 +50,7 @@ def test_no_slice_and_a_folder_of_another_data_set_are_refused(tmp_path: Path, g
     with pytest.raises(ValueError, match="n_labelled is 0: there is no slice to project"):
         targets(0)
     (tmp_path / "datalist.json").write_text('{"name": "real slices"}')
-    renderer = LatentRenderer(ProjectedLatents(3, generator), generator)
+    renderer = LatentRenderer(ProjectedLatents(3, generator.n_ws, 8), generator)
     engine = Engine(lambda engine, batch: None)
     ProjectedSetWriter(tmp_path, targets(), renderer, str(tmp_path / "datalist.json")).attach(engine)
     with pytest.raises(ValueError, match=r"datalist.json: is of another data set \(real slices\) and would be lost"):

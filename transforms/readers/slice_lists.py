@@ -49,7 +49,7 @@ def choose_items(
         raise ValueError(f"{path}: there is no item in its split {split!r}; it has {', '.join(others) or 'no split'}.")
     check_n_labelled(n_labelled, n_items, path, split)
     if rest and n_labelled in (None, n_items):
-        raise ValueError(f"n_labelled is {n_labelled}: of the {n_items} items of {path} in {split!r} none is left.")
+        raise ValueError(f"{path}: none of the {n_items} items of its split {split!r} is left, {n_labelled} labelled.")
     for number, item in enumerate(content[split]):
         if missing := [key for key in keys if not item.get(key)]:
             raise ValueError(f"{path}: item {number} of its split {split!r} has no {missing[0]}.")

@@ -41,7 +41,7 @@ def test_the_rest_is_what_was_not_drawn(tmp_path: Path) -> None:
     assert sorted(drawn + rest) == [str(k) for k in range(9)]
     assert names(choose_items(path, path.parent, "training")) == [str(k) for k in range(9)]
     for n in (None, 9):
-        with pytest.raises(ValueError, match=f"n_labelled is {n}: of the 9 items of .* in 'training' none is left"):
+        with pytest.raises(ValueError, match=f"none of the 9 items of its split 'training' is left, {n} labelled"):
             choose_items(path, path.parent, "training", n_labelled=n, rest=True)
 
 
