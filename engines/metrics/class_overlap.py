@@ -84,7 +84,7 @@ class ClassOverlap(Metric):
         """Return all results by name, of the images of all processes."""
         n_classes = len(self.class_names)
         counts = torch.from_numpy(sum(self.images, np.zeros((n_classes, n_classes), np.int64)))
-        return scores_of(idist.all_reduce(counts).numpy())
+        return scores_of(np.asarray(idist.all_reduce(counts)))
 
 
 def scores_of(counts: np.ndarray) -> dict[str, float]:
