@@ -48,6 +48,14 @@ VERBS: dict[str, Verb] = {
         ),
         more="prepare.command:describe_flags",
     ),
+    "folds": Verb(
+        "prepare.folds:write_folds",
+        "write the datalists of a cross-validation whose folds no patient or other group crosses",
+        (
+            "/data/ct/datalist.json /data/ct/folds",
+            "/data/ct.json /data/folds --folds 3 --validation false",
+        ),
+    ),
     "add-gaze": Verb(
         "prepare.gaze:add_gaze",
         "add recorded gaze to a datalist",
