@@ -27,6 +27,7 @@ GROUPS = {
     "bgc": TRANSFORMS,
     # Air and bone of a CT slice never change places.
     "ct": tuple(name for name in TRANSFORMS if name != "luma_flip"),
+    "none": (),
 }
 
 
@@ -63,7 +64,7 @@ class AdaptiveAugmentation(nn.Module):
     Args:
         transforms: names of transforms or groups: "b" (flip, quarter turns, whole pixels), "g" (scale, rotation,
             fractions of pixels), "c" (brightness, contrast, luma flip, hue, saturation), "bg", "bgc", or "ct", which is
-            "bgc" without the luma flip.
+            "bgc" without the luma flip; "none" leaves the images as they are.
         probability: at the start; the buffer of this name is what :class:`AdaptiveProbability` moves.
 
     Raises:

@@ -36,8 +36,16 @@ import pandas as pd
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
-from clinbundles.scripts.bundle import check_options, find_bundle, options_for, run_configs, tracking_file
-from clinbundles.scripts.flags import choose_names, parse_numbers
+from clinbundles.scripts.bundle import (
+    check_options,
+    find_bundle,
+    options_for,
+    options_of_config,
+    read_configs,
+    run_configs,
+    tracking_file,
+)
+from clinbundles.scripts.flags import choose_names, nearest, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce.correlation import as_notes, correlate
 from clinbundles.scripts.reproduce.correlation import as_results as correlations_as_results
@@ -210,10 +218,18 @@ def reproduce(
 
 
 def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
-    """Refuse a knob that no config of these jobs has, before anything runs."""
-    names = sorted({name for job in jobs for names in job.configs.values() for name in names})
+    """Refuse a knob that no config of these jobs has, or a value that one cannot take, before anything runs."""
+    stages = list(dict.fromkeys(tuple(names) for job in jobs for names in job.configs.values()))
+    known = {stage: options_of_config(read_configs(bundle_dir, stage)) for stage in stages}
+    everywhere = {name for options in known.values() for name in options}
     for job in jobs:
-        check_options(bundle_dir, names, job.knobs)
+        if unknown := [name for name in job.knobs if name.replace("::", "#") not in everywhere]:
+            files = sorted({f"{name}.json" for stage in stages for name in stage})
+            near = nearest(unknown[0], [name for name in everywhere if "#" not in name], prefix="--")
+            raise ValueError(f"--{unknown[0]} is no value of {' and '.join(files)}{near}")
+        for names in job.configs.values():
+            options = known[tuple(names)]
+            check_options(bundle_dir, names, {k: v for k, v in job.knobs.items() if k.replace("::", "#") in options})
 
 
 def write_tables(
