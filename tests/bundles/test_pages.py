@@ -65,6 +65,11 @@ def test_numbers_have_one_home(bundle: Path) -> None:
     assert all("std" in numbers or "mean" not in numbers for r in several for numbers in r["metrics"].values())
 
 
+def test_results_name_no_folder_of_the_machine_that_measured_them(bundle: Path) -> None:
+    text = (bundle / "docs" / "results.json").read_text()
+    assert not re.findall(r"(?<![\w.:/])/\w+/[\w/.-]+", text)
+
+
 def test_every_command_in_the_pages_can_be_run(bundle: Path) -> None:
     for page in pages(bundle):
         blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), re.DOTALL)
