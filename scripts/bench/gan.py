@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from clinbundles.engines.gan_trainer import lazy_adam
+from clinbundles.engines.datasetgan.gan_trainer import lazy_adam
 from clinbundles.nets.stylegan2.discriminator import Discriminator
 from clinbundles.nets.stylegan2.generator import Generator
 from clinbundles.nets.stylegan2.losses import discriminator_loss, generator_loss, gradient_penalty
@@ -98,7 +98,7 @@ def contenders(options: Mapping[str, Any], device: str = "cpu") -> dict[str, Con
 
 
 def step(contender: Contender, real: torch.Tensor, *, penalty: bool = False) -> dict[str, torch.Tensor]:
-    """Take one step of the generator and one of the discriminator, as :mod:`clinbundles.engines.gan_trainer` does.
+    """Take a step of the generator and one of the discriminator, as clinbundles.engines.datasetgan.gan_trainer does.
 
     Args:
         contender: whose weights move.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clinbundles.engines.interpreter_training import (
+from clinbundles.engines.datasetgan.interpreter_training import (
     LabelledFeatures,
     PixelBatches,
     PixelNetwork,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from monai.data import Dataset
 
-from ..nets.labelled_generator import LabelledGenerator
-from ..transforms.latents import latent_of
+from ...nets.labelled_generator import LabelledGenerator
+from ...transforms.latents import latent_of
 
 
 class GeneratedDataset(Dataset):

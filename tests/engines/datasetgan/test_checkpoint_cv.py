@@ -11,8 +11,8 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from clinbundles.engines import checkpoint_cv
-from clinbundles.engines.checkpoint_cv import CheckpointCV, cross_validate
+from clinbundles.engines.datasetgan import checkpoint_cv
+from clinbundles.engines.datasetgan.checkpoint_cv import CheckpointCV, cross_validate
 from clinbundles.engines.folds import folds_in_order
 from clinbundles.engines.metrics.class_overlap import ClassOverlap
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from .folds import folds_by_group, folds_in_order
-from .metrics.class_overlap import ClassOverlap, scores_of
-from .outputs.files import write_atomically
+from ..folds import folds_by_group, folds_in_order
+from ..metrics.class_overlap import ClassOverlap, scores_of
+from ..outputs.files import write_atomically
 
 NAMES = {"miou": "mIoU", "miou_foreground": "without background"}
 CAVEAT = "this protocol selects epochs on test images"

@@ -10,8 +10,8 @@ from ignite.engine import Events
 from torch.utils.data import DataLoader, RandomSampler
 
 from clinbundles.engines.checkpoint import TrainingCheckpoint
+from clinbundles.engines.datasetgan.gan_trainer import StyleGAN2Trainer, lazy_adam
 from clinbundles.engines.epoch_seed import EpochSeed
-from clinbundles.engines.gan_trainer import StyleGAN2Trainer, lazy_adam
 from clinbundles.nets.stylegan2.adaptation import AdaptiveProbability
 from clinbundles.nets.stylegan2.augmentation import AdaptiveAugmentation
 from clinbundles.nets.stylegan2.discriminator import Discriminator

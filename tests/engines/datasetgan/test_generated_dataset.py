@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import DataLoader
 
-from clinbundles.engines.generated_dataset import GeneratedDataset
+from clinbundles.engines.datasetgan.generated_dataset import GeneratedDataset
 from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter
 from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
 from clinbundles.nets.stylegan2.generator import Generator

@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Engine
 from PIL import Image
 
-from clinbundles.engines.interpreter_training import LabelledFeatures
-from clinbundles.engines.latent_projection import ProjectedSetWriter, ProjectionTargets
+from clinbundles.engines.datasetgan.interpreter_training import LabelledFeatures
+from clinbundles.engines.datasetgan.latent_projection import ProjectedSetWriter, ProjectionTargets
 from clinbundles.nets.labelled_generator import digest_of
 from clinbundles.nets.latent_projection import LatentRenderer, ProjectedLatents
 from clinbundles.nets.stylegan2.generator import Generator
