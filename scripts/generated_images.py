@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from clinbundles.scripts.prepare.datalist import SPLITS
 from clinbundles.transforms.readers.decoding import open_image
+from clinbundles.transforms.readers.slices import read_datalist
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read_list(datalist: str | Path, root: str | Path | None = None, *, split: st
         ValueError: it is no JSON, or has no such split, or an item without an image.
     """
     path = Path(datalist)
-    items = _content(path).get(split)
+    items = read_datalist(path).get(split)
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: has no split {split}, or an empty one.")
     for number, item in enumerate(items):
@@ -94,7 +94,7 @@ def has_split(datalist: str | Path, split: str) -> bool:
     Raises:
         FileNotFoundError, ValueError: as :func:`read_list`.
     """
-    return bool(_content(Path(datalist)).get(split))
+    return bool(read_datalist(datalist).get(split))
 
 
 def read_image(path: Path) -> torch.Tensor:
@@ -111,18 +111,6 @@ def read_image(path: Path) -> torch.Tensor:
         raise ValueError(f"{path}: pixel mode {image.mode!r}, expected 8 bits, grey or RGB.")
     values = torch.from_numpy(np.array(image, dtype=np.float32)) / 127.5 - 1
     return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: is not JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: is no datalist, which has splits by name.")
-    return content
 
 
 def _text(image: torch.Tensor) -> str:

@@ -71,7 +71,7 @@ def test_what_is_no_datalist_is_refused_in_a_sentence(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone/datalist\.json: no such file"):
         read_generated(folder / "gone")
     (folder / "datalist.json").write_text('{"training": [{"label": 1}]}')
-    with pytest.raises(ValueError, match="item 0 of training has no image"):
+    with pytest.raises(ValueError, match="item 0 of its split 'training' has no image"):
         read_generated(folder)
     (folder / "datalist.json").write_text("[]")
     with pytest.raises(ValueError, match="is no datalist"):
