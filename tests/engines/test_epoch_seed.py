@@ -1,6 +1,7 @@
 import random
 from types import SimpleNamespace
 
+import ignite.distributed as idist
 import numpy as np
 import pytest
 import torch
@@ -26,6 +27,13 @@ def test_every_source_of_randomness_repeats_for_the_same_seed_and_epoch() -> Non
 @pytest.mark.parametrize(("seed", "epoch"), [(4, 7), (3, 8), (7, 3)])
 def test_another_seed_or_epoch_changes_every_source(seed: int, epoch: int) -> None:
     assert all(a != b for a, b in zip(draws(3, 7), draws(seed, epoch), strict=True))
+
+
+def test_each_process_of_a_training_draws_its_own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that flip and crop alike would train on half the variety, and nothing would tell."""
+    first = draws(3, 7)
+    monkeypatch.setattr(idist, "get_rank", lambda: 1)
+    assert all(a != b for a, b in zip(first, draws(3, 7), strict=True))
 
 
 def test_a_negative_seed_is_named() -> None:

@@ -77,6 +77,16 @@ def test_a_temperature_fitted_on_validation_calibrates_the_test_set(tmp_path: Pa
     assert after["expected_calibration_error_after_temperature"] < 0.04
 
 
+def test_the_temperature_is_that_of_the_validation_set_and_not_of_the_test_set(tmp_path: Path) -> None:
+    """Of two sets distorted in opposite ways, the test set ends up further from calibrated than it began."""
+    validation = write(make_table(2000, seed=1, temperature=0.4), tmp_path / "validation") / "per_image.csv"
+    test = write(make_table(2000, seed=2, temperature=2.0), tmp_path / "test")
+    calibration = write_class_report(test, NAMES, validation_table=validation)["calibration"]
+    assert calibration["temperature"] == pytest.approx(2.5, rel=0.1), "on the test set it would be 0.5"
+    after = calibration["expected_calibration_error_after_temperature"]
+    assert after > calibration["expected_calibration_error"] > 0.1
+
+
 def test_figures_are_drawn_and_nothing_unfinished_stays(tmp_path: Path) -> None:
     table = write(make_table(), tmp_path) / "per_image.csv"
     write_class_report(tmp_path, NAMES)

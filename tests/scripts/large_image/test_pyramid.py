@@ -60,3 +60,14 @@ def test_the_tiff_is_tiled_pyramidal_and_tells_nothing_but_the_pixel_size(tmp_pa
         np.testing.assert_allclose(page.get_resolution("MICROMETER"), (4, 2))  # type: ignore[union-attr]
         names = {tag.name for tag in page.tags}  # type: ignore[union-attr]
     assert not names & {"ImageDescription", "Software", "DateTime", "Artist", "HostComputer", "DocumentName"}
+
+
+def test_the_pixels_of_each_level_of_the_tiff_are_twice_as_large_as_those_before(tmp_path: Path) -> None:
+    group = filled(tmp_path / "m.zarr", np.zeros((1100, 1300), np.uint8))
+    n_levels = add_levels(group, reduce="max")
+    assert n_levels > 2
+    write_tiff(group, tmp_path / "m.tif", pixel_size_um=(0.5, 0.25))
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        for number, level in enumerate(file.series[0].levels):
+            per_um_x, per_um_y = level.keyframe.get_resolution("MICROMETER")
+            np.testing.assert_allclose((1 / per_um_y, 1 / per_um_x), (0.5 * 2**number, 0.25 * 2**number), rtol=1e-6)
