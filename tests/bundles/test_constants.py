@@ -4,8 +4,8 @@ A table has a list for each config file, of groups with a source and values, and
 that its config extends, as the config does; inference.json repeats what it shares with train.json, and its table need
 not. A key is the id of a value, such as "optimizer#lr"; "list[Name]" stands for all parts of a list whose class is
 called Name, without that name, and "list[Name]#keys" for an argument of theirs. A value "@key" is that of another key,
-so that an overlay's table names what it changes and no more. What refers to another value stands resolved, what is
-disabled is left out, and an expression that makes an object stands as its text.
+so that an overlay's table names what it changes and no more. What refers to another value stands resolved; when a part
+is disabled, and an expression that makes an object, stand as their text.
 """
 
 import json
@@ -85,10 +85,11 @@ def is_plain(value: Any) -> bool:
 def resolved(parser: ConfigParser, value: Any, key: str) -> Any:
     """What a config's value comes to, as data; the text of an expression that makes an object."""
     if isinstance(value, dict):
-        return {k: resolved(parser, v, f"{key}#{k}") for k, v in value.items() if k not in ("_desc_", "_disabled_")}
+        return {
+            k: v if k == "_disabled_" else resolved(parser, v, f"{key}#{k}") for k, v in value.items() if k != "_desc_"
+        }
     if isinstance(value, list):
-        parts = [(f"{key}#{k}", v) for k, v in enumerate(value) if not is_disabled(parser, v, f"{key}#{k}")]
-        return [resolved(parser, v, k) for k, v in parts]
+        return [resolved(parser, v, f"{key}#{k}") for k, v in enumerate(value)]
     if not isinstance(value, str) or value[:1] not in ("@", "$"):
         return value
     value = value.replace("::", "#")
@@ -98,10 +99,6 @@ def resolved(parser: ConfigParser, value: Any, key: str) -> Any:
         return value
     content = contents[0] if value.startswith("@") else parser.get_parsed_content(key)
     return content if is_plain(content) else value
-
-
-def is_disabled(parser: ConfigParser, part: Any, key: str) -> bool:
-    return isinstance(part, dict) and bool(part.get("_disabled_")) and parser.get_parsed_content(f"{key}#_disabled_")
 
 
 def short(part: Any) -> str:
@@ -117,8 +114,7 @@ def value_of(parser: ConfigParser, key: str) -> Any:
     parts = parser.get(where)
     if not name:
         return resolved(parser, parts, where)
-    chosen = [(f"{where}#{k}", part) for k, part in enumerate(parts) if short(part) == name]
-    values = [resolved(parser, part, k) for k, part in chosen if not is_disabled(parser, part, k)]
+    values = [resolved(parser, part, f"{where}#{k}") for k, part in enumerate(parts) if short(part) == name]
     if argument:
         return [value.get(argument[1:], "no such value") for value in values]
     return [{k: v for k, v in value.items() if k != "_target_"} for value in values]
