@@ -57,6 +57,7 @@ def augmented(bundle: Path) -> list[str]:
 AUGMENTED = [(bundle, name) for bundle in BUNDLES for name in augmented(bundle)]
 WITH_INSTANCES = [(b, n) for b, n in AUGMENTED if "LoadInstancesd" in json.dumps(read_configs(b, [n]))]
 WITH_MASKS = [pair for pair in AUGMENTED if pair not in WITH_INSTANCES]
+WITH_GAZE = [b for b, n in AUGMENTED if n == "train" and "AttentionGaussianBlurd" in json.dumps(read_configs(b, [n]))]
 
 
 def plain(values: torch.Tensor) -> torch.Tensor:
@@ -90,6 +91,7 @@ def test_all_trainings_with_random_transforms_are_looked_at() -> None:
     assert {bundle.name for bundle, name in AUGMENTED if name == "train"} | still == {b.name for b in BUNDLES}
     assert WITH_MASKS
     assert WITH_INSTANCES
+    assert WITH_GAZE
 
 
 @pytest.mark.parametrize(("bundle", "name"), WITH_MASKS, ids=lambda v: v.name if isinstance(v, Path) else v)
@@ -173,25 +175,19 @@ def test_boxes_points_and_masks_stay_on_the_cells_of_the_image(bundle: Path, nam
     assert len(corners) > 3, "nothing was moved, so nothing was tested"
 
 
-def test_what_was_looked_at_is_what_stays_sharp_and_the_label_goes_with_it() -> None:
+@pytest.mark.parametrize("bundle", WITH_GAZE, ids=lambda p: p.name)
+def test_what_was_looked_at_is_what_stays_sharp_and_the_label_goes_with_it(bundle: Path) -> None:
     """Noise all over the image, and attention where the label is: there it keeps its detail, flipped or not."""
-    looked = [
-        bundle for bundle in BUNDLES if "RandAttentionGaussianBlurd" in json.dumps(read_configs(bundle, ["train"]))
-    ]
-    assert looked
-    for bundle in looked:
-        parser = open_configs(
-            bundle, ["train"], **smoke(bundle, "train", image_size=64, sigma_min=0.1, sigma_max=0.2, blur_weight=2.0)
-        )
-        steps = Compose(lists_of(parser)).set_random_state(0)
-        shape = letter(64)
-        noise = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1)
-        for _ in range(N_DRAWS):
-            sample = {"image": MetaTensor(noise), "label": MetaTensor(shape), "attention": MetaTensor(shape)}
-            item = steps(sample)
-            detail = plain(item["image"]).diff(dim=-1).abs().mean(dim=0)
-            inside = plain(item["label"])[0, :, 1:] > 0.5
-            assert detail[inside].mean() > 2 * detail[~inside].mean()
+    blur = {"sigma_min": 0.1, "sigma_max": 0.2, "blur_weight": 2.0}
+    parser = open_configs(bundle, ["train"], **smoke(bundle, "train", image_size=64, **blur))
+    steps = Compose(lists_of(parser)).set_random_state(0)
+    shape = letter(64)
+    noise = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(0)).repeat(3, 1, 1)
+    for _ in range(N_DRAWS):
+        item = steps({"image": MetaTensor(noise), "label": MetaTensor(shape), "attention": MetaTensor(shape)})
+        detail = plain(item["image"]).diff(dim=-1).abs().mean(dim=0)
+        inside = plain(item["label"])[0, :, 1:] > 0.5
+        assert detail[inside].mean() > 2 * detail[~inside].mean()
 
 
 class ScriptedMetric:
