@@ -19,11 +19,11 @@ from .calibration import ReliabilityBins, apply_temperature, fit_temperature, re
 from .classification import (
     CLASS_SCORES,
     SCORES,
-    bootstrap_intervals,
     class_auc,
     confusion_matrices,
+    score_intervals,
 )
-from .intervals import FEWEST_GROUPS, N_RESAMPLES, number_groups, rounded, with_interval
+from .intervals import FEWEST_GROUPS, N_RESAMPLES, describe_intervals, number_groups, rounded, with_interval
 
 
 def write_class_report(
@@ -36,7 +36,7 @@ def write_class_report(
     """Write ``metrics.json`` and two pictures beside the table ``<output_dir>/per_image.csv``.
 
     metrics.json: number of images, failures and patients; the scores of the set and of each class with 95 % intervals
-    by resampling patients; the confusion matrix; temperature and expected calibration error; accuracy by source.
+    over patients; the confusion matrix; temperature and expected calibration error; accuracy by source.
     ``confusion.png`` draws the matrix, ``reliability.png`` accuracy over confidence, before and after the temperature.
     Images that could not be read are counted and left out.
 
@@ -92,11 +92,11 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
     labels, predictions, probabilities = _arrays(table, names)
     patients = patients_of(table)
     matrix = confusion_matrices(labels, predictions, num_classes=len(names))
-    intervals = bootstrap_intervals(labels, predictions, probabilities, patients=patients, seed=seed)
+    intervals = score_intervals(labels, predictions, probabilities, patients=patients, seed=seed)
     by_class = {name: score(matrix) for name, score in CLASS_SCORES.items()} | {"auc": class_auc(labels, probabilities)}
     n_groups = int(number_groups(patients, len(table)).max()) + 1
     unit = "images, as patients are not known" if patients is None else "patients"
-    notes = [_describe_intervals(n_groups, unit, seed)]
+    notes = [_describe(n_groups, unit, seed)]
     for name, images, predictions_of_it in zip(names, matrix.sum(1), matrix.sum(0), strict=True):
         if not images:
             notes.append(f"{name} has no image: its recall is 0/0, counts as 0 and lowers the macro scores.")
@@ -115,11 +115,15 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
     }
 
 
-def _describe_intervals(n_groups: int, unit: str, seed: int) -> str:
-    if n_groups < FEWEST_GROUPS:
-        return f"Intervals: none below {FEWEST_GROUPS} groups; here are {n_groups} {unit}."
-    resamples = f"{N_RESAMPLES} resamples of {unit}, seed {seed}, those that lack a class left out"
-    return f"Intervals: 2.5 to 97.5 % percentiles over {resamples}."
+def _describe(n_groups: int, unit: str, seed: int) -> str:
+    text = f"Intervals: {describe_intervals(n_groups, unit)}"
+    if n_groups >= FEWEST_GROUPS:
+        text += f", {N_RESAMPLES} resamples, seed {seed}, those that lack a class left out"
+    elif n_groups > 1:
+        text += ", of the accuracy alone where one of them has all images of a class"
+    return text + (
+        f"; of a score of 0 or 1 Wilson's over the {unit.partition(',')[0]} behind it." if n_groups > 1 else "."
+    )
 
 
 def _calibrate(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .intervals import N_RESAMPLES, draw_groups, interval, number_groups, resample_matrices
+from .intervals import Resampled, interval_of, number_groups, resample, resample_matrices
+
+AT_A_TIME = 200  # resamples: all of them times all images may not fit in memory
 
 
 def confusion_matrices(
@@ -103,27 +105,25 @@ def class_auc(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
     return np.stack(areas, axis=-1)
 
 
-def bootstrap_intervals(
+def score_intervals(
     labels: np.ndarray,
     predictions: np.ndarray,
     probabilities: np.ndarray,
     *,
     patients: np.ndarray | None = None,
-    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Find the 95 % intervals of all scores of a labelled set of N images.
+    """Find the 95 % intervals of all scores of a labelled set of N images, as :func:`.intervals.interval_of`.
 
     Patients are resampled, and the images of one are drawn together: they resemble each other, so that resampling
-    images would give intervals that are too narrow. Resamples that lack a class are left out; fewer than ten
-    patients give NaN.
+    images would give intervals that are too narrow. Resamples that lack a class are left out. Of fewer than ten
+    patients the accuracy alone has an interval where one patient has all images of a class.
 
     Args:
         labels: (N,) class index of each image.
         predictions: (N,) the same, as predicted.
         probabilities: (N, K) of each class.
         patients: number of each image's patient; None takes every image as a patient of its own.
-        n_resamples: how many are drawn.
         seed: of the draw.
 
     Returns:
@@ -131,18 +131,45 @@ def bootstrap_intervals(
     """
     clusters = number_groups(patients, len(labels))
     matrices = confusion_matrices(labels, predictions, num_classes=probabilities.shape[1], clusters=clusters)
-    draws = draw_groups(len(matrices), n_resamples=n_resamples, seed=seed)
-    resamples = resample_matrices(matrices, draws)
-    intervals = {name: interval(score(resamples)) for name, score in (SCORES | CLASS_SCORES).items()}
-    complete = draws[~np.isnan(resamples[:, 0, 0])]
-    areas = [class_auc(labels, probabilities, block[:, clusters]) for block in _blocks(complete)]
-    intervals["auc"] = interval(np.concatenate([np.full((1, probabilities.shape[1]), np.nan), *areas]))
-    return intervals
+
+    def areas(draws: np.ndarray) -> dict[str, np.ndarray]:
+        complete = np.flatnonzero(~np.isnan(resample_matrices(matrices, draws)[:, 0, 0]))
+        values = np.full((len(draws), probabilities.shape[1]), np.nan)
+        for block in np.split(complete, range(AT_A_TIME, len(complete), AT_A_TIME)):
+            values[block] = class_auc(labels, probabilities, draws[block][:, clusters])
+        return {"auc": values}
+
+    resampled = resample_scores(matrices, SCORES | CLASS_SCORES, seed=seed)
+    resampled |= resample(areas, len(matrices), seed=seed)
+    units = _patients_behind(matrices)
+    return {name: interval_of(each, units=units.get(name, len(matrices))) for name, each in resampled.items()}
 
 
-def _blocks(draws: np.ndarray, size: int = 200) -> list[np.ndarray]:
-    """Cut draws into parts, because all resamples times all images may not fit in memory."""
-    return [draws[start : start + size] for start in range(0, len(draws), size)]
+def resample_scores(
+    matrices: np.ndarray, scores: Mapping[str, Callable[[np.ndarray], np.ndarray]], *, seed: int = 0
+) -> dict[str, Resampled]:
+    """Resample scores, such as SCORES, of the matrices of P patients (P, K, K), as :func:`.intervals.resample`."""
+
+    def values(draws: np.ndarray) -> dict[str, np.ndarray]:
+        sums = resample_matrices(matrices, draws)
+        return {name: score(sums) for name, score in scores.items()}
+
+    found = resample(values, len(matrices), seed=seed)
+    if "val_accuracy" in found:  # is a mean, which a patient has even where no other has images of a class
+        found["val_accuracy"] = found["val_accuracy"]._replace(group_values=accuracy(matrices))
+    return found
+
+
+def _patients_behind(matrices: np.ndarray) -> dict[str, np.ndarray]:
+    """Count the patients (K,) that the scores of each class rest on, from their matrices (P, K, K)."""
+    labels, predictions = matrices.sum(-1), matrices.sum(-2)
+    others = labels.sum(-1, keepdims=True) - labels
+    return {
+        "recall": (labels > 0).sum(0),
+        "precision": (predictions > 0).sum(0),
+        "f1": (labels + predictions > 0).sum(0),
+        "auc": np.minimum((labels > 0).sum(0), (others > 0).sum(0)),
+    }
 
 
 def _hits(matrices: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from clinbundles.engines.metrics.intervals import describe_intervals
+
 DISEASE = "covid19"
 AUDITED, ANEW = "audited", "trained anew"
 INPUTS = {
@@ -116,14 +118,15 @@ def as_markdown(audit: dict[str, Any]) -> str:
     classes, cam = list(audit["results"][0]["recall"]), audit["grad_cam"]
     by_label = ", ".join(f"{name} {value:.3f}" for name, value in cam["share_by_label"].items())
     mean = "undefined" if cam["share"]["value"] is None else _figure(cam["share"])
+    unit = "patients" if audit["test_patients"] else "images, as patients are not known"
     lines = [
         "# Shortcut audit",
         "",
         f"Data: {audit['data']}, datalist sha256 {audit['datalist_sha256'][:12]}; model sha256 "
         f"{audit['model_sha256'][:12]}; {audit['training_images']} training images, {audit['test_images']} test images "
         f"of {audit['test_patients'] or 'unknown'} patients; seed {audit['seed']}. Chance level, always the commonest "
-        f"class of training: accuracy {_chance(audit):.3f}. Intervals: 95 %, by resampling patients; of fewer than ten "
-        "Student's t for a mean, else none.",
+        f"class of training: accuracy {_chance(audit):.3f}. Intervals: 95 %, "
+        f"{describe_intervals(audit['test_patients'] or audit['test_images'], unit)}; of a share of 0 or 1 Wilson's.",
         "",
         f"| input | model | accuracy [95 % CI] | macro F1 [95 % CI] | recall {' / '.join(classes)} |",
         "|---|---|---|---|---|",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 # What one metric of a result can hold: over seeds, measured once, against the table's first column, as a part of that,
 # and in the paper.
 OWN = ("mean", "std", "low", "high", "value")
-DIFFERENCE = ("difference", "difference_low", "difference_high")
+DIFFERENCE = ("difference", "difference_low", "difference_high", "p", "p_holm", "smallest_difference")
 RATIO = ("ratio", "ratio_low", "ratio_high")
 PUBLISHED = ("published", "published_low", "published_high")
 NUMBERS = (*OWN, *DIFFERENCE, *RATIO, *PUBLISHED)

@@ -12,8 +12,9 @@ import pandas as pd
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import NUMBERS
 
+from .comparison import caveats
 from .plan import Job
-from .tables import few_groups, tables_of
+from .tables import tables_of
 
 # Where numbers come from, by row and column: the fields of a run, and the settings of its cells.
 Sources = dict[tuple[str, str], dict[str, Any]]
@@ -86,8 +87,8 @@ def as_results(plan: Mapping[str, Any], summary: pd.DataFrame, sources: Sources)
             continue
         result = {"run": names[row, column], "row": row, "column": column, **_measured(plan, group)}
         result |= {"settings": settings[row, column]} if settings[row, column] else {}
-        notes = few_groups(plan, group)
-        results.append(result | ({"note": "; ".join(notes)} if notes else {}))
+        notes = caveats(plan, group)
+        results.append(result | ({"note": " ".join(notes)} if notes else {}))
     return {"runs": runs, "results": results}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,13 @@ import numpy as np
 import pandas as pd
 
 from clinbundles.engines.metrics.class_overlap import OVERLAP_SCORES
-from clinbundles.engines.metrics.classification import SCORES, confusion_matrices
-from clinbundles.engines.metrics.intervals import (
-    FEWEST_GROUPS,
-    draw_groups,
-    draw_one_by_one,
-    interval,
-    mean_interval,
-    number_groups,
-    resample_matrices,
-)
+from clinbundles.engines.metrics.classification import SCORES, confusion_matrices, resample_scores
+from clinbundles.engines.metrics.intervals import draw_one_by_one, number_groups, resample_mean
 from clinbundles.engines.outputs.cost import read_cost
 from clinbundles.engines.outputs.per_image import patients_of, read_per_image
 
-from .instances import compare, has_instances, read_cell
+from .comparison import Measured, adjust, compare, describe, feet
+from .instances import has_instances, read_cell
 
 
 @dataclass(frozen=True)
@@ -125,14 +118,63 @@ def _count_pixels(images: pd.DataFrame) -> LabelledSet | None:
     return LabelledSet(images[["image"]].assign(patient=patients), matrices)
 
 
+def measure(table: dict[str, Any], cells: Sequence[Cell], *, like: Measured | None = None) -> Measured | None:
+    """Resample what the cells of a row and column measured for a table by patient or group, seed by seed.
+
+    Args:
+        table: as for :func:`figures_of`.
+        cells: of one row and column, one for each seed.
+        like: what the first column of the row measured, whose order of images is taken.
+
+    Returns:
+        the measured, None for a cost.
+    """
+    if "metric" not in table:
+        return None
+    if has_instances(cells[0].folder):
+        measure_cell = _of_instances
+    elif labelled_set_of(table, cells[0].folder) is not None:
+        measure_cell = _of_set
+    else:
+        measure_cell = _of_images
+    measured = [measure_cell(table, cell, like) for cell in cells]
+    by_seed = {seed: value for one in measured for seed, value in one.by_seed.items()}
+    return replace(measured[0], by_seed=by_seed, items=_shared([one.items for one in measured]))
+
+
+def _shared(items: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:
+    first = items[0]
+    return first if first is not None and all(first.equals(other) for other in items) else None
+
+
+def _of_instances(table: dict[str, Any], cell: Cell, like: Measured | None) -> Measured:
+    scored = read_cell(cell.folder)
+    return Measured({cell.seed: scored.resampled[table["metric"].removeprefix("val_")]}, scored.items, has_ratio=True)
+
+
+def _of_set(table: dict[str, Any], cell: Cell, like: Measured | None) -> Measured:
+    labelled, name = labelled_set_of(table, cell.folder), table["metric"]
+    if labelled is None:
+        raise ValueError(f"{cell.folder / 'test' / 'per_image.csv'}: lacks what {name} is counted from.")
+    return Measured({cell.seed: resample_scores(labelled.matrices, {name: SET_SCORES[name]})[name]}, labelled.images)
+
+
+def _of_images(table: dict[str, Any], cell: Cell, like: Measured | None) -> Measured:
+    images, _ = read_per_image(cell.folder / "test" / "per_image.csv", columns=[table["metric"]])
+    if like is not None and like.items is not None and set(images["image"]) == set(like.items["image"]):
+        images = images.set_index("image").loc[like.items["image"]].reset_index()
+    patients = pd.factorize(number_groups(patients_of(images), len(images)))[0]  # by appearance, in any order of rows
+    resampled = resample_mean(images[table["metric"]].to_numpy(dtype=float), patients, draw=draw_one_by_one)
+    return Measured({cell.seed: resampled}, images[["image"]].assign(patient=patients), within_bounds=False)
+
+
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
     """One line a table, row and column: mean, spread over seeds, difference to the first column with its interval.
 
-    The difference is taken image by image (each image's metric averaged over the seeds first); its interval is that of
-    :func:`~clinbundles.engines.metrics.intervals.mean_interval`, by patient or group where the table has them. It
-    covers the choice of test images, not of seeds: those are the std column. A score of a whole set has an interval of
-    its own too, both from resampling the patients, the score averaged over the seeds in each resample; with fewer than
-    ten it has none. A score of instances has its ratio to the first column beside that; a cost has its ratio instead.
+    Intervals are those of :func:`~clinbundles.engines.metrics.intervals.interval_of`, by patient or group where the
+    table has them. They cover the choice of test images, not of seeds: those are the std column. Scores of a whole set
+    and of instances have one of their own. Differences are those of :func:`.comparison.compare`, where both columns
+    have the same seeds and images. A cost has its ratio instead.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
     groups: dict[tuple, list[Cell]] = {}
@@ -141,14 +183,9 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
     lines = []
     for number in tables:
         table = tables_of(plan)[number]
-        figures = {
-            key: pd.concat([figures_of(table, cell.folder).rename(cell.seed) for cell in group], axis=1)
-            for key, group in groups.items()
-        }
-        found = {key: [labelled_set_of(table, cell.folder) for cell in group] for key, group in groups.items()}
-        sets = {key: [one for one in several if one is not None] for key, several in found.items()}
-        for (row, column), measured in figures.items():
-            over_seeds = measured.mean()
+        first = {row: measure(table, group) for (row, column), group in groups.items() if column == paired_with}
+        for (row, column), group in groups.items():
+            over_seeds = _over_seeds(table, group)
             published = table.get("published", {}).get(row)
             line = {
                 "table": number,
@@ -160,57 +197,18 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
                 "std": over_seeds.std(ddof=1) if len(over_seeds) > 1 else None,
                 "seeds": len(over_seeds),
             }
-            reference = figures.get((row, paired_with))
-            group = groups[row, column]
-            if "metric" in table and has_instances(group[0].folder):
-                compared_cells = [] if column == paired_with else groups.get((row, paired_with), [])
-                line |= compare(
-                    table["metric"],
-                    [read_cell(cell.folder) for cell in group],
-                    [read_cell(cell.folder) for cell in compared_cells],
-                )
-            elif sets[row, column]:
-                compared = [] if column == paired_with else sets.get((row, paired_with), [])
-                line |= _of_sets(SET_SCORES[table["metric"]], sets[row, column], compared)
-            elif "metric" in table:
-                line["images"] = len(measured)
-                if column != paired_with and reference is not None:
-                    images, _ = read_per_image(groups[row, column][0].folder / "test" / "per_image.csv")
-                    in_order = images.set_index("image").reindex(measured.index)
-                    line |= _paired(measured, reference, patients_of(in_order))
-            elif reference is not None and (whole := reference.mean().mean()):
+            reference = first.get(row)
+            if (measured := measure(table, group, like=reference)) is not None:
+                line |= describe(measured)
+                line |= compare(measured, reference) if reference is not None and column != paired_with else {}
+            elif (row, paired_with) in groups and (whole := _over_seeds(table, groups[row, paired_with]).mean()):
                 line["ratio"] = over_seeds.mean() / whole
             lines.append(line)
-    return pd.DataFrame(lines)
+    return adjust(pd.DataFrame(lines))
 
 
-def _paired(measured: pd.DataFrame, reference: pd.DataFrame, patients: np.ndarray | None) -> dict[str, float]:
-    difference = (measured.mean(axis=1) - reference.mean(axis=1)).to_numpy()
-    low, high = mean_interval(difference, patients, draw=draw_one_by_one)
-    groups = int(number_groups(patients, len(difference)).max()) + 1
-    return {"difference": difference.mean(), "difference_low": low, "difference_high": high, "groups": groups}
-
-
-def _of_sets(
-    score: Callable[[np.ndarray], np.ndarray], sets: Sequence[LabelledSet], reference: Sequence[LabelledSet]
-) -> dict[str, float]:
-    """A score's interval and, where the reference has the same images, its difference to that, also with interval."""
-
-    def over_seeds(several: Sequence[LabelledSet]) -> tuple[float, np.ndarray]:
-        # Every set of P patients gets the same draws, which makes the difference of two a paired one.
-        draws = draw_groups(len(several[0].matrices))
-        resampled = [score(resample_matrices(one.matrices, draws)) for one in several]
-        return float(np.mean([score(one.matrices.sum(0)) for one in several])), np.mean(resampled, axis=0)
-
-    same = [one for one in (*sets, *reference) if one.images.equals(sets[0].images)]
-    mean, resampled = over_seeds(sets)
-    low, high = interval(resampled)
-    line = {"images": len(sets[0].images), "groups": len(sets[0].matrices), "low": low, "high": high}
-    if reference and len(same) == len(sets) + len(reference):
-        reference_mean, reference_resampled = over_seeds(reference)
-        low, high = interval(resampled - reference_resampled)
-        line |= {"difference": mean - reference_mean, "difference_low": low, "difference_high": high}
-    return line
+def _over_seeds(table: dict[str, Any], cells: Sequence[Cell]) -> pd.Series:
+    return pd.Series([figures_of(table, cell.folder).mean() for cell in cells], dtype=float)
 
 
 def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> str:
@@ -222,23 +220,7 @@ def as_markdown(plan: dict[str, Any], summary: pd.DataFrame, heading: str) -> st
     others = summary[~summary["table"].isin(compared)]
     if len(others):
         text += [*_side_by_side(plan, others), ""]
-    return "\n".join(text + [f"- {note}" for note in [*plan.get("notes", []), *few_groups(plan, summary)]]) + "\n"
-
-
-def few_groups(plan: Mapping[str, Any], summary: pd.DataFrame) -> list[str]:
-    """Say which rows have too few patients or groups to resample, and what became of their intervals."""
-    if "groups" not in summary:
-        return []
-    few = summary[summary["groups"] < FEWEST_GROUPS]
-    return [
-        f"{row}: {int(lines['groups'].iloc[0])} patients or groups are too few to resample; "
-        + (
-            "intervals are Student's t over their means."
-            if lines.filter(regex="low$").notna().any(axis=None)
-            else "there are no intervals."
-        )
-        for row, lines in few.groupby(next(iter(plan["rows"])), sort=False)
-    ]
+    return "\n".join(text + [f"- {note}" for note in [*plan.get("notes", []), *feet(plan, summary)]]) + "\n"
 
 
 def _beside_published(plan: dict[str, Any], table: pd.DataFrame) -> list[str]:
@@ -248,7 +230,7 @@ def _beside_published(plan: dict[str, Any], table: pd.DataFrame) -> list[str]:
     for column in columns:
         head += [f"{column} (paper)", f"{column} (here)"]
     sign = "/" if _has_ratios(table) else "−"
-    head += [f"{c} {sign} {columns[0]} [95 % CI]" for c in columns[1:]]
+    head += [f"{c} {sign} {columns[0]} [95 % CI], p" for c in columns[1:]]
     text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, group in table.groupby(row_name, sort=False):
         cells = {c: values.iloc[0] for c, values in group.groupby(column_name)}
@@ -271,7 +253,7 @@ def _side_by_side(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
     for number, title in titles.items():
         metric = number in plan["tables"]
         sign = "/" if _has_ratios(summary) else "−"
-        head += [title, f"{sign} {columns[0]} [95 % CI]"] if metric else [f"{title} (part of {columns[0]})"]
+        head += [title, f"{sign} {columns[0]} [95 % CI], p"] if metric else [f"{title} (part of {columns[0]})"]
     text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row, column in itertools.product(rows, columns):
         line = [row, column]
@@ -309,15 +291,19 @@ def _has_ratios(table: pd.DataFrame) -> bool:
 def _ratio(cell: pd.Series | None) -> str:
     if cell is None or pd.isna(cell.get("ratio")):
         return "–"
-    return f"{cell['ratio']:.3f}" + _interval(cell, "ratio", ".3f")
+    return f"{cell['ratio']:.3f}" + _interval(cell, "ratio", ".3f") + _p(cell)
 
 
 def _difference(cell: pd.Series | None) -> str:
     if cell is None or pd.isna(cell.get("difference")):
         return "–"
-    return f"{cell['difference']:+.4f}" + _interval(cell, "difference", "+.4f")
+    return f"{cell['difference']:+.4f}" + _interval(cell, "difference", "+.4f") + _p(cell)
 
 
 def _interval(cell: pd.Series, name: str, spec: str) -> str:
     low, high = cell[f"{name}_low"], cell[f"{name}_high"]
     return "" if pd.isna(low) else f" [{low:{spec}}, {high:{spec}}]"
+
+
+def _p(cell: pd.Series) -> str:
+    return "" if pd.isna(cell.get("p_holm")) else f", {cell['p_holm']:.2g}"

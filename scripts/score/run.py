@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from monai.data import load_decathlon_datalist
 
-from clinbundles.engines.metrics.intervals import FEWEST_GROUPS, interval, with_interval
+from clinbundles.engines.metrics.intervals import (
+    FEWEST_GROUPS,
+    Resampled,
+    describe_intervals,
+    interval_of,
+    ratio_of,
+    rounded,
+    with_interval,
+)
+from clinbundles.engines.metrics.significance import sign_flip_p
 from clinbundles.engines.outputs.files import write_atomically, write_csv_atomically
 from clinbundles.scripts.report.tables import as_markdown
 
@@ -84,41 +93,31 @@ def compare(images: ImageSet, other: ImageSet | None = None) -> tuple[dict[str, 
     """Score a set of images with intervals and, beside another one, its ratio to that.
 
     Returns:
-        by name value, low and high, and the same of the ratio and the difference; and all of it as a Markdown table.
+        by name value, low and high, and the same of the ratio and the difference, which has p, too; and all of it as a
+        Markdown table.
     """
-    draws = images.draws()
-    few = int(images.groups.max()) + 1 < FEWEST_GROUPS
-    values, resamples = images.scores(), {} if few else images.scores(draws)
-    results: dict[str, Any] = {name: _numbers(values[name][0], resamples.get(name)) for name in values}
-    if other is not None:
-        other_values, other_resamples = other.scores(), {} if few else other.scores(draws)
-        for name in values.keys() & other_values.keys():
-            pair = (resamples.get(name), other_resamples.get(name))
-            results[name]["other"] = _numbers(other_values[name][0], pair[1])
-            results[name]["ratio"] = _numbers(*_over(np.divide, values[name], other_values[name], *pair))
-            results[name]["difference"] = _numbers(*_over(np.subtract, values[name], other_values[name], *pair))
+    one, another = images.resample(), other.resample() if other is not None else {}
+    results: dict[str, Any] = {name: _numbers(each, images.n_groups) for name, each in one.items()}
+    for name in one.keys() & another.keys():
+        pair = one[name], another[name]
+        difference = Resampled(*map(np.subtract, *pair))
+        results[name]["other"] = _numbers(another[name], images.n_groups)
+        results[name]["ratio"] = _numbers(ratio_of(*pair))
+        results[name]["difference"] = _numbers(difference) | {"p": rounded(sign_flip_p(difference.group_values))}
     titles = ["score", "value", "95 %"]
-    titles += ["other", "ratio", "ratio 95 %"] if other is not None else []
+    titles += ["other", "ratio", "ratio 95 %", "p"] if other is not None else []
     rows = [
         [TITLES[name], *_cells(row), *_beside(row, len(titles) - 3)]
         for name in TITLES
         if (row := results.get(name)) is not None
     ]
-    note = f"\n{int(images.groups.max()) + 1} images or groups are too few to resample: no intervals.\n" if few else ""
+    few = images.n_groups < FEWEST_GROUPS
+    note = f"\n{describe_intervals(images.n_groups, 'images or groups')}\n" if few else ""
     return results, as_markdown(titles, rows) + note
 
 
-def _over(
-    how: np.ufunc, value: np.ndarray, other: np.ndarray, resampled: np.ndarray | None, others: np.ndarray | None
-) -> tuple[float, np.ndarray | None]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        both = None if resampled is None or others is None else how(resampled, others)
-        return float(how(value[0], other[0])), both
-
-
-def _numbers(value: float, resampled: np.ndarray | None) -> dict[str, Any]:
-    ends = np.full(2, np.nan) if resampled is None else interval(np.where(np.isfinite(resampled), resampled, np.nan))
-    return with_interval(value, ends)
+def _numbers(resampled: Resampled, units: int | None = None) -> dict[str, Any]:
+    return with_interval(resampled.value, interval_of(resampled, units=units))
 
 
 def _cells(numbers: Mapping[str, Any]) -> list[str]:
@@ -127,7 +126,10 @@ def _cells(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def _beside(row: Mapping[str, Any], n_columns: int) -> list[str]:
-    return [_cells(row["other"])[0], *_cells(row["ratio"])] if "other" in row else [""] * n_columns
+    if "other" not in row:
+        return [""] * n_columns
+    p = row["difference"]["p"]
+    return [_cells(row["other"])[0], *_cells(row["ratio"]), "" if p is None else f"{p:.3f}"]
 
 
 def _row(image: ScoredImage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clinbundles.engines.metrics.detection import MAX_DETECTIONS, Matches
 from clinbundles.engines.metrics.detection_intervals import match_image, resampled_average_precision
-from clinbundles.engines.metrics.intervals import draw_groups, number_groups
+from clinbundles.engines.metrics.intervals import Resampled, number_groups, resample
 
 from .predictions import ScoredImage
 
@@ -49,15 +49,20 @@ class ImageSet:
         known = [np.nan if image.group is None else groups[image.group] for image in images]
         self.groups = number_groups(np.array(known), len(images))
 
-    def draws(self, *, seed: int = 0) -> np.ndarray:
-        """Draw the groups with replacement: how often each image is in each resample (R, P)."""
-        return draw_groups(int(self.groups.max()) + 1, seed=seed)[:, self.groups]
+    @property
+    def n_groups(self) -> int:
+        """Number of patients or other groups; an image without one is a group of its own."""
+        return int(self.groups.max()) + 1
+
+    def resample(self) -> dict[str, Resampled]:
+        """Score the set, resamples of its groups, and the set without each group."""
+        return resample(lambda draws: self.scores(draws[:, self.groups]), self.n_groups)
 
     def scores(self, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Score resamples.
 
         Args:
-            draws: (R, P) as :meth:`draws` gives them; None for the set as it is.
+            draws: how often each image counts (R, N); None for the set as it is.
 
         Returns:
             by the names of TITLES values (R,), as far as the truth has masks and the predictions label maps.

@@ -117,16 +117,20 @@ def test_without_patients_images_are_resampled_and_it_says_so(tmp_path: Path) ->
     metrics = write_class_report(write(make_table().drop(columns=["patient", "source"]), tmp_path), NAMES)
     assert metrics["patients"] is None
     assert metrics["sources"] is None
-    assert "resamples of images" in metrics["notes"][0]
+    assert metrics["notes"][0].startswith("Intervals: bootstrap interval over 90 images, as patients are not known")
 
 
-def test_of_too_few_patients_there_are_no_intervals_and_it_says_so(
+def test_few_patients_have_a_t_interval_and_one_has_none_and_it_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    metrics = write_class_report(write(make_table(18), tmp_path), NAMES)
+    metrics = write_class_report(write(make_table(18), tmp_path / "nine"), NAMES)
+    accuracy = metrics["scores"]["val_accuracy"]
     assert metrics["patients"] == 9
+    assert 0 <= accuracy["low"] < accuracy["value"] < accuracy["high"] <= 1
+    assert metrics["notes"][0].startswith("Intervals: t interval over 9 patients")
+    metrics = write_class_report(write(make_table(2), tmp_path / "one"), NAMES)
     assert metrics["scores"]["val_accuracy"]["low"] is None
-    assert metrics["notes"][0] == "Intervals: none below 10 groups; here are 9 patients."
+    assert metrics["notes"][0] == "Intervals: no interval of a single one of the patients."
     assert "None" not in capsys.readouterr().out
 
 

@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
 from clinbundles.engines.metrics.classification import (
     CLASS_SCORES,
     SCORES,
-    bootstrap_intervals,
     class_auc,
     confusion_matrices,
+    score_intervals,
 )
-from clinbundles.engines.metrics.intervals import draw_groups, number_groups, resample_matrices
+from clinbundles.engines.metrics.intervals import draw_groups, number_groups, resample_matrices, share_interval
 
 
 def random_set(n: int = 120, classes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,7 +84,7 @@ def test_the_area_of_a_class_without_images_is_unknown() -> None:
 
 def test_an_interval_of_independent_images_is_the_binomial_one() -> None:
     labels, predictions = np.zeros(400, int), (np.arange(400) < 80).astype(int)
-    low, high = bootstrap_intervals(labels, predictions, np.eye(2)[predictions])["val_accuracy"]
+    low, high = score_intervals(labels, predictions, np.eye(2)[predictions])["val_accuracy"]
     half = 1.96 * np.sqrt(0.8 * 0.2 / 400)
     assert low == pytest.approx(0.8 - half, abs=0.006)
     assert high == pytest.approx(0.8 + half, abs=0.006)
@@ -92,9 +93,9 @@ def test_an_interval_of_independent_images_is_the_binomial_one() -> None:
 def test_images_that_repeat_a_patient_do_not_narrow_the_interval() -> None:
     """Every image four times over: known as the same patient it is worth one image, not four."""
     labels, predictions, probabilities = (np.repeat(values, 4, axis=0) for values in random_set())
-    single = bootstrap_intervals(*random_set())
-    together = bootstrap_intervals(labels, predictions, probabilities, patients=np.repeat(np.arange(120), 4))
-    apart = bootstrap_intervals(labels, predictions, probabilities)
+    single = score_intervals(*random_set())
+    together = score_intervals(labels, predictions, probabilities, patients=np.repeat(np.arange(120), 4))
+    apart = score_intervals(labels, predictions, probabilities)
     for name in ("val_accuracy", "val_macro_f1", "recall", "auc"):
         assert together[name] == pytest.approx(single[name])
         ratio = np.ptp(apart[name], axis=-1) / np.ptp(together[name], axis=-1)
@@ -103,7 +104,7 @@ def test_images_that_repeat_a_patient_do_not_narrow_the_interval() -> None:
 
 def test_every_interval_encloses_its_value_and_a_seed_repeats_it() -> None:
     labels, predictions, probabilities = random_set()
-    ends = bootstrap_intervals(labels, predictions, probabilities, seed=3)
+    ends = score_intervals(labels, predictions, probabilities, seed=3)
     matrix = confusion_matrices(labels, predictions, num_classes=3)
     values = {name: score(matrix) for name, score in (SCORES | CLASS_SCORES).items()}
     values["auc"] = class_auc(labels, probabilities)
@@ -111,7 +112,7 @@ def test_every_interval_encloses_its_value_and_a_seed_repeats_it() -> None:
     for name, value in values.items():
         assert (ends[name][..., 0] < value).all()
         assert (value < ends[name][..., 1]).all()
-    again, other = (bootstrap_intervals(labels, predictions, probabilities, seed=seed) for seed in (3, 4))
+    again, other = (score_intervals(labels, predictions, probabilities, seed=seed) for seed in (3, 4))
     assert all((again[name] == ends[name]).all() for name in ends)
     assert any((other[name] != ends[name]).any() for name in ends)
 
@@ -125,26 +126,51 @@ def test_resamples_that_lack_a_class_are_left_out() -> None:
         np.isnan(resampled[:, 0, 0])
         == ((draws[:, 10] == 0) | (draws[:, :5].sum(1) == 0) | (draws[:, 5:10].sum(1) == 0))
     ).all()
-    ends = bootstrap_intervals(labels, labels, np.eye(3)[labels])
-    assert all(ends[name] == pytest.approx(np.ones_like(ends[name])) for name in ends)
+    ends = score_intervals(labels, labels, np.eye(3)[labels])
+    # All are 1: Wilson's interval over the patients behind each.
+    assert ends["val_macro_f1"] == pytest.approx(share_interval(11, 11))
+    assert ends["recall"] == pytest.approx(np.stack([share_interval(n, n) for n in (5, 5, 1)]))
+    assert ends["auc"] == pytest.approx(np.stack([share_interval(n, n) for n in (5, 5, 1)]))
+
+
+def test_a_score_of_0_has_wilsons_interval_over_the_patients_behind_it() -> None:
+    labels = np.repeat([0, 1], 40)
+    patients = np.arange(80) // 4  # ten of each class
+    ends = score_intervals(labels, np.zeros(80, int), np.eye(2)[np.zeros(80, int)], patients=patients)
+    assert ends["recall"] == pytest.approx(np.stack([share_interval(10, 10), share_interval(0, 10)]))
+    assert np.isnan(ends["precision"][1]).all()  # the second class is never predicted
+    assert ends["val_accuracy"][0] < 0.5 < ends["val_accuracy"][1]
 
 
 def test_a_class_that_the_whole_set_lacks_does_not_void_the_resamples() -> None:
     labels, predictions = np.array([0, 0, 0, 1, 1, 1] * 5), np.array([0, 0, 1, 1, 1, 0] * 5)
-    ends = bootstrap_intervals(labels, predictions, np.eye(3)[predictions])
+    ends = score_intervals(labels, predictions, np.eye(3)[predictions])
     assert 0.4 < ends["val_accuracy"][0] < 2 / 3 < ends["val_accuracy"][1] < 0.9
     assert np.isnan(ends["auc"][2]).all()
 
 
-def test_fewer_than_ten_patients_give_no_interval() -> None:
+def test_fewer_than_ten_patients_give_students_interval_and_one_gives_none() -> None:
     labels, predictions, probabilities = random_set()
-    for n_patients in (1, 9, 10):
-        ends = bootstrap_intervals(labels, predictions, probabilities, patients=np.arange(120) % n_patients)
-        assert all(np.isnan(values).all() == (n_patients < 10) for values in ends.values())
+    for n_patients in (1, 4, 9):
+        patients = np.arange(120) % n_patients
+        ends = score_intervals(labels, predictions, probabilities, patients=patients)
+        assert all(np.isnan(values).all() == (n_patients == 1) for values in ends.values())
+    by_patient = [np.mean((labels == predictions)[patients == k]) for k in range(9)]
+    expected = stats.ttest_1samp(by_patient, 0).confidence_interval()
+    assert ends["val_accuracy"] == pytest.approx([*expected], abs=0.003)  # the patients have 13 or 14 images
+    assert (ends["auc"][:, 0] < class_auc(labels, probabilities)).all()
+
+
+def test_of_few_patients_one_with_all_of_a_class_leaves_the_accuracy_an_interval_alone() -> None:
+    labels = np.repeat([0, 1, 2], [8, 8, 4])
+    predictions = np.where(np.arange(20) % 4, labels, 0)
+    ends = score_intervals(labels, predictions, np.eye(3)[predictions], patients=np.arange(20) // 4)
+    assert np.isnan(ends["val_macro_f1"]).all()
+    assert ends["val_accuracy"][0] < np.mean(labels == predictions) < ends["val_accuracy"][1]
 
 
 def test_intervals_stay_those_of_published_results() -> None:
-    ends = bootstrap_intervals(*random_set(), patients=np.arange(120) // 3)
+    ends = score_intervals(*random_set(), patients=np.arange(120) // 3)
     assert ends["val_accuracy"] == pytest.approx([0.55, 0.7083333333333334], abs=1e-12)
     assert ends["val_macro_f1"] == pytest.approx([0.5510394984232193, 0.7105626206021795], abs=1e-12)
     assert ends["auc"][2] == pytest.approx([0.711716653051698, 0.8669142585809253], abs=1e-12)

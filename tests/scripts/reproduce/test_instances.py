@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clinbundles.engines.metrics.intervals import share_interval
 from clinbundles.scripts.report.results import check_results
-from clinbundles.scripts.reproduce.instances import compare, has_instances, read_cell
-from clinbundles.scripts.reproduce.tables import Cell, as_markdown, figures_of, summarise
+from clinbundles.scripts.reproduce.comparison import compare, describe
+from clinbundles.scripts.reproduce.instances import has_instances, read_cell
+from clinbundles.scripts.reproduce.tables import Cell, as_markdown, figures_of, measure, summarise
 from clinbundles.transforms.readers.coco import encode_mask
 
 SIDE, N_IMAGES = 48, 12
@@ -60,31 +63,40 @@ def cell(tmp_path: Path) -> Callable[..., Cell]:
     return make
 
 
+TABLE = PLAN["tables"]["1"]
+
+
 def test_seeds_are_averaged_and_sides_compared_in_the_same_resamples(cell: Callable) -> None:
-    full = [read_cell(cell("mask", seed, missed=0).folder) for seed in (0, 1)]
-    points = [read_cell(cell("points", seed, missed=1 + seed).folder) for seed in (0, 1)]
-    alone = compare("val_mask_ap", full, [])
-    assert (alone["low"], alone["high"], alone["images"], alone["groups"]) == (1, 1, 12, 12)
-    assert "ratio" not in alone
-    line = compare("val_mask_ap", points, full)
-    mean = np.mean([one.values["mask_ap"] for one in points])
+    full = measure(TABLE, [cell("mask", seed, missed=0) for seed in (0, 1)])
+    points = measure(TABLE, [cell("points", seed, missed=1 + seed) for seed in (0, 1)])
+    assert full is not None
+    assert points is not None
+    alone = describe(full)
+    assert [alone["low"], alone["high"]] == pytest.approx(share_interval(12, 12))
+    assert (alone["images"], alone["groups"]) == (12, 12)
+    line, own = compare(points, full), describe(points)
+    mean = np.mean([one.value for one in points.by_seed.values()])
     assert 0.8 < mean < 0.95
     assert line["ratio"] == pytest.approx(mean)
     assert line["difference"] == pytest.approx(mean - 1)
     assert line["ratio_low"] < line["ratio"] < line["ratio_high"] <= 1
     # Against a value that is 1 in every resample, ratio and score move together.
-    assert (line["ratio_low"], line["ratio_high"]) == pytest.approx((line["low"], line["high"]))
+    assert (line["ratio_low"], line["ratio_high"]) == pytest.approx((own["low"], own["high"]))
+    assert line["p"] == pytest.approx(2 / 2**4, rel=0.2)  # four images of twelve differ, all in one direction
 
 
 def test_the_same_run_has_a_ratio_of_exactly_one(cell: Callable) -> None:
-    points = [read_cell(cell("points", 0, missed=2).folder)]
-    line = compare("val_mask_ap", points, points)
-    assert (line["ratio_low"], line["ratio"], line["ratio_high"], line["difference"]) == (1, 1, 1, 0)
+    points = measure(TABLE, [cell("points", 0, missed=2)])
+    assert points is not None
+    line = compare(points, points)
+    assert (line["ratio_low"], line["ratio"], line["ratio_high"], line["difference"], line["p"]) == (1, 1, 1, 0, 1)
 
 
 def test_other_images_are_not_compared(cell: Callable) -> None:
-    points = read_cell(cell("points", 0, missed=2).folder)
-    assert "ratio" not in compare("val_mask_ap", [points], [points._replace(names=points.names[::-1])])
+    points = measure(TABLE, [cell("points", 0, missed=2)])
+    assert points is not None
+    assert points.items is not None
+    assert compare(replace(points, items=points.items[::-1]), points) == {"not_compared": "the images are not the same"}
 
 
 def test_a_missing_image_is_named(cell: Callable) -> None:
@@ -103,7 +115,7 @@ def test_a_table_shows_the_ratio_to_the_first_column(cell: Callable) -> None:
     assert figures_of(PLAN["tables"]["1"], cells[1].folder).tolist() == pytest.approx([44 / 48])
     summary = summarise(PLAN, ["1"], cells, "mask")
     text = as_markdown(PLAN, summary, "heading")
-    assert "points / mask [95 % CI]" in text
+    assert "points / mask [95 % CI], p" in text
     ratio = summary.set_index("supervision").loc["points"]
     assert f"{ratio['ratio']:.3f} [{ratio['ratio_low']:.3f}, {ratio['ratio_high']:.3f}]" in text
     assert pd.isna(summary.set_index("supervision").loc["mask"]["ratio"])

@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import f1_score
 
-from clinbundles.scripts.reproduce.tables import Cell, as_markdown, few_groups, figures_of, summarise
+from clinbundles.scripts.reproduce.tables import Cell, as_markdown, figures_of, summarise
 
 PLAN = {
     "rows": {"network_name": ["A", "B"]},
@@ -121,17 +122,89 @@ def test_differences_are_resampled_by_patient_where_the_tables_have_patients(tmp
     assert widths["together"] == pytest.approx(2 * widths["apart"], rel=0.2)
 
 
-def test_rows_of_too_few_groups_say_what_their_intervals_are(cells: list, tmp_path: Path) -> None:
-    summary = summarise(PLAN, ["1"], cells, "original")
-    note = "- A: 4 patients or groups are too few to resample; intervals are Student's t over their means."
-    assert note in as_markdown(PLAN, summary, "heading")
-    assert few_groups(PLAN, summary) == [note.removeprefix("- ")]
-    few = [write_classified(tmp_path / name, name, 0, wrong=[0], patient_of=4) for name in ("small", "large")]
+def test_rows_of_few_groups_say_what_their_intervals_are(cells: list, tmp_path: Path) -> None:
+    text = as_markdown(PLAN, summarise(PLAN, ["1"], cells, "original"), "heading")
+    assert "- A: t interval over 4 groups." in text
+    few = [write_classified(tmp_path / name, name, 0, wrong=[0, 5, 9], patient_of=4) for name in ("small", "large")]
     summary = summarise(SCORED, ["6a"], few, "small")
-    assert summary["low"].isna().all()
-    assert "- real: 5 patients or groups are too few to resample; there are no intervals." in as_markdown(
-        SCORED, summary, "heading"
+    assert ((summary["low"] < 0.85) & (summary["high"] > 0.85)).all()
+    assert "- real: t interval over 5 groups." in as_markdown(SCORED, summary, "heading")
+
+
+def test_eight_eyes_of_four_children_are_four_groups(tmp_path: Path) -> None:
+    gains = [0.1, 0.12, 0.3, 0.32, 0.0, 0.02, 0.2, 0.22]
+    cells = []
+    for arm, dice in (("original", [0.5] * 8), ("positive", [0.5 + gain for gain in gains])):
+        (tmp_path / arm / "test").mkdir(parents=True)
+        table = pd.DataFrame({"image": list("abcdefgh"), "dice": dice, "patient": [0, 0, 1, 1, 2, 2, 3, 3]})
+        table.to_csv(tmp_path / arm / "test" / "per_image.csv", index=False)
+        cells.append(Cell("A", arm, 0, tmp_path / arm))
+    summary = summarise(PLAN, ["1"], cells, "original")
+    line = summary.set_index("arm").loc["positive"]
+    expected = stats.ttest_1samp([0.11, 0.31, 0.01, 0.21], 0).confidence_interval()
+    assert [line["difference_low"], line["difference_high"]] == pytest.approx([*expected])
+    assert line["p"] == 2 / 2**4
+    assert "- A: t interval over 4 groups." in as_markdown(PLAN, summary, "heading")
+
+
+def test_seeds_that_differ_are_not_compared_as_if_paired(tmp_path: Path) -> None:
+    """The arms are alike and seed 0 is worse than seed 1: one arm lacks its seed 1."""
+    cells = [
+        write_cell(tmp_path / f"{arm}{seed}", "A", arm, seed, dice=[0.4 + 0.2 * seed] * 4, macs=1)
+        for arm, seeds in (("original", (0, 1)), ("positive", (0,)))
+        for seed in seeds
+    ]
+    summary = summarise(PLAN, ["1"], cells, "original")
+    assert "difference" not in summary
+    assert summary["mean"].tolist() == pytest.approx([0.5, 0.4])
+    text = as_markdown(PLAN, summary, "heading")
+    assert "- A, positive: not compared, as seeds 0 are not 0, 1." in text
+    assert "| 0.4000 | – |" in text
+
+
+def test_rows_of_a_table_in_another_order_are_the_same_images(tmp_path: Path) -> None:
+    cells = []
+    for arm, order in (("original", [0, 1, 2, 3]), ("positive", [3, 1, 0, 2])):
+        (tmp_path / arm / "test").mkdir(parents=True)
+        dice = np.array([0.1, 0.3, 0.5, 0.9]) + (0.1 if arm == "positive" else 0)
+        table = pd.DataFrame({"image": list("wxyz"), "dice": dice, "patient": [0, 0, 1, 2]}).iloc[order]
+        table["patient"] = pd.factorize(table["patient"])[0]
+        table.to_csv(tmp_path / arm / "test" / "per_image.csv", index=False)
+        cells.append(Cell("A", arm, 0, tmp_path / arm))
+    line = summarise(PLAN, ["1"], cells, "original").set_index("arm").loc["positive"]
+    assert [line["difference_low"], line["difference_high"]] == pytest.approx([0.1, 0.1])
+
+
+def test_p_values_are_adjusted_within_a_table_and_the_foot_says_what_could_be_seen(cells: list, tmp_path: Path) -> None:
+    plan = {**PLAN, "columns": {"arm": ["original", "positive", "reverse"]}, "tables": {"1": {**PLAN["tables"]["1"]}}}
+    del plan["tables"]["1"]["published"]
+    for seed in (0, 1):
+        dice = [0.4 + 0.02 * seed + gain for gain in (0.1, -0.1, 0.2, 0.0)]
+        cells.append(write_cell(tmp_path / f"reverse{seed}", "A", "reverse", seed, dice=dice, macs=1))
+    summary = summarise(plan, ["1"], cells, "original").set_index("arm")
+    assert summary["p"].dropna().tolist() == [2 / 16, 12 / 16]
+    assert summary["p_holm"].dropna().tolist() == [4 / 16, 12 / 16]
+    smallest = 2.8 * stats.sem([0.1, -0.1, 0.2, 0.0])
+    assert summary.loc["reverse", "smallest_difference"] == pytest.approx(smallest)
+    text = as_markdown(plan, summary.reset_index(), "heading")
+    assert "], 0.25 |" in text
+    assert (
+        "- A: the smallest difference that 2 seeds and 4 groups could show (2.8 times its standard error, the " in text
     )
+    assert f"largest of the columns): Dice {smallest:.2g}." in text
+
+
+def test_where_only_seeds_vary_the_foot_says_how_often_they_agree_by_chance(tmp_path: Path) -> None:
+    cells = [
+        write_classified(tmp_path / f"{name}{seed}", name, seed, wrong=list(range(seed, wrong)), patient_of=20)
+        for name, wrong in (("small", 8), ("large", 5))
+        for seed in (0, 1)
+    ]
+    summary = summarise(SCORED, ["6a"], cells, "small")
+    assert summary["low"].isna().all()
+    text = as_markdown(SCORED, summary, "heading")
+    assert "- real: no interval of a single one of the groups." in text
+    assert "- real: only seeds vary; 2 seeds: both beat both by chance in 1 of 6." in text
 
 
 def test_tables_show_measured_beside_published(cells: list) -> None:
@@ -152,8 +225,8 @@ def test_a_cost_is_converted_and_compared_as_a_part_of_the_first_column(costed: 
 
 def test_tables_without_published_figures_share_one_and_show_what_was_left_out(costed: list) -> None:
     text = as_markdown(COSTED, summarise(COSTED, ["3a", "3b"], costed, "whole"), "heading")
-    assert "| data_set | method | soft Dice | − whole [95 % CI] | GMAC (part of whole) |" in text
-    assert "| eyes | half | 0.6500 | -0.1000 [-0.1000, -0.1000] | 1 (0.250) |" in text
+    assert "| data_set | method | soft Dice | − whole [95 % CI], p | GMAC (part of whole) |" in text
+    assert "| eyes | half | 0.6500 | -0.1000 [-0.1000, -0.1000], 0.12 | 1 (0.250) |" in text
     assert "| cells | whole | 0.6000 | – | – |" in text
     assert "| cells | half | – | – | – |" in text
     assert "paper" not in text

@@ -21,7 +21,7 @@ def test_label_maps_come_out_as_a_table_with_intervals(
     said = capsys.readouterr().out
     assert "12 images came in, 12 can be scored, 0 are left out" in said
     assert "label maps have no scores" in said
-    assert "| F1 | 1.000 | 1.000 to 1.000 |" in said
+    assert "| F1 | 1.000 | 0.757 to 1.000 |" in said  # Wilson, of 12 images
     content = json.loads((folder / "score" / "score.json").read_text())
     assert content["images"] == 12
     ap = content["scores"]["mask_ap"]
@@ -46,6 +46,7 @@ def test_two_programs_are_compared_on_the_images_that_both_have(
     assert f1["other"]["value"] == 1
     assert f1["ratio"]["low"] < f1["ratio"]["value"] == f1["value"] < f1["ratio"]["high"] < 1
     assert f1["difference"]["value"] == pytest.approx(f1["value"] - 1, abs=1e-4)
+    assert f1["difference"]["p"] == round(2 / 2**11, 4)  # worse on each of eleven images
 
 
 def test_a_program_is_as_good_as_itself(data: Path, save_maps: Callable) -> None:
@@ -68,7 +69,7 @@ def test_a_missing_label_map_of_an_evaluation_is_told(
     run(maps, "--datalist", data / "datalist.json", "--against", evaluation)
     said = capsys.readouterr().out
     assert "1 images have no label map: F1, TP/(TP+FP+FN) and panoptic quality are left out" in said
-    assert "| F1 | 1.000 | 1.000 to 1.000 |  |  |  |" in said
+    assert "| F1 | 1.000 | 0.757 to 1.000 |  |  |  |  |" in said
 
 
 def test_masks_of_all_cells_in_one_number_are_told(
@@ -92,11 +93,13 @@ def test_a_folder_without_anything_to_score_ends_in_a_sentence(
     assert not (tmp_path / "empty" / "score").exists()
 
 
-def test_few_images_have_no_intervals(data: Path, save_maps: Callable, capsys: pytest.CaptureFixture) -> None:
+def test_few_images_have_a_t_interval_and_it_says_so(
+    data: Path, save_maps: Callable, capsys: pytest.CaptureFixture
+) -> None:
     folder = save_maps("maps", ending=".png")
     for path in sorted(folder.iterdir())[5:]:
         path.unlink()
     run(folder, "--datalist", data / "datalist.json")
     said = capsys.readouterr().out
-    assert "5 images or groups are too few to resample: no intervals." in said
-    assert "| F1 | 1.000 |  |" in said
+    assert "t interval over 5 images or groups" in said
+    assert "| F1 | 1.000 | 0.566 to 1.000 |" in said

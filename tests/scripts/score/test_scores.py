@@ -40,20 +40,19 @@ def test_the_order_of_images_without_scores_does_not_matter(images: list[ScoredI
     assert float(forwards["mask_ap"][0]) == pytest.approx(float(backwards["mask_ap"][0]), abs=1e-12)
 
 
-def test_groups_are_drawn_together(images: list[ScoredImage]) -> None:
+def test_images_of_one_group_are_resampled_together(images: list[ScoredImage]) -> None:
     paired = ImageSet([image._replace(group=number // 2) for number, image in enumerate(images)])
-    draws = paired.draws()
-    assert (draws[:, ::2] == draws[:, 1::2]).all()
-    alone = ImageSet(images).draws()
-    assert not (alone[:, ::2] == alone[:, 1::2]).all()
-    assert (alone.sum(axis=1) == len(images)).all()
+    alone = ImageSet(images)
+    assert (paired.n_groups, alone.n_groups) == (len(images) // 2, len(images))
+    assert len(paired.resample()["f1"].group_values) == len(images) // 2
 
 
 def test_resamples_lie_around_the_set(images: list[ScoredImage]) -> None:
     scored = ImageSet(images)
-    values, resampled = scored.scores(), scored.scores(scored.draws()[:200])
+    values, resampled = scored.scores(), scored.resample()
     for name in ("mask_ap", "f1"):
-        low, high = np.quantile(resampled[name], [0.025, 0.975])
+        assert resampled[name].value == values[name][0]
+        low, high = np.quantile(resampled[name].drawn, [0.025, 0.975])
         assert low < values[name][0] < high
 
 
