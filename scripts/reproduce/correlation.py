@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from clinbundles.engines.metrics.intervals import FEWEST_GROUPS, N_RESAMPLES, interval
+from clinbundles.engines.metrics.intervals import FEWEST_GROUPS, draw_groups, interval
 
 from .tables import Cell
 
@@ -17,7 +17,8 @@ from .tables import Cell
 def correlate(plan: Mapping[str, Any], tables: Sequence[str], cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Correlate the ranks of the networks on the two test sets that a plan compares.
 
-    A network is the training of a row, column and seed; the interval is that of resampled networks.
+    A network is the training of a row, column and seed. The interval is that of resampled columns: the seeds of one
+    resemble each other.
 
     Args:
         plan: the content of reproduce.json; ``rank_correlation`` has ``suffix``, which the columns of the other test
@@ -26,8 +27,8 @@ def correlate(plan: Mapping[str, Any], tables: Sequence[str], cells: Sequence[Ce
         cells: finished ones.
 
     Returns:
-        for each row and table with three networks or more: row, metric, its name, n, value, and low and high from ten
-        on.
+        for each row and table with three networks or more: row, metric, its name, n, columns (their number), value, and
+        low and high from ten columns on.
     """
     rule = plan.get("rank_correlation")
     if rule is None:
@@ -43,10 +44,13 @@ def correlate(plan: Mapping[str, Any], tables: Sequence[str], cells: Sequence[Ce
             values = np.array([[_figure(cell, metric) for cell in pair] for pair in both])
             if len(values) < 3:
                 continue
-            line = {"row": row, "metric": metric, "name": rule["name"], "n": len(values), "value": _rank(values)}
-            if len(values) >= FEWEST_GROUPS:
-                draws = np.random.default_rng(0).integers(0, len(values), (N_RESAMPLES, len(values)))
-                low, high = interval(np.array([_rank(values[draw]) for draw in draws]))
+            columns = np.unique([cell.column for cell, _ in both], return_inverse=True)[1]
+            n_columns = int(columns.max()) + 1
+            line = {"row": row, "metric": metric, "name": rule["name"], "n": len(values), "columns": n_columns}
+            line["value"] = _rank(values)
+            if n_columns >= FEWEST_GROUPS:
+                draws = draw_groups(n_columns)[:, columns]
+                low, high = interval(np.array([_rank(np.repeat(values, draw, axis=0)) for draw in draws]))
                 line |= {"low": float(low), "high": float(high)}
             found.append(line)
     return found
@@ -66,7 +70,7 @@ def as_notes(correlations: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say each in a sentence."""
     return [
         f"{line['row']}: {line['name']}, {line['metric']} of {line['n']} networks: {line['value']:.2f}"
-        + (f" [{line['low']:.2f}, {line['high']:.2f}]." if "low" in line else ".")
+        + (f" [{line['low']:.2f}, {line['high']:.2f}] over {line['columns']} columns." if "low" in line else ".")
         for line in correlations
     ]
 
