@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from .intervals import N_RESAMPLES, draw_groups, interval
+from .intervals import FEWEST_GROUPS, N_RESAMPLES, draw_groups, interval, share_interval
 
 NEIGHBOURS = 5
 FRECHET_RESAMPLES = 200  # each is an eigenvalue problem; the ends then rest on five resamples
@@ -92,7 +92,7 @@ def manifold_scores(real: np.ndarray, generated: np.ndarray, *, k: int = NEIGHBO
 
 def score_generated(
     real: np.ndarray, generated: np.ndarray, *, name: str, k: int = NEIGHBOURS, seed: int = 0
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Compute all measures of generated images, each with a 95 % interval over generated images.
 
     Args:
@@ -103,10 +103,11 @@ def score_generated(
         seed: of the resamples.
 
     Returns:
-        by name, such as "KID-MobileNetV2": value, low, high. A resample repeats some images and lacks others, which
-        makes FID higher and recall and coverage lower than those of as many different images: the interval is the
-        value plus what the resamples deviate from their mean. In a resample a pair of the same image twice counts
-        nothing for KID, and the balls of generated images are those of the whole set.
+        by name, such as "KID-MobileNetV2": value, low, high, both ends None for fewer than ten generated images. A
+        resample repeats some images and lacks others, which makes FID higher and recall and coverage lower than those
+        of as many different images: the interval is the value plus what the resamples deviate from their mean; where
+        a share is 0 or 1 it holds Wilson's, too. In a resample a pair of the same image twice counts nothing for KID,
+        and the balls of generated images are those of the whole set.
 
     Raises:
         ValueError: sets of other shapes, or of no more than k images.
@@ -117,7 +118,7 @@ def score_generated(
     values = {"KID": _kernel_distances(real, generated, counts)}
     values["FID"] = np.array(list(_frechet_distances(real, generated, counts[: 1 + FRECHET_RESAMPLES])))
     values |= _manifold_scores(real, generated, counts, k)
-    return {f"{measure}-{name}": _with_ends(measure, numbers) for measure, numbers in values.items()}
+    return {f"{measure}-{name}": _with_ends(measure, numbers, len(generated)) for measure, numbers in values.items()}
 
 
 def remarks(real: np.ndarray, generated: np.ndarray) -> list[str]:
@@ -136,13 +137,17 @@ def remarks(real: np.ndarray, generated: np.ndarray) -> list[str]:
     ]
 
 
-def _with_ends(measure: str, values: np.ndarray) -> dict[str, float]:
+def _with_ends(measure: str, values: np.ndarray, n_generated: int) -> dict[str, float | None]:
     value, resamples = float(values[0]), values[1:]
-    low, high = interval(resamples - resamples.mean() + value)
+    if n_generated < FEWEST_GROUPS:
+        return {"value": value, "low": None, "high": None}
+    low, high = map(float, interval(resamples - resamples.mean() + value))
     if measure in ("precision", "recall", "coverage"):
-        low, high = np.clip([low, high], 0, 1)
-    # At 0 or 1 the resamples lie on one side of the value.
-    return {"value": value, "low": min(float(low), value), "high": max(float(high), value)}
+        low, high = max(low, 0.0), min(high, 1.0)
+        if value in (0, 1):  # resamples lie on one side of it, or are all the same
+            ends = share_interval(int(value) * n_generated, n_generated)
+            low, high = min(low, float(ends[0])), max(high, float(ends[1]))
+    return {"value": value, "low": min(low, value), "high": max(high, value)}
 
 
 def _checked(real: np.ndarray, generated: np.ndarray, *, least: int = 2) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from clinbundles.engines.metrics.copies import (
@@ -28,7 +27,7 @@ from clinbundles.engines.metrics.copies import (
     number_patients,
     reference,
 )
-from clinbundles.engines.metrics.intervals import with_interval
+from clinbundles.engines.metrics.intervals import mean_interval, share_interval, with_interval
 from clinbundles.engines.metrics.planted_copies import DEGRADATIONS, plant
 from clinbundles.engines.outputs.files import replacing, write_atomically, write_csv_atomically
 from clinbundles.nets.feature_extractor import feature_extractor, features_of
@@ -94,6 +93,7 @@ def audit_copies(
     verdict = next((each.name for each in distances if not control[each.name]["missed"]), None)
     rows = measure(made, images, real.names, distances, desc="generated")
     rows_of_others = measure(others, images, real.names, distances, desc=held_out) if others is not None else []
+    of_others = number_patients(others.items) if others is not None else np.empty(0)
     for row in rows:
         row["copy"] = verdict is not None and row[f"{verdict}_distance"] < references[verdict].threshold
     summary: dict[str, Any] = {
@@ -103,7 +103,8 @@ def audit_copies(
         "planted": N_PLANTED,
         "verdict_by": verdict,
         "distances": {
-            name: describe(name, ref, control[name], rows, rows_of_others) for name, ref in references.items()
+            name: describe(name, ref, control[name], rows, rows_of_others, of_others)
+            for name, ref in references.items()
         },
         "ssim": {"generated": _quantiles(rows, "ssim"), "held_out": _quantiles(rows_of_others, "ssim")},
         "seed": seed,
@@ -187,8 +188,12 @@ def describe(
     control: dict[str, Any],
     rows: list[dict[str, Any]],
     rows_of_others: list[dict[str, Any]],
+    patients_of_others: np.ndarray,
 ) -> dict[str, Any]:
-    """Summarise one distance: threshold, control, and the quantiles of generated and of held-out images."""
+    """Summarise one distance: threshold, control, and the quantiles of generated and of held-out images.
+
+    The interval of the false alarms among the held-out images is over their patients.
+    """
     column = f"{name}_distance"
     ends = {f"{q:g}": float(np.quantile(ref.distances, q)) for q in (0.05, 0.5, 0.95)}
     shares = {
@@ -203,13 +208,13 @@ def describe(
         "control": control,
         "generated": _quantiles(rows, column),
         "held_out": _quantiles(rows_of_others, column),
-        "copies_among_held_out": _count([row[column] < ref.threshold for row in rows_of_others]),
+        "copies_among_held_out": _count([row[column] < ref.threshold for row in rows_of_others], patients_of_others),
         "share_nearer_than_reference_quantile": shares,
     }
 
 
 def judge(copies: list[bool]) -> dict[str, Any]:
-    """Count the copies, with Clopper and Pearson's interval of 95 %, and say whether the gate lets them through."""
+    """Count the copies, with Wilson's interval of 95 %, and say whether the gate lets them through."""
     reasons = [f"it lets no more than {GATE:.0%} through"] if sum(copies) > GATE * len(copies) else []
     reasons += [f"it takes {GATE_IMAGES} images"] if len(copies) < GATE_IMAGES else []
     counted = _count(copies) or {}
@@ -228,11 +233,13 @@ def drop(made: ImageList, rows: list[dict[str, Any]]) -> None:
     print(f"{path}: {sum(not row['copy'] for row in rows)} of {len(rows)} images")
 
 
-def _count(copies: list[bool]) -> dict[str, Any] | None:
+def _count(copies: list[bool], patients: np.ndarray | None = None) -> dict[str, Any] | None:
+    """Count copies; generated images are independent, others are those of patients."""
     if not copies:
         return None
-    ends = binomtest(sum(copies), len(copies)).proportion_ci(0.95, method="exact")
-    return {"copies": sum(copies), "share": with_interval(sum(copies) / len(copies), np.array([ends.low, ends.high]))}
+    count, total = sum(copies), len(copies)
+    ends = share_interval(count, total) if patients is None else mean_interval(np.array(copies), patients)
+    return {"copies": count, "share": with_interval(count / total, ends)}
 
 
 def _quantiles(rows: list[dict[str, Any]], column: str) -> dict[str, float] | None:

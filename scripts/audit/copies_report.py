@@ -109,4 +109,5 @@ def say_failure(control: dict[str, dict[str, Any]]) -> str:
 
 def _say_share(counted: dict[str, Any], total: int) -> str:
     share = counted["share"]
-    return f"{counted['copies']} of {total} ({share['value']:.2%} [{share['low']:.2%}, {share['high']:.2%}])"
+    ends = "" if share["low"] is None else f" [{share['low']:.2%}, {share['high']:.2%}]"
+    return f"{counted['copies']} of {total} ({share['value']:.2%}{ends})"

@@ -59,7 +59,9 @@ def score_generated(
     if held_out != split and has_split(real, held_out):
         others = embed(read_list(real, dataset_dir, split=held_out), extractor, like=like, desc=held_out)
         if len(others) > NEIGHBOURS:
-            scores[held_out] = score_features(of_real, others, name=name)
+            # Those are images of patients and not independent: resampled images would give too narrow intervals.
+            measured = score_features(of_real, others, name=name)
+            scores[held_out] = {measure: {"value": each["value"]} for measure, each in measured.items()}
             counts[held_out] = len(others)
     output = Path(output_dir) if output_dir else Path(generated) / "score"
     output.mkdir(parents=True, exist_ok=True)
@@ -81,12 +83,12 @@ def embed(listed: ImageList, extractor: nn.Module, *, like: torch.Tensor, desc: 
     return np.concatenate(parts)
 
 
-def as_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def as_table(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> str:
     """Write scores as a Markdown table: a line a measure, the generated images first and held-out ones beside."""
     others = [kind for kind in scores if kind != "generated"]
     titles = ["measure", "generated", "95 %", *(f"{kind} images" for kind in others)]
     rows = [
-        [measure, f"{row['value']:.4g}", f"{row['low']:.4g} to {row['high']:.4g}"]
+        [measure, f"{row['value']:.4g}", "" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"]
         + [f"{scores[kind][measure]['value']:.4g}" for kind in others]
         for measure, row in scores["generated"].items()
     ]

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 from tqdm import tqdm
 
 from clinbundles.engines.metrics.classification import class_auc
-from clinbundles.engines.metrics.intervals import FEWEST_GROUPS, draw_groups, interval, with_interval
+from clinbundles.engines.metrics.intervals import FEWEST_GROUPS, draw_groups, interval, share_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically, write_csv_atomically
 from clinbundles.scripts.generated_images import ImageList, read_generated
 from clinbundles.transforms.readers.slices import read_grey, read_label_map
@@ -157,7 +156,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rows: as :func:`measure` gives them.
 
     Returns:
-        verdicts (count, share with the interval of Clopper and Pearson, paper), deciles (None for fewer than ten
+        verdicts (count, share with the interval of Wilson, paper), deciles (None for fewer than ten
         pairs) and auroc of the uncertainty for bad pairs, and for those that are not good.
     """
     verdicts = np.array([row["verdict"] for row in rows])
@@ -165,8 +164,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counts = {}
     for name, paper in PAPER.items():
         count = int((verdicts == name).sum())
-        ends = binomtest(count, len(rows)).proportion_ci(0.95, method="exact")
-        share = with_interval(count / len(rows), np.array([ends.low, ends.high]))
+        share = with_interval(count / len(rows), share_interval(count, len(rows)))
         counts[name] = {"count": count, "share": share, "paper": paper}
     deciles = None
     if len(rows) >= N_DECILES:
