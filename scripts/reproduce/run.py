@@ -18,7 +18,8 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
   evaluated with other knobs instead of training again;
 - ``not``: columns that a row leaves out.
 
-``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first.
+``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first,
+where both have the same seeds and scored the same images.
 ``rank_correlation`` has the ``suffix`` of columns that score the same networks on another test set, and its ``name``.
 """
 

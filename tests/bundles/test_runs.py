@@ -75,8 +75,11 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
     run_configs(bundle, evaluate, **train, **weights)
     digits = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
     assert capsys.readouterr().out.splitlines()[0] == f"weights: {model}, sha256 {digits}"
-    datalist = json.loads((bundle / "samples" / "datalist.json").read_text())
-    assert len(rows(Path("runs", bundle.name, "evaluation", "per_image.csv"))) == len(datalist["test"])
+    items = json.loads((bundle / "samples" / "datalist.json").read_text())["test"]
+    table = rows(Path("runs", bundle.name, "evaluation", "per_image.csv"))
+    assert len(table) == len(items)
+    # What intervals resample: the groups that the split keeps together.
+    assert len({row["patient"] for row in table}) == len({item["group"] for item in items})
 
     run_configs(bundle, ["inference"])
     shipped = bundle / "models" / "model.pt"
