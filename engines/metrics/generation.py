@@ -103,11 +103,11 @@ def score_generated(
         seed: of the resamples.
 
     Returns:
-        by name, such as "KID-MobileNetV2": value, low, high, both ends None for fewer than ten generated images. A
-        resample repeats some images and lacks others, which makes FID higher and recall and coverage lower than those
-        of as many different images: the interval is the value plus what the resamples deviate from their mean; where
-        a share is 0 or 1 it holds Wilson's, too. In a resample a pair of the same image twice counts nothing for KID,
-        and the balls of generated images are those of the whole set.
+        by name, such as "KID-MobileNetV2": value, low, high, both ends None for fewer than ten generated images and
+        where all resamples are equal. A resample repeats some images and lacks others, which makes FID higher and
+        recall and coverage lower than those of as many different images: the interval is the value plus what the
+        resamples deviate from their mean; where a share is 0 or 1 it holds Wilson's, too. In a resample a pair of the
+        same image twice counts nothing for KID, and the balls of generated images are those of the whole set.
 
     Raises:
         ValueError: sets of other shapes, or of no more than k images.
@@ -139,10 +139,11 @@ def remarks(real: np.ndarray, generated: np.ndarray) -> list[str]:
 
 def _with_ends(measure: str, values: np.ndarray, n_generated: int) -> dict[str, float | None]:
     value, resamples = float(values[0]), values[1:]
-    if n_generated < FEWEST_GROUPS:
+    is_share = measure in ("precision", "recall", "coverage")
+    if n_generated < FEWEST_GROUPS or (np.ptp(resamples) == 0 and not is_share):
         return {"value": value, "low": None, "high": None}
     low, high = map(float, interval(resamples - resamples.mean() + value))
-    if measure in ("precision", "recall", "coverage"):
+    if is_share:
         low, high = max(low, 0.0), min(high, 1.0)
         if value in (0, 1):  # resamples lie on one side of it, or are all the same
             ends = share_interval(int(value) * n_generated, n_generated)

@@ -195,6 +195,8 @@ def area(uncertainty: np.ndarray, positive: np.ndarray) -> dict[str, Any]:
     if min(counts) >= FEWEST_GROUPS:
         blocks = np.array_split(draw_groups(len(kinds)), N_DECILES)
         ends = interval(np.concatenate([class_auc(kinds, scores, block)[:, 0] for block in blocks]))
+        if value in (0, 1):  # and so is every resample
+            ends = share_interval(int(value) * min(counts), min(counts))
     return {**with_interval(value, ends), "pairs": counts[0], "others": counts[1]}
 
 

@@ -13,6 +13,7 @@ from clinbundles.engines.metrics.generation import (
     remarks,
     score_generated,
 )
+from clinbundles.engines.metrics.intervals import share_interval
 
 
 def exact_gaussian(mean: np.ndarray, covariance: np.ndarray, n: int, *, seed: int) -> np.ndarray:
@@ -143,6 +144,16 @@ def test_intervals_hold_the_value_and_narrow_with_the_number_of_images() -> None
         assert many[name]["high"] - many[name]["low"] < 0.6 * (few[name]["high"] - few[name]["low"])
     assert few["FID-MobileNetV2"]["value"] == pytest.approx(frechet_distance(real, generated[:50]))
     assert few == score_generated(real, generated[:50], name="MobileNetV2")
+
+
+def test_nine_generated_images_are_too_few_for_an_interval_and_a_share_of_0_has_wilsons() -> None:
+    real, generated = np.random.default_rng(0).normal(size=(30, 3)), np.random.default_rng(1).normal(9, 1, (40, 3))
+    assert all(each["low"] is each["high"] is None for each in score_generated(real, generated[:9], name="x").values())
+    scores = score_generated(real, generated, name="x")
+    for name in ("precision", "recall", "coverage"):
+        ends = share_interval(0, 40)
+        assert scores[f"{name}-x"] == {"value": 0, "low": 0, "high": pytest.approx(ends[1])}
+    assert scores["density-x"] == {"value": 0, "low": None, "high": None}
 
 
 def test_intervals_of_kid_hold_the_distance_of_the_two_populations_about_as_often_as_they_say() -> None:

@@ -43,6 +43,7 @@ def test_generated_images_come_out_as_a_table_with_held_out_ones_beside(
     assert content["images"] == {"training": 9, "generated": 8, "test": 7}
     kid = {kind: scores["KID-MobileNetV2"]["value"] for kind, scores in content["scores"].items()}
     assert kid["generated"] > kid["test"]
+    assert set(content["scores"]["test"]["KID-MobileNetV2"]) == {"value"}  # of patients, whose images are not resampled
     extractor = feature_extractor(mobilenet_weights)
 
     def features(folder: str, split: str, count: int) -> np.ndarray:

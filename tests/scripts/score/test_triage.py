@@ -177,6 +177,8 @@ def test_an_uncertainty_that_knows_nothing_has_an_area_of_a_half_within_its_inte
     assert knowing["low"] > 0.5
     assert blind["pairs"] + blind["others"] == 400
     assert area(np.ones(400), bad)["value"] == 0.5
+    perfect = area(bad.astype(float), bad)
+    assert (perfect["value"], perfect["high"], perfect["low"] < 0.99) == (1, 1, True)
     assert area(-uncertainty, bad)["value"] == pytest.approx(1 - blind["value"], abs=1e-4)
 
 
