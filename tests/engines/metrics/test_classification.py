@@ -8,9 +8,16 @@ from clinbundles.engines.metrics.classification import (
     SCORES,
     class_auc,
     confusion_matrices,
+    resample_scores,
     score_intervals,
 )
-from clinbundles.engines.metrics.intervals import draw_groups, number_groups, resample_matrices, share_interval
+from clinbundles.engines.metrics.intervals import (
+    draw_groups,
+    interval_of,
+    number_groups,
+    resample_matrices,
+    share_interval,
+)
 
 
 def random_set(n: int = 120, classes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -167,6 +174,24 @@ def test_of_few_patients_one_with_all_of_a_class_leaves_the_accuracy_an_interval
     ends = score_intervals(labels, predictions, np.eye(3)[predictions], patients=np.arange(20) // 4)
     assert np.isnan(ends["val_macro_f1"]).all()
     assert ends["val_accuracy"][0] < np.mean(labels == predictions) < ends["val_accuracy"][1]
+
+
+def test_intervals_over_four_patients_cover_the_scores_of_all_patients() -> None:
+    """Patients differ in how often the classifier is right, so that their images are correlated."""
+    rng = np.random.default_rng(0)
+
+    def matrices_of(n_patients: int) -> np.ndarray:
+        labels, patients = rng.integers(2, size=8 * n_patients), np.arange(8 * n_patients) // 8
+        right = rng.random(8 * n_patients) < np.clip(rng.normal(0.75, 0.12, n_patients), 0, 1)[patients]
+        return confusion_matrices(labels, np.where(right, labels, 1 - labels), num_classes=2, clusters=patients)
+
+    population = matrices_of(50_000).sum(0)
+    for name in ("val_accuracy", "val_macro_f1"):
+        hits = 0
+        for _ in range(400):
+            low, high = interval_of(resample_scores(matrices_of(4), {name: SCORES[name]})[name], units=4)
+            hits += low <= SCORES[name](population) <= high
+        assert 0.91 < hits / 400 < 0.99
 
 
 def test_intervals_stay_those_of_published_results() -> None:
