@@ -9,15 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from clinbundles.transforms.readers.decoding import (
-    PIL_8BIT_MODES,
-    grey_of_dicom,
-    is_dicom,
-    is_grey,
-    open_image,
-    read_dicom,
-    rgb_of_dicom,
-)
+from clinbundles.transforms.readers.decoding import PIL_8BIT_MODES, is_dicom, open_image
+from clinbundles.transforms.readers.dicom import is_bare_dicom, is_grey, read_image, silent_pydicom
+from clinbundles.transforms.readers.dicom_display import colours, rescaled
 
 MARGIN = 0.6  # of the box's longer side, around it
 CROP_PX, OVERVIEW_PX = 560, 320
@@ -31,9 +25,10 @@ def display_pixels(path: Path) -> Image.Image:
     Raises:
         ValueError: it cannot be read, or holds values that are not finite.
     """
-    if is_dicom(path):
-        dataset = read_dicom(path)
-        values = grey_of_dicom(path, dataset) if is_grey(dataset) else rgb_of_dicom(path, dataset)
+    if is_dicom(path) or is_bare_dicom(path):
+        with silent_pydicom():
+            values, dataset = read_image(path)
+            values = (rescaled if is_grey(dataset) else colours)(path, values, dataset)
     else:
         image = open_image(path)
         values = np.asarray(image.convert("RGB") if image.mode in PIL_8BIT_MODES else image).astype(float)

@@ -10,9 +10,9 @@ import pydicom
 from PIL import Image, ImageChops, ImageStat
 
 from .decoding import PIL_8BIT_MODES, is_dicom, is_nifti, open_image, read_nifti
-from .dicom import check_pixels, decode_pixels, displayed, is_bare_dicom, read_fields, silent_pydicom
+from .dicom import check_pixels, decode_pixels, is_bare_dicom, is_grey, read_fields, silent_pydicom
+from .dicom_display import colours, displayed
 from .images import RowMajorReader
-from .pydicom_api import apply_color_lut
 
 # Film on a light box, or grey with coloured marks, stays below; photographs of the body lie above.
 MAX_COLOUR = 15.0
@@ -96,13 +96,9 @@ class ChestXRayReader(RowMajorReader):
         if not self.force and (reason := reason_against(dataset)):
             raise ValueError(f"{path}: {reason} {_FORCE}.")
         values = decode_pixels(path, dataset)
-        try:
-            if dataset.SamplesPerPixel == 1 and dataset.PhotometricInterpretation != "PALETTE COLOR":
-                return displayed(values, dataset)
-            rgb = values if values.ndim == 3 else apply_color_lut(values, dataset)
-        except Exception as error:  # tables and windows of any kind of damage
-            message = f"{path}: its LUT, window or palette cannot be applied ({type(error).__name__})."
-            raise ValueError(message) from None
+        if is_grey(dataset):
+            return displayed(path, values, dataset)
+        rgb = colours(path, values, dataset)
         return self._as_grey(path, Image.fromarray(rgb if rgb.dtype == np.uint8 else stretch(path, rgb)))
 
 

@@ -1,4 +1,4 @@
-"""Image files decoded to arrays, rows first: raster images, one NIfTI slice or DICOM image.
+"""Image files decoded to arrays, rows first: raster images, one NIfTI slice; DICOM images are in :mod:`.dicom`.
 
 No torch is needed here.
 """
@@ -13,12 +13,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pydicom
 from nibabel.filebasedimages import ImageFileError
 from PIL import Image, UnidentifiedImageError
-from pydicom.errors import InvalidDicomError
-
-from .pydicom_api import stored_values
 
 PIL_8BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 
@@ -94,59 +90,6 @@ def read_nifti(path: Path) -> np.ndarray:
             f"{path}: NIfTI of shape {values.shape}, expected one slice: (W, H), (W, H, 1) or (W, H, 1, 3)."
         )
     return values.reshape(*values.shape[:2], *channels).swapaxes(0, 1)
-
-
-def read_dicom(path: Path) -> pydicom.Dataset:
-    """Read a DICOM file that holds one image.
-
-    Raises:
-        ValueError: the file cannot be parsed, has no pixel data, or more than one frame.
-    """
-    try:
-        dataset = pydicom.dcmread(path)
-    except (InvalidDicomError, OSError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable DICOM file ({error}).") from error
-    if "PixelData" not in dataset:
-        raise ValueError(f"{path}: the DICOM file has no PixelData.")
-    if int(dataset.get("NumberOfFrames", 1) or 1) != 1:
-        raise ValueError(f"{path}: NumberOfFrames is {dataset.NumberOfFrames}, expected one frame.")
-    return dataset
-
-
-def is_grey(dataset: pydicom.Dataset) -> bool:
-    """True for a DICOM image of one sample a pixel that is its grey value."""
-    kind = str(dataset.get("PhotometricInterpretation", ""))
-    return dataset.get("SamplesPerPixel", 1) == 1 and kind in ("MONOCHROME1", "MONOCHROME2")
-
-
-def rgb_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Decode a colour DICOM (secondary capture, endoscopy) as uint8 (H, W, 3) in RGB.
-
-    Raises:
-        ValueError: it is not an 8-bit colour image, or cannot be decoded.
-    """
-    kind = str(dataset.get("PhotometricInterpretation", ""))
-    if dataset.get("SamplesPerPixel", 1) != 3 or dataset.get("BitsAllocated") != 8:
-        hint = " A grey one is read with intensity_range=(low, high)." if is_grey(dataset) else ""
-        raise ValueError(
-            f"{path}: PhotometricInterpretation {kind!r}, SamplesPerPixel {dataset.get('SamplesPerPixel')}, "
-            f"BitsAllocated {dataset.get('BitsAllocated')}: expected an 8-bit colour image.{hint}"
-        )
-    return _decode_pixels(path, dataset)
-
-
-def grey_of_dicom(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Decode the values (H, W) of a grey DICOM, in the units of its rescale slope and intercept (such as HU)."""
-    values = _decode_pixels(path, dataset)
-    slope, intercept = float(dataset.get("RescaleSlope", 1) or 1), float(dataset.get("RescaleIntercept", 0) or 0)
-    return values if (slope, intercept) == (1, 0) else values * slope + intercept
-
-
-def _decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    try:
-        return np.asarray(stored_values(dataset))
-    except Exception as error:  # the decoder plug-ins raise types of their own
-        raise ValueError(f"{path}: the pixel data cannot be decoded ({type(error).__name__}: {error}).") from error
 
 
 def check_range(intensity_range: Sequence[float] | None) -> None:

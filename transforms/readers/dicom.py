@@ -1,10 +1,11 @@
-"""DICOM images as on a display: the fields that describe the image, checks of its pixels, the pipeline of PS3.3.
+"""DICOM images: the fields that describe the image, checks of these and of the pixels, the stored values.
 
 No field that names or describes the patient is parsed, and no message quotes one. No torch is needed here.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,17 +16,29 @@ import numpy as np
 import pydicom
 from pydicom.datadict import keyword_for_tag
 from pydicom.uid import (
+    JPEG2000,
     AllTransferSyntaxes,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGLSNearLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
-from .pydicom_api import apply_windowing, encoding_of, stored_values
+from .codestream import Codestream, first_codestream
+from .pydicom_api import encoding_of, stored_values
 
 _PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
+_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+GREY = ("MONOCHROME1", "MONOCHROME2")
+_YBR = ("YBR_FULL", "YBR_FULL_422")
+_COLOURS = ("RGB", *_YBR, "YBR_ICT", "YBR_RCT")
+# Pixels are taken for arranged by plane if their neighbours in the file differ by less than this share of what those
+# three samples apart do, and each third neighbour like any other. Of photographs by plane 0.45 is usual. By pixel,
+# colours have 2 and more, and greys, whose neighbours of one pixel hardly differ, are never even.
+_SMOOTH_BY_PLANE, _EVEN = 0.75, 0.4
 # Nothing that names or describes the patient is among the fields that are parsed.
 _TAGS = [
     *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation"),
@@ -84,117 +97,202 @@ def read_fields(path: Path, *, more: Sequence[str] = ()) -> pydicom.Dataset:
     return dataset
 
 
+def is_grey(dataset: pydicom.Dataset) -> bool:
+    """Tell whether a DICOM image has one sample a pixel that is its grey value."""
+    return dataset.get("SamplesPerPixel", 1) == 1 and dataset.get("PhotometricInterpretation") in GREY
+
+
+def read_image(path: Path) -> tuple[np.ndarray, pydicom.Dataset]:
+    """Read the stored values of a DICOM image as :func:`decode_pixels` returns them, and its fields.
+
+    Raises:
+        ValueError: it is damaged, holds no single image of 8 to 16 bits, or what it says about itself is not so.
+    """
+    dataset = read_fields(path)
+    check_pixels(path, dataset)
+    return decode_pixels(path, dataset), dataset
+
+
 def check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
-    """Refuse what holds no single image of 8 to 16 bits."""
+    """Refuse what holds no single image of 8 to 16 bits, or does not say which bits these are."""
     if not dataset.get("PixelData"):
         raise ValueError(f"{path}: the DICOM file has no PixelData, or ends within it.")
     if (frames := dataset.get("NumberOfFrames") or 1) != 1:
         raise ValueError(f"{path}: NumberOfFrames is {str(frames)[:16]}, expected one frame.")
-    for name in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored"):
+    for name in _NUMBERS:
         if not isinstance(dataset.get(name), int):
             raise ValueError(f"{path}: {name} is missing or no number.")
+    for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        if not isinstance(dataset.get(name), int | None):
+            raise ValueError(f"{path}: {name} is no whole number.")
     kind, samples = str(dataset.get("PhotometricInterpretation", "")), dataset.SamplesPerPixel
-    if samples != (1 if kind in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR") else 3):
+    if samples != (1 if kind in (*GREY, "PALETTE COLOR") else 3):
         raise ValueError(f"{path}: PhotometricInterpretation {kind[:16]!r} with SamplesPerPixel {samples}.")
-    bits = dataset.BitsAllocated
-    if bits not in (8, 16) or not 1 <= dataset.BitsStored <= bits:
-        raise ValueError(f"{path}: BitsAllocated {bits}, BitsStored {dataset.BitsStored}: expected 8 to 16 bits.")
-    syntax, size = dataset.file_meta.TransferSyntaxUID, len(dataset.PixelData)
-    # The decoder of these fills up what is missing; the marker of their end is never within the coded pixels.
-    if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and b"\xff\xd9" not in dataset.PixelData[-64:]:
-        raise ValueError(f"{path}: PixelData ({syntax.name}) is truncated.")
-    expected = dataset.Rows * dataset.Columns * samples * bits // 8
-    if not syntax.is_encapsulated and kind != "YBR_FULL_422" and size < expected:
+    bits, stored = dataset.BitsAllocated, dataset.BitsStored
+    if bits not in (8, 16) or not 1 <= stored <= bits:
+        raise ValueError(f"{path}: BitsAllocated {bits}, BitsStored {stored}: expected 8 to 16 bits.")
+    if not stored <= dataset.HighBit + 1 <= bits:
+        raise ValueError(f"{path}: HighBit is {dataset.HighBit}, with BitsStored {stored} of BitsAllocated {bits}.")
+    if samples == 3:
+        _check_colours(path, dataset)
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        _check_end(path, dataset)
+    else:
+        _check_length(path, dataset)
+
+
+def _check_colours(path: Path, dataset: pydicom.Dataset) -> None:
+    kind, bits = str(dataset.PhotometricInterpretation), dataset.BitsAllocated
+    if kind not in _COLOURS:
+        raise ValueError(f"{path}: PhotometricInterpretation is {kind[:16]!r}, expected one of {', '.join(_COLOURS)}.")
+    if kind not in ("RGB", *_YBR) and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise ValueError(f"{path}: PhotometricInterpretation is {kind!r} in pixels that are not compressed.")
+    if kind in _YBR and bits != 8:
+        raise ValueError(f"{path}: PhotometricInterpretation is {kind!r} with BitsAllocated {bits}, expected 8.")
+    if dataset.PixelRepresentation != 0 or (bits == 8 and dataset.BitsStored != 8):
+        raise ValueError(
+            f"{path}: BitsStored {dataset.BitsStored}, PixelRepresentation {dataset.PixelRepresentation} in a colour "
+            f"image of {bits} bits, expected {bits} and 0."
+        )
+    if dataset.get("PlanarConfiguration") not in (None, 0, 1):
+        raise ValueError(f"{path}: PlanarConfiguration is {str(dataset.PlanarConfiguration)[:16]}, expected 0 or 1.")
+
+
+def _check_length(path: Path, dataset: pydicom.Dataset) -> None:
+    size = len(dataset.PixelData)
+    # Of 4 samples in YBR_FULL_422 two are shared by two pixels.
+    samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else dataset.SamplesPerPixel
+    expected = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
+    if size < expected:
         raise ValueError(f"{path}: PixelData is truncated, {size} of {expected} bytes.")
-    if not syntax.is_encapsulated and size >= 2 * expected:
+    if size >= 2 * expected:
         raise ValueError(f"{path}: PixelData has {size} bytes, expected {expected} by Rows and Columns.")
 
 
+def _check_end(path: Path, dataset: pydicom.Dataset) -> None:
+    """Refuse JPEG without its end: the decoder fills up what is missing, and the marker is never in coded pixels."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and b"\xff\xd9" not in dataset.PixelData[-64:]:
+        raise ValueError(f"{path}: PixelData ({syntax.name}) is truncated.")
+
+
 def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
-    """Decode the stored values of a DICOM image, (H, W) or in colour (H, W, 3).
+    """Decode the stored values of a DICOM image, (H, W) or in colour (H, W, 3) as RGB.
 
     Raises:
-        ValueError: they cannot be decoded, or have another shape than the fields say.
+        ValueError: they cannot be decoded, or are others than the fields say.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
+    plain = copy.deepcopy(dataset)  # pydicom's shallow copies share their fields
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        plain.BitsStored, plain.HighBit = dataset.BitsAllocated, dataset.BitsAllocated - 1
+        plain.PlanarConfiguration = dataset.get("PlanarConfiguration") or 0
+    elif header := first_codestream(dataset.PixelData):
+        _check_codestream(path, dataset, header)
+        plain.PhotometricInterpretation = _coded_colours(dataset.PhotometricInterpretation, header)
+        plain.BitsStored, plain.HighBit = header.bits, header.bits - 1
+    if syntax.is_encapsulated:
+        plain.PlanarConfiguration = 0  # JPEG and JPEG 2000 are by pixel, RLE by plane, whatever the field says
     try:
-        values = stored_values(dataset)
+        values = stored_values(plain)
     except Exception as error:  # the decoder plug-ins raise types of their own
         raise ValueError(f"{path}: PixelData ({syntax.name}) cannot be decoded ({type(error).__name__}).") from None
     expected = (dataset.Rows, dataset.Columns, 3)[: 2 + (dataset.SamplesPerPixel == 3)]
     if values.shape != expected:
         raise ValueError(f"{path}: PixelData holds an array of shape {values.shape}, expected {expected}.")
-    return values
+    if syntax.is_encapsulated and syntax != RLELossless:
+        _check_depth(path, dataset, values)
+        return values
+    if not syntax.is_encapsulated:
+        _check_arrangement(path, dataset)
+    return _without_other_bits(values, dataset)
 
 
-def displayed(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Turn the stored values (H, W) of a grey DICOM into uint8 (H, W) for display.
+def _check_codestream(path: Path, dataset: pydicom.Dataset, header: Codestream) -> None:
+    """Refuse fields that contradict the codestream, which decides."""
+    if (header.columns, header.rows) != (dataset.Columns, dataset.Rows):
+        raise ValueError(
+            f"{path}: the compressed image has {header.columns}x{header.rows} px, Columns and Rows say "
+            f"{dataset.Columns}x{dataset.Rows}."
+        )
+    if header.samples != dataset.SamplesPerPixel:
+        raise ValueError(
+            f"{path}: SamplesPerPixel is {dataset.SamplesPerPixel}, the compressed image has {header.samples}."
+        )
+    if header.bits > dataset.BitsAllocated or header.bits <= 8 < dataset.BitsStored:
+        raise ValueError(f"{path}: BitsStored is {dataset.BitsStored}, the compressed image has {header.bits} bits.")
+    if dataset.HighBit != dataset.BitsStored - 1 and header.bits != dataset.BitsStored:
+        raise ValueError(
+            f"{path}: HighBit is {dataset.HighBit} with BitsStored {dataset.BitsStored}, and the compressed image has "
+            f"{header.bits} bits: which of them are the image is not said."
+        )
+    if dataset.PhotometricInterpretation in ("YBR_ICT", "YBR_RCT") and header.transforms is False:
+        kind = dataset.PhotometricInterpretation
+        raise ValueError(f"{path}: PhotometricInterpretation is {kind!r}, the compressed image has no such transform.")
 
-    The pipeline runs once for each stored value that can occur, not for each pixel.
-    """
-    padding = _is_padding(values, dataset)
-    content = values if padding is None else values[~padding]
-    if not content.size:
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = int(content.min()), int(content.max())
-    grey = _grey_scale(np.arange(low, high + 1), dataset)
-    inverse = {dataset.PhotometricInterpretation, dataset.get("PresentationLUTShape")}
-    if not inverse.isdisjoint({"MONOCHROME1", "INVERSE"}):
-        grey = 255 - grey
-    if padding is None:
-        return grey[values.astype(np.int32) - low]
-    return np.where(padding, np.uint8(0), grey[np.clip(values, low, high).astype(np.int32) - low])
+
+def _coded_colours(kind: str, header: Codestream) -> str:
+    """Correct the PhotometricInterpretation by which decoded pixels become RGB, where the codestream says otherwise."""
+    if header.colours == "RGB" and kind in _YBR:
+        return "RGB"
+    return "YBR_FULL_422" if header.colours == "YBR" and kind == "RGB" else kind
 
 
-def _is_padding(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
+def _check_depth(path: Path, dataset: pydicom.Dataset, values: np.ndarray) -> None:
+    """Refuse decoded values that do not fit into BitsStored."""
+    bits = dataset.BitsStored
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    # Edges of an image that is compressed with loss overshoot.
+    beyond = 2**bits // 8 if dataset.file_meta.TransferSyntaxUID in (JPEG2000, JPEGLSNearLossless) else 0
+    if values.min() < low - beyond or values.max() > high + beyond:
+        raise ValueError(
+            f"{path}: BitsStored is {bits} and HighBit {dataset.HighBit}, the compressed image holds values "
+            f"{values.min()} to {values.max()}."
+        )
+
+
+def _check_arrangement(path: Path, dataset: pydicom.Dataset) -> None:
+    """Refuse colours said to be by pixel, or not said how, that are arranged by plane as their neighbours tell."""
+    arrangement = dataset.get("PlanarConfiguration")
+    if dataset.PhotometricInterpretation not in ("RGB", "YBR_FULL") or arrangement == 1:
+        return
+    kind = f"u{dataset.BitsAllocated // 8}"
+    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    count = dataset.Rows * dataset.Columns * 3
+    samples = np.frombuffer(dataset.PixelData, order + kind, count=count).astype(np.int32)
+    neighbours = np.abs(np.diff(samples))
+    thirds = neighbours[: len(neighbours) // 3 * 3].reshape(-1, 3).mean(axis=0) if count > 3 else np.zeros(3)
+    by_plane, by_pixel = neighbours.mean(), np.abs(samples[3:] - samples[:-3]).mean() if count > 3 else 0.0
+    if by_plane < _SMOOTH_BY_PLANE * by_pixel and np.ptp(thirds) < _EVEN * thirds.mean():
+        said = "missing, which means 0" if arrangement is None else "0"
+        raise ValueError(f"{path}: PlanarConfiguration is {said}, but the pixels look arranged by plane, which is 1.")
+
+
+def _without_other_bits(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Take BitsStored bits, up to HighBit, of all that are allocated; padding may have a number beyond these."""
+    bits, shift = dataset.BitsStored, dataset.HighBit + 1 - dataset.BitsStored
+    unused = dataset.BitsAllocated - bits
+    if not unused:
+        return values
+    # To the left, and back: this clears what is above, and repeats the sign.
+    stored = (values << (unused - shift)) >> unused
+    padding = padding_of(values, dataset)
+    return stored if padding is None or shift else np.where(padding, values, stored)
+
+
+def padding_of(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
     """Return where stored values are padding (PS3.3 C.7.5.1.1.2), bool of their shape, or None without any."""
-    first = dataset.get("PixelPaddingValue")
-    if first is None:
+    first, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if first is None or not is_grey(dataset):
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(first), int(first if limit is None else limit)))
+    low, high = sorted(_in_type(number, values.dtype) for number in (first, first if limit is None else limit))
     return (values >= low) & (values <= high)
 
 
-def _grey_scale(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Turn stored values of a grey DICOM into uint8 of their shape, before any inversion."""
-    if tables := dataset.get("ModalityLUTSequence"):
-        values, _ = _look_up(stored, tables[0], dataset)
-    else:
-        slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-        values = stored * float(1 if slope is None else slope) + float(intercept or 0)
-    if tables := dataset.get("VOILUTSequence"):
-        values, bits = _look_up(values, tables[0], dataset)
-        scaled = values * (255 / (2**bits - 1))
-    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
-        scaled = apply_windowing(values, _window(dataset))
-    else:
-        scaled = (values - values.min()) * (255 / (np.ptp(values) or 1))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-
-
-def _window(dataset: pydicom.Dataset) -> pydicom.Dataset:
-    """Take the first window of ``dataset`` as fields by which pydicom's windowing yields 0 to 255."""
-    window = pydicom.Dataset()
-    for name in ("WindowCenter", "WindowWidth"):
-        setattr(window, name, float(np.atleast_1d(dataset[name].value)[0]))
-    window.VOILUTFunction = dataset.get("VOILUTFunction") or "LINEAR"
-    window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
-    return window
-
-
-def _look_up(values: np.ndarray, item: pydicom.Dataset, dataset: pydicom.Dataset) -> tuple[np.ndarray, int]:
-    """Look numbers up in a LUT: its float64 entries for them, and its bits (PS3.3 C.11.1.1 and C.11.2.1.1).
-
-    Not pydicom's ``apply_voi``: it keeps the index in the type of the entries, and so wraps around in a table of 8 bits
-    with more than 256 entries.
-    """
-    entries, first, bits = item.LUTDescriptor
-    table = item.LUTData
-    if isinstance(table, bytes):
-        order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        wide = len(table) >= 2 * (entries or 2**16)
-        table = np.frombuffer(table, dtype=f"{order}u2" if wide else np.uint8)
-    table = np.asarray(table, dtype=np.float64)[: entries or 2**16]
-    index = np.clip(np.rint(values).astype(np.int64) - int(first), 0, len(table) - 1)
-    return table[index], int(bits)
+def _in_type(number: int, kind: np.dtype) -> int:
+    """Find the one of the numbers with the same 16 or 8 bits that a type can hold; ``number`` where it is none."""
+    unsigned = number % 2**16
+    numbers = [unsigned, unsigned - 2**16]
+    if kind.itemsize == 1:
+        numbers += [n + shift for n in numbers if -128 <= n <= 255 for shift in (-256, 256)]
+    return next((n for n in numbers if np.iinfo(kind).min <= n <= np.iinfo(kind).max), number)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import torch
 from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
@@ -15,15 +16,13 @@ from monai.utils import MetaKeys, ensure_tuple
 from .decoding import (
     PIL_8BIT_MODES,
     check_range,
-    grey_of_dicom,
     is_dicom,
-    is_grey,
     is_nifti,
     open_image,
-    read_dicom,
     read_nifti,
-    rgb_of_dicom,
 )
+from .dicom import check_pixels, decode_pixels, is_bare_dicom, is_grey, padding_of, read_fields, silent_pydicom
+from .dicom_display import colours, is_inverse, rescaled
 from .masks import read_mask
 
 
@@ -71,7 +70,8 @@ class RGBImageReader(RowMajorReader):
 
     Args:
         intensity_range: values (low, high) that become 0 and 255, linearly and clipped, in images that are deeper than
-            8 bits: 16-bit TIFF or PNG, NIfTI, grey DICOM after its rescaling. MONOCHROME1 is turned to light on dark.
+            8 bits: 16-bit TIFF or PNG, NIfTI, grey DICOM after its rescaling. MONOCHROME1 is turned to light on dark,
+            and padding is black.
             Images of 8 bits are taken as they are. Without it, deeper images and any grey DICOM are refused: which
             values matter is not in the file.
 
@@ -85,8 +85,9 @@ class RGBImageReader(RowMajorReader):
         self.intensity_range = intensity_range
 
     def _decode(self, path: Path) -> np.ndarray:
-        if is_dicom(path):
-            return self._decode_dicom(path)
+        if is_dicom(path) or is_bare_dicom(path):
+            with silent_pydicom():
+                return self._decode_dicom(path)
         if is_nifti(path):
             values = read_nifti(path)
             return _as_rgb(values if values.dtype == np.uint8 else self._to_8_bits(values, path, f"{values.dtype}"))
@@ -96,12 +97,27 @@ class RGBImageReader(RowMajorReader):
         return _as_rgb(self._to_8_bits(np.asarray(image), path, f"pixel mode {image.mode!r}"))
 
     def _decode_dicom(self, path: Path) -> np.ndarray:
-        dataset = read_dicom(path)
-        if self.intensity_range is None or not is_grey(dataset):
-            return rgb_of_dicom(path, dataset)
-        values = grey_of_dicom(path, dataset)
-        grey = values if values.dtype == np.uint8 else self._to_8_bits(values, path, "grey DICOM")
-        return _as_rgb(255 - grey if dataset.PhotometricInterpretation == "MONOCHROME1" else grey)
+        dataset = read_fields(path)
+        if self.intensity_range is None and is_grey(dataset):
+            raise ValueError(
+                f"{path}: PhotometricInterpretation is {dataset.PhotometricInterpretation!r}, expected a colour image: "
+                "a grey one is read with intensity_range=(low, high)."
+            )
+        check_pixels(path, dataset)
+        values = decode_pixels(path, dataset)
+        if is_grey(dataset):
+            return _as_rgb(self._grey_of_dicom(path, values, dataset))
+        rgb = colours(path, values, dataset)
+        return rgb if rgb.dtype == np.uint8 else self._to_8_bits(rgb, path, "colour DICOM")
+
+    def _grey_of_dicom(self, path: Path, values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+        numbers = rescaled(path, values, dataset)
+        is_plain = numbers.dtype == np.uint8 and dataset.BitsStored == 8
+        grey = numbers if is_plain else self._to_8_bits(numbers, path, "grey DICOM")
+        if is_inverse(dataset):
+            grey = 255 - grey
+        padding = padding_of(values, dataset)
+        return grey if padding is None else np.where(padding, np.uint8(0), grey)
 
     def _to_8_bits(self, values: np.ndarray, path: Path, kind: str) -> np.ndarray:
         """Scale values of any depth to uint8 by ``intensity_range``."""

@@ -7,19 +7,18 @@ import pydicom
 from pydicom.uid import RLELossless
 
 try:
-    from pydicom.pixels import apply_color_lut, apply_windowing, convert_color_space, pixel_array
+    from pydicom.pixels import apply_windowing, convert_color_space, pixel_array
 
     IS_OLDER = False
 except ImportError:
     from pydicom.pixel_data_handlers.util import (  # type: ignore[no-redef]
-        apply_color_lut,
         apply_windowing,
         convert_color_space,
     )
 
     IS_OLDER = True
 
-__all__ = ["apply_color_lut", "apply_windowing", "encoding_of", "stored_values"]
+__all__ = ["apply_windowing", "encoding_of", "stored_values"]
 
 
 def stored_values(dataset: pydicom.Dataset) -> np.ndarray:

@@ -51,9 +51,8 @@ def chest_dataset(values: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, *
     dataset.BitsAllocated = dataset.BitsStored = 8 * values.itemsize
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
     dataset.PixelData = values.tobytes()
-    for name, value in fields.items():
+    for name, value in {"HighBit": (fields.get("BitsStored") or 8 * values.itemsize) - 1, **fields}.items():
         setattr(dataset, name, value)
-    dataset.HighBit = dataset.BitsStored - 1
     return dataset
 
 
@@ -270,7 +269,14 @@ def test_a_dicom_without_one_whole_image_is_refused_even_by_force(tmp_path: Path
         "PhotometricInterpretation 'RGB' with SamplesPerPixel 1": {"PhotometricInterpretation": "RGB"},
         "64x20 px": {"Rows": 20, "PixelData": DEEP[:20].tobytes()},
         "PixelData has 6144 bytes, expected 3072 by Rows and Columns": {"Rows": 24},
-        "window or palette cannot be applied": {"WindowCenter": 5, "WindowWidth": 0},
+        "BitsStored is missing": {"BitsStored": None},
+        "HighBit is missing": {"HighBit": None},
+        "HighBit is 10, with BitsStored 12 of BitsAllocated 16": {"BitsStored": 12, "HighBit": 10},
+        "HighBit is 16, with BitsStored 16": {"HighBit": 16},
+        "PixelRepresentation is missing": {"PixelRepresentation": None},
+        "RescaleSlope is 0": {"RescaleSlope": 0},
+        "RescaleIntercept is no finite number": {"RescaleIntercept": float("inf")},
+        "VOILUTFunction is none of LINEAR": {"WindowCenter": 5, "WindowWidth": 9, "VOILUTFunction": "CUBIC"},
         "every pixel has the same value": {"PixelData": bytes(2 * DEEP.size)},
         "JPEG-LS .* is truncated": {"syntax": JPEGLSLossless, "PixelData": pydicom.encaps.encapsulate([bytes(99)])},
         "RLE Lossless. cannot be": {"syntax": RLELossless, "PixelData": pydicom.encaps.encapsulate([bytes(64)])},
@@ -294,7 +300,7 @@ def patch(path: Path, old: bytes, new: bytes) -> Path:
 
 def test_a_malformed_field_is_named_without_its_value(tmp_path: Path) -> None:
     path = patch(write_dicom(tmp_path / "a.dcm", DEEP, WindowCenter=12345678, WindowWidth=5), b"12345678", b"Doe^Jane")
-    with pytest.raises(ValueError, match="its LUT, window or palette cannot be applied") as caught:
+    with pytest.raises(ValueError, match=r"a\.dcm: WindowCenter is no number\.") as caught:
         ChestXRayReader().read(path)
     assert "Doe" not in str(caught.value)
     path = patch(write_dicom(tmp_path / "a.dcm", DEEP), b"1.2.840.10008.1.2.1\0", b"1.2.840.4711.1.2.1.1")
