@@ -57,6 +57,8 @@ def _jpeg(content: bytes) -> Codestream | None:
             bits, rows, columns, samples = struct.unpack_from(">BHHB", segment)
             if segment[6 : 6 + 3 * samples : 3] in _RGB_NAMES:
                 colours = "RGB"
+            elif not colours and len(set(segment[7 : 6 + 3 * samples : 3])) > 1:  # only chroma is subsampled
+                colours = "YBR"
             return Codestream(rows, columns, samples, bits, colours if samples == 3 else "")
         offset += 2 + length
     return None

@@ -1,6 +1,6 @@
 """Makers of DICOM images for the tests of readers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,17 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 
 
-def dataset_of(values: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, **fields: object) -> pydicom.Dataset:
-    """A chest X-ray of stored values (H, W[, 3]), with ``fields`` in place of those that fit; None takes one away."""
+def dataset_of(
+    values: np.ndarray,
+    *,
+    syntax: str = ExplicitVRLittleEndian,
+    elements: Mapping[str, tuple[str, object]] | None = None,
+    **fields: object,
+) -> pydicom.Dataset:
+    """A chest X-ray of stored values (H, W[, 3]), with ``fields`` in place of those that fit; None takes one away.
+
+    ``elements`` are fields with their value representation.
+    """
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
@@ -31,6 +40,8 @@ def dataset_of(values: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, **fi
         setattr(dataset, name, value)
         if value is None:
             delattr(dataset, name)
+    for name, (representation, value) in (elements or {}).items():
+        dataset.add_new(name, representation, value)
     return dataset
 
 

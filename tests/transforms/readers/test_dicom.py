@@ -13,6 +13,7 @@ from monai.transforms import EnsureChannelFirstd
 from PIL import Image
 from pydicom.uid import (
     CTImageStorage,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -66,6 +67,77 @@ def test_a_colour_dicom_of_grey_is_read_and_a_photograph_is_not(read_dicom_of: C
     assert close_to(read_dicom_of(ybr, PhotometricInterpretation="YBR_FULL"), RAMP, 2)
     with pytest.raises(ValueError, match="a colour image"):
         read_dicom_of(colour_photograph())
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+@pytest.mark.parametrize("high_bit", [11, 13, 15])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_stored_bits_are_taken_up_to_the_high_bit_and_junk_beside_them_is_not(
+    read_dicom_of: Callable, chest_dataset: Callable, high_bit: int, signed: bool, syntax: str
+) -> None:
+    shift = high_bit - 11
+    words = (DEEP ^ (0x800 if signed else 0)) << shift  # 12 bits, in two's complement where signed
+    junk = 0xFFFF & ~(0xFFF << shift) & np.random.default_rng(0).integers(0, 2**16, DEEP.shape)
+    words = (words | junk).astype(">u2" if syntax == ExplicitVRBigEndian else "<u2")
+    fields = {"BitsStored": 12, "HighBit": high_bit, "PixelRepresentation": int(signed), "syntax": syntax}
+    if syntax == RLELossless:
+        plain = chest_dataset(words)
+        plain.compress(RLELossless)
+        fields["PixelData"] = plain.PixelData
+    assert close_to(read_dicom_of(words, **fields), RAMP)
+
+
+def test_bits_of_bytes_are_shifted_too(read_dicom_of: Callable) -> None:
+    assert close_to(read_dicom_of(RAMP & 0xF0, BitsStored=4, HighBit=7), (RAMP >> 4) * 17)
+    assert close_to(read_dicom_of((RAMP >> 4) | 0x50, BitsStored=4), (RAMP >> 4) * 17)
+
+
+def compressed(values: np.ndarray, syntax: str, make: Callable, **fields: object) -> dict[str, object]:
+    """Fields of a file whose codestream is that of ``values`` with ``fields``."""
+    dataset = make(values, **fields)
+    dataset.compress(syntax)
+    return {"syntax": syntax, "PixelData": dataset.PixelData}
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_codestream_decides_on_its_bits(read_dicom_of: Callable, chest_dataset: Callable, signed: bool) -> None:
+    values = DEEP.astype(np.int16) - 2048 if signed else DEEP
+    exact = compressed(values, JPEG2000Lossless, chest_dataset, BitsStored=12)
+    for fields in ({"BitsStored": 12}, {"BitsStored": 12, "HighBit": 15}, {"BitsStored": 16}):
+        assert close_to(read_dicom_of(values, **exact, **fields), RAMP)
+    wide = compressed(values, JPEG2000Lossless, chest_dataset, BitsStored=16)
+    assert close_to(read_dicom_of(values, **wide, BitsStored=12), RAMP)
+    with pytest.raises(ValueError, match="HighBit is 15 with BitsStored 12, and the compressed image has 16 bits"):
+        read_dicom_of(values, **wide, BitsStored=12, HighBit=15)
+    shifted = compressed(values << 4, JPEG2000Lossless, chest_dataset, BitsStored=16)
+    with pytest.raises(
+        ValueError, match=r"BitsStored is 12 and HighBit 11, the compressed image holds values -?\d+ to"
+    ):
+        read_dicom_of(values, **shifted, BitsStored=12)
+
+
+def test_fields_that_contradict_the_codestream_are_named(read_dicom_of: Callable, chest_dataset: Callable) -> None:
+    grey = compressed(RAMP, JPEG2000Lossless, chest_dataset)
+    colour = compressed(colour_photograph(), JPEG2000Lossless, chest_dataset)
+    untransformed = io.BytesIO()
+    Image.fromarray(colour_photograph()).save(untransformed, "JPEG2000", mct=0, no_jp2=True)
+    faults: list[tuple[str, np.ndarray, dict[str, object]]] = [
+        ("the compressed image has 64x48 px, Columns and Rows say 48x64", RAMP.T, grey),
+        ("SamplesPerPixel is 1, the compressed image has 3", RAMP, colour),
+        ("BitsStored is 12, the compressed image has 8 bits", DEEP, grey | {"BitsStored": 12}),
+        (
+            "PhotometricInterpretation is 'YBR_RCT', the compressed image has no such transform",
+            colour_photograph(),
+            {
+                "syntax": JPEG2000Lossless,
+                "PixelData": pydicom.encaps.encapsulate([untransformed.getvalue()]),
+                "PhotometricInterpretation": "YBR_RCT",
+            },
+        ),
+    ]
+    for fault, values, fields in faults:
+        with pytest.raises(ValueError, match=rf"a\.dcm: {fault}"):
+            read_dicom_of(values, **fields)
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless])

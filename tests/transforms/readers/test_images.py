@@ -187,6 +187,41 @@ def test_images_of_8_bits_are_taken_as_they_are_beside_deep_ones(tmp_path: Path)
     np.testing.assert_array_equal(reader.read(colour), WIDE)
 
 
+def test_padding_is_black_and_a_modality_table_comes_before_the_range(tmp_path: Path) -> None:
+    reader = RGBImageReader(intensity_range=(0, 200))
+    values = np.array([[0, 50, 100, 65535]], dtype=np.uint16)
+    padding = {"PixelPaddingValue": 65535, "PhotometricInterpretation": "MONOCHROME1"}
+    assert reader.read(write_grey_dicom(tmp_path / "a.dcm", values, **padding))[0, :, 0].tolist() == [255, 191, 127, 0]
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "US", [101, 0, 16])
+    table.add_new("LUTData", "US", list(range(0, 202, 2)))
+    image = reader.read(write_grey_dicom(tmp_path / "b.dcm", values, ModalityLUTSequence=[table]))
+    assert image[0, :, 0].tolist() == [0, 128, 255, 255]
+
+
+def test_a_dicom_without_preamble_is_read(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(write_secondary_capture(tmp_path / "a.dcm", WIDE))
+    del dataset.file_meta
+    dataset.preamble = None
+    dataset.save_as(tmp_path / "bare", implicit_vr=False, little_endian=True, enforce_file_format=False)
+    assert (tmp_path / "bare").read_bytes()[:2] == b"\x08\x00"
+    np.testing.assert_array_equal(RGBImageReader().read(tmp_path / "bare"), WIDE)
+
+
+def test_no_message_of_a_damaged_dicom_quotes_the_patient(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = write_secondary_capture(tmp_path / "a.dcm", WIDE, RescaleSlope="12345678", PatientID="ID-4711")
+    for old, new in ((b"12345678", b"Doe^Jane"), (b"ID-4711 ", b"\xff\xfeZq\\\x00\x01 ")):
+        content = path.read_bytes()
+        assert content.count(old) == 1
+        (tmp_path / "bad.dcm").write_bytes(content.replace(old, new))
+        np.testing.assert_array_equal(RGBImageReader().read(tmp_path / "bad.dcm"), WIDE)
+    grey = write_grey_dicom(tmp_path / "grey.dcm", DEEP, RescaleSlope="12345678")
+    grey.write_bytes(grey.read_bytes().replace(b"12345678", b"Doe^Jane"))
+    with pytest.raises(ValueError, match=r"grey\.dcm: RescaleSlope is no number\.$"):
+        RGBImageReader(intensity_range=(0, 1)).read(grey)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("bad", [(1,), (2, 1), (0, float("nan")), "0-255", 5, ("a", "b")])
 def test_a_range_that_is_none_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match=r"intensity_range is .*expected two numbers"):
