@@ -29,8 +29,8 @@ class ChestXRayReader(RowMajorReader):
     JPEG, PNG, TIFF, BMP, GIF, PGM (each also gzip-compressed) of any pixel mode, NIfTI of one slice, and DICOM (CR, DX,
     secondary capture). Images of 8 bits are taken as they are. Deeper ones have no window in the file: their lowest
     value becomes 0 and their highest 255. DICOM goes through the grey-scale pipeline of PS3.3: modality LUT or rescale
-    (C.11.1), VOI LUT or the first window (C.11.2; lowest to highest value where there is neither), then inverted for
-    MONOCHROME1 or the presentation LUT shape INVERSE, which are two names of one fact. Padding is black.
+    (C.11.1), VOI LUT or the first valid window (C.11.2; lowest to highest value where there is neither), then inverted
+    for MONOCHROME1 or the presentation LUT shape INVERSE, which are two names of one fact. Padding is black.
 
     No field of a DICOM file that names or describes the patient is parsed, and messages quote only fields that describe
     the image.

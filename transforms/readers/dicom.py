@@ -35,6 +35,7 @@ _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored",
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 _COLOURS = ("RGB", *_YBR, "YBR_ICT", "YBR_RCT")
+_TARGA_KINDS = (b"\x02", b"\x03", b"\x0a", b"\x0b")
 # Pixels are taken for arranged by plane if their neighbours in the file differ by less than this share of what those
 # three samples apart do, and each third neighbour like any other. Of photographs by plane 0.45 is usual. By pixel,
 # colours have 2 and more, and greys, whose neighbours of one pixel hardly differ, are never even.
@@ -67,8 +68,10 @@ def silent_pydicom() -> Iterator[None]:
 def is_bare_dicom(path: Path) -> bool:
     """True if the file starts with a data element of group 0008 (or 0002), without preamble and prefix."""
     with path.open("rb") as stream:
-        start = stream.read(4)
-    return start[:2] in (b"\x08\x00", b"\x02\x00") and start[3:] == b"\x00"
+        start = stream.read(8)
+    # A Targa picture may start so too: the length of its title, no palette, its kind, and four zeros.
+    is_targa = start[2:3] in _TARGA_KINDS and not any(start[3:])
+    return start[:2] in (b"\x08\x00", b"\x02\x00") and start[3:4] == b"\x00" and not is_targa
 
 
 def read_fields(path: Path, *, more: Sequence[str] = ()) -> pydicom.Dataset:
@@ -204,7 +207,7 @@ def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
         _check_depth(path, dataset, values)
         return values
     if not syntax.is_encapsulated:
-        _check_arrangement(path, dataset)
+        _check_arrangement(path, dataset, values)
     return _without_other_bits(values, dataset)
 
 
@@ -251,18 +254,20 @@ def _check_depth(path: Path, dataset: pydicom.Dataset, values: np.ndarray) -> No
         )
 
 
-def _check_arrangement(path: Path, dataset: pydicom.Dataset) -> None:
+def _check_arrangement(path: Path, dataset: pydicom.Dataset, values: np.ndarray) -> None:
     """Refuse colours said to be by pixel, or not said how, that are arranged by plane as their neighbours tell."""
-    arrangement = dataset.get("PlanarConfiguration")
-    if dataset.PhotometricInterpretation not in ("RGB", "YBR_FULL") or arrangement == 1:
+    kind, arrangement = dataset.PhotometricInterpretation, dataset.get("PlanarConfiguration")
+    if arrangement == 1 or len(values.reshape(-1)) == 3:
         return
-    kind = f"u{dataset.BitsAllocated // 8}"
-    order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-    count = dataset.Rows * dataset.Columns * 3
-    samples = np.frombuffer(dataset.PixelData, order + kind, count=count).astype(np.int32)
+    if kind == "RGB":
+        samples = values.reshape(-1).astype(np.int32)
+    elif kind == "YBR_FULL" and dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        samples = np.frombuffer(dataset.PixelData, np.uint8, count=values.size).astype(np.int32)
+    else:
+        return
     neighbours = np.abs(np.diff(samples))
-    thirds = neighbours[: len(neighbours) // 3 * 3].reshape(-1, 3).mean(axis=0) if count > 3 else np.zeros(3)
-    by_plane, by_pixel = neighbours.mean(), np.abs(samples[3:] - samples[:-3]).mean() if count > 3 else 0.0
+    thirds = neighbours[: len(neighbours) // 3 * 3].reshape(-1, 3).mean(axis=0)
+    by_plane, by_pixel = neighbours.mean(), np.abs(samples[3:] - samples[:-3]).mean()
     if by_plane < _SMOOTH_BY_PLANE * by_pixel and np.ptp(thirds) < _EVEN * thirds.mean():
         said = "missing, which means 0" if arrangement is None else "0"
         raise ValueError(f"{path}: PlanarConfiguration is {said}, but the pixels look arranged by plane, which is 1.")

@@ -70,10 +70,9 @@ class RGBImageReader(RowMajorReader):
 
     Args:
         intensity_range: values (low, high) that become 0 and 255, linearly and clipped, in images that are deeper than
-            8 bits: 16-bit TIFF or PNG, NIfTI, grey DICOM after its rescaling. MONOCHROME1 is turned to light on dark,
-            and padding is black.
-            Images of 8 bits are taken as they are. Without it, deeper images and any grey DICOM are refused: which
-            values matter is not in the file.
+            8 bits: 16-bit TIFF or PNG, NIfTI, colour DICOM of 16 bits, grey DICOM after its rescaling. MONOCHROME1 is
+            turned to light on dark, and padding is black. Images of 8 bits are taken as they are. Without it, deeper
+            images and any grey DICOM are refused: which values matter is not in the file.
 
     Raises:
         ValueError: the file is corrupt, empty, deeper than 8 bits where no ``intensity_range`` is given, or a DICOM or

@@ -208,6 +208,13 @@ def test_a_dicom_without_preamble_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(RGBImageReader().read(tmp_path / "bare"), WIDE)
 
 
+@pytest.mark.parametrize("title", [b"", b"ab", b"abcdefgh"])
+def test_a_targa_picture_is_not_taken_for_dicom_by_the_length_of_its_title(tmp_path: Path, title: bytes) -> None:
+    for compression in (None, "tga_rle"):
+        Image.fromarray(WIDE).save(tmp_path / "a.tga", id_section=title, compression=compression)
+        np.testing.assert_array_equal(RGBImageReader().read(tmp_path / "a.tga"), WIDE)
+
+
 def test_no_message_of_a_damaged_dicom_quotes_the_patient(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     path = write_secondary_capture(tmp_path / "a.dcm", WIDE, RescaleSlope="12345678", PatientID="ID-4711")
     for old, new in ((b"12345678", b"Doe^Jane"), (b"ID-4711 ", b"\xff\xfeZq\\\x00\x01 ")):
