@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import tifffile
@@ -16,9 +17,10 @@ from .decoding import is_dicom
 from .dicom import silent_pydicom
 
 PixelSize = tuple[float, float]  # height and width
-UM_PER_UNIT = {"nanometer": 1e-3, "nm": 1e-3, "micrometer": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0}
-UM_PER_UNIT |= {"micron": 1.0, "microns": 1.0, "millimeter": 1e3, "mm": 1e3}
-UM_PER_UNIT |= {"centimeter": 1e4, "cm": 1e4, "meter": 1e6, "m": 1e6}
+UM_PER_UNIT = {"picometer": 1e-6, "pm": 1e-6, "angstrom": 1e-4, "Å": 1e-4, "nanometer": 1e-3, "nm": 1e-3}
+UM_PER_UNIT |= {"micrometer": 1.0, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0}
+UM_PER_UNIT |= {"millimeter": 1e3, "mm": 1e3, "centimeter": 1e4, "cm": 1e4, "decimeter": 1e5, "dm": 1e5}
+UM_PER_UNIT |= {"meter": 1e6, "m": 1e6, "inch": 25400.0, "inches": 25400.0, "in": 25400.0}
 # 1270 dots per inch, more than screens, scanners and printers have. What programs write that know no pixel size, such
 # as 1, 72, 96 or 300 dots per inch, is coarser; a microscope is finer.
 _COARSEST_UM = 20.0
@@ -60,32 +62,50 @@ def _dicom_pixel_size_um(file: Path) -> PixelSize | None:
     return (sizes[0], sizes[1]) if len(sizes) == 2 else None
 
 
-def tiff_pixel_size_um(file: tifffile.TiffFile) -> PixelSize | None:
-    """Find the height and the width of a pixel in micrometers at full resolution, of an open TIFF.
+def um_per_unit(unit: str) -> float:
+    """Return how many micrometers a unit of length is, by its name or symbol; 0 for another word."""
+    word = unit.replace("\\u00B5", "µ").replace("\\u00b5", "µ").strip()
+    return UM_PER_UNIT.get(word, 0.0) or (UM_PER_UNIT.get(word.lower(), 0.0) if len(word) > 2 else 0.0)
+
+
+def tiff_pixel_size_um(file: tifffile.TiffFile, series: int = 0) -> PixelSize | None:
+    """Find the height and the width of a pixel in micrometers at full resolution, of a series of an open TIFF.
 
     They stand in OME-XML, in an SVS description, in ImageJ's description with its resolution tags, or in these alone.
     """
-    page = file.series[0].keyframe
+    page = file.series[series].keyframe
     if file.ome_metadata:
-        image = tifffile.xml2dict(file.ome_metadata)["OME"].get("Image", {})
-        pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
+        pixels = _ome_pixels(file, series)
         sizes = [
-            float(pixels.get(f"PhysicalSize{axis}", 0))
-            * UM_PER_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
+            float(pixels.get(f"PhysicalSize{axis}", 0)) * um_per_unit(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
             for axis in "YX"
         ]
         return (sizes[0], sizes[1]) if min(sizes) > 0 else None
-    if page.is_svs:
-        mpp = float(tifffile.tifffile.svs_description_metadata(page.description).get("MPP", 0))
+    if file.is_svs:  # its thumbnail repeats the slide's value
+        slide = series == 0 and tifffile.tifffile.svs_description_metadata(page.description)
+        mpp = float(slide.get("MPP", 0)) if slide else 0.0
         return (mpp, mpp) if mpp > 0 else None
     resolution_x, resolution_y = page.resolution
     if min(resolution_x, resolution_y) <= 0:
         return None
     if file.imagej_metadata and (unit := str(file.imagej_metadata.get("unit", ""))):
-        per_unit = UM_PER_UNIT.get(unit.replace("\\u00B5", "µ"), 0)
-        return (per_unit / resolution_y, per_unit / resolution_x) if per_unit else None
+        um_x, um_y = um_per_unit(unit), um_per_unit(str(file.imagej_metadata.get("yunit", unit)))
+        return (um_y / resolution_y, um_x / resolution_x) if um_x and um_y else None
     if getattr(page.resolutionunit, "name", "NONE") == "NONE":
         return None
     per_um_x, per_um_y = page.get_resolution("MICROMETER")
     size = (1 / per_um_y, 1 / per_um_x)
     return size if max(size) < _COARSEST_UM else None
+
+
+def _ome_pixels(file: tifffile.TiffFile, series: int) -> dict[str, Any]:
+    """Return what OME-XML tells of the pixels of a series: its images stand in the order of the series, if all do."""
+    images = tifffile.xml2dict(str(file.ome_metadata))["OME"].get("Image", {})
+    images = images if isinstance(images, list) else [images]
+    if len(images) != len(file.series) and not (len(images) == 1 and series == 0):
+        images = [image for image in images if str(image.get("Name")) == file.series[series].name]
+        series = 0
+        if len(images) != 1:
+            return {}
+    pixels: dict[str, Any] = images[series].get("Pixels", {})
+    return pixels

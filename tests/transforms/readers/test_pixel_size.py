@@ -29,9 +29,15 @@ def test_ome_xml_tells_it_in_any_unit(tmp_path: Path) -> None:
 def test_imagej_writes_micrometers_beside_its_resolution(tmp_path: Path) -> None:
     path = tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
     assert pixel_size_um(path) == pytest.approx((0.5, 0.25))
-    for unit in ("\\u00B5m", "micron", "microns"):
+    for unit in ("\\u00B5m", "micron", "Microns", "\\u00b5m"):
         assert pixel_size_um(tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": unit})) == (0.5, 0.25)
-    assert pixel_size_um(tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": "pixel"})) is None
+    for unit in ("pixel", "Mm"):
+        assert pixel_size_um(tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": unit})) is None
+    for unit, um in (("inch", 25400), ("cm", 1e4), ("nm", 1e-3)):
+        path = tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": unit})
+        assert pixel_size_um(path) == pytest.approx((um / 2, um / 4))
+    path = tiff(tmp_path, imagej=True, resolution=(4, 2), metadata={"unit": "um", "yunit": "nm"})
+    assert pixel_size_um(path) == pytest.approx((0.5e-3, 0.25))
 
 
 def test_resolution_tags_tell_it_and_those_of_screens_and_printers_do_not(tmp_path: Path) -> None:
