@@ -62,20 +62,27 @@ def add_levels(group: zarr.Group, *, reduce: str) -> int:
 
 
 def ngff_metadata(
-    n_levels: int, *, pixel_size_um: tuple[float, float] | None, reduce: str, is_label: bool
+    n_levels: int,
+    *,
+    pixel_size_um: tuple[float, float] | None,
+    origin_um: tuple[float, float] | None = None,
+    reduce: str,
+    is_label: bool,
 ) -> dict[str, Any]:
     """Return the "ome" attribute of a group whose levels are called 0, 1, …, as OME-NGFF 0.5 wants it.
 
-    Without a pixel size the unit is a pixel of level 0. A pixel of level k is the middle of 2^k × 2^k pixels.
+    Without a pixel size the unit is a pixel of level 0. A pixel of level k is the middle of 2^k × 2^k pixels; the first
+    one of level 0 lies at ``origin_um``.
     """
     height, width = pixel_size_um or (1.0, 1.0)
+    y, x = origin_um or (0.0, 0.0)
     unit = {"unit": "micrometer"} if pixel_size_um else {}
     datasets = []
     for level in range(n_levels):
         size, shift = 2**level, (2**level - 1) / 2
         transformations: list[dict[str, Any]] = [{"type": "scale", "scale": [height * size, width * size]}]
-        if level:
-            transformations.append({"type": "translation", "translation": [height * shift, width * shift]})
+        if level or (y, x) != (0, 0):
+            transformations.append({"type": "translation", "translation": [y + height * shift, x + width * shift]})
         datasets.append({"path": str(level), "coordinateTransformations": transformations})
     axes = [{"name": name, "type": "space", **unit} for name in "yx"]
     content: dict[str, Any] = {

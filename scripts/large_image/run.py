@@ -18,7 +18,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform
 
 from clinbundles.scripts.bundle import config_files, find_bundle, load_network, open_configs
-from clinbundles.scripts.large_image.image import open_large_image
+from clinbundles.scripts.large_image.opening import open_large_image
 from clinbundles.scripts.large_image.pyramid import write_tiff
 from clinbundles.scripts.large_image.segment import segment_large_image
 
@@ -39,6 +39,7 @@ def segment(
     window: int | None = None,
     overlap: int = 128,
     level: int = 0,
+    series: int | None = None,
     max_memory_gb: float = 4.0,
     format: str = "ome-zarr",
     device: str | None = None,
@@ -64,6 +65,7 @@ def segment(
         window: side in pixels of what the network sees at a time; the largest that the memory allows by default.
         overlap: margin of the window in pixels that is cut off again.
         level: level of the image's pyramid, 0 for full resolution.
+        series: number of the image in a file or folder with several; the largest of a TIFF file by default.
         max_memory_gb: memory that this process, and the GPU, may hold, in 10^9 bytes.
         format: ome-zarr or tiff.
         device: cpu, cuda or cuda:1; a GPU by default where there is one.
@@ -82,7 +84,9 @@ def segment(
     if format == "tiff" and result.exists() and not restart:
         raise FileExistsError(f"{result} exists: use --restart to replace it.")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with open_large_image(str(image), level=level) as opened:
+    with open_large_image(str(image), level=level, series=series) as opened:
+        if opened.place:
+            print(f"{opened.name}: {opened.place}, {opened.shape[1]} x {opened.shape[2]} px")
         predict, settings = bundle_predictor(
             find_bundle(bundle),
             where,
@@ -102,7 +106,7 @@ def segment(
             intensity_range=intensity_range,
             skip_blank=skip_blank,
             keep_probability=keep_probability,
-            settings={**settings, "level": level},
+            settings={**settings, "level": level, "series": series},
             restart=restart,
         )
         if format == "tiff":

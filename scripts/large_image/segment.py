@@ -63,7 +63,7 @@ def segment_large_image(
 
     Raises:
         ValueError: a value out of its range, an image that cannot be read in pieces, a window that does not fit, an
-            unfinished run with other settings, NaN or infinite logits.
+            unfinished run with other settings, NaN or infinite pixels or logits.
         FileExistsError: the output is something else.
         MemoryError: the bound was passed all the same.
     """
@@ -97,13 +97,14 @@ def segment_large_image(
         done = len(windows) - len(left)
         for each in tqdm(left, initial=done, total=len(windows), desc="segmenting", unit="window"):
             region = image.read(each.y, each.x, **size)
+            _refuse_not_finite(region, each, name=image.name)
             if skip_blank and (region == region[:, :1, :1]).all():
                 store.write(None, each)
             else:
                 pixels = torch.from_numpy(region.astype(np.float32)).sub_(low).div_(high - low).clamp_(0, 1)
                 store.write(_probability(pixels, predict, each, side=window, name=image.name), each)
             bound.check()
-        store.finish(pixel_size_um=image.pixel_size_um)
+        store.finish(pixel_size_um=image.pixel_size_um, origin_um=image.origin_um)
     return output
 
 
@@ -119,6 +120,19 @@ def _intensity_range(image: LargeImage, given: tuple[float, float] | None) -> tu
     if len(given) != 2 or not given[0] < given[1]:
         raise ValueError(f"intensity_range is {given}, expected two numbers, the lower one first.")
     return float(given[0]), float(given[1])
+
+
+def _refuse_not_finite(region: np.ndarray, place: Window, *, name: str) -> None:
+    """Refuse a region (C, h, w) with NaN or infinite values, and say where they lie in the image."""
+    if region.dtype.kind != "f" or np.isfinite(region).all():
+        return
+    rows, columns = np.nonzero(~np.isfinite(region).all(axis=0))
+    y, x = place.y, place.x
+    raise ValueError(
+        f"{name}: pixels are NaN or infinite in rows {y + rows.min()} to {y + rows.max() + 1}, columns "
+        f"{x + columns.min()} to {x + columns.max() + 1}, of the window of rows {y} to {y + region.shape[1]}, columns "
+        f"{x} to {x + region.shape[2]}: replace them by the value of the background."
+    )
 
 
 def _probability(pixels: torch.Tensor, predict: Predict, place: Window, *, side: int, name: str) -> np.ndarray:

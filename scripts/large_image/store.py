@@ -135,15 +135,18 @@ class MaskStore:
             stream.write(f"{place.row} {place.column}\n")
         self.done.add((place.row, place.column))
 
-    def finish(self, *, pixel_size_um: tuple[float, float] | None) -> None:
+    def finish(
+        self, *, pixel_size_um: tuple[float, float] | None, origin_um: tuple[float, float] | None = None
+    ) -> None:
         """Build the pyramids, then note that the result is complete, the mask's group last."""
+        place: dict[str, Any] = {"pixel_size_um": pixel_size_um, "origin_um": origin_um}
         if self.settings["keep_probability"]:
             probability: Any = self._group["probability"]
             n_levels = add_levels(probability, reduce="mean")
-            ome = ngff_metadata(n_levels, pixel_size_um=pixel_size_um, reduce="mean", is_label=False)
+            ome = ngff_metadata(n_levels, **place, reduce="mean", is_label=False)
             probability.update_attributes({"ome": ome})
         n_levels = add_levels(self._group, reduce="max")
-        ome = ngff_metadata(n_levels, pixel_size_um=pixel_size_um, reduce="max", is_label=True)
+        ome = ngff_metadata(n_levels, **place, reduce="max", is_label=True)
         self._group.update_attributes({"ome": ome, ATTRIBUTE: {"complete": True, "settings": self.settings}})
         self.complete = True
         (self.output / PROGRESS).unlink(missing_ok=True)

@@ -10,8 +10,9 @@ import pytest
 import torch
 import zarr
 
-from clinbundles.scripts.large_image.image import LargeImage, open_large_image
+from clinbundles.scripts.large_image.image import LargeImage
 from clinbundles.scripts.large_image.memory import MemoryBound, forget_peak, resident_bytes
+from clinbundles.scripts.large_image.opening import open_large_image
 
 pytestmark = pytest.mark.skipif(not forget_peak(), reason="this system does not tell the peak memory of a process")
 CPU = torch.device("cpu")

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 import zarr
 
@@ -30,8 +31,9 @@ def test_levels_built_shard_by_shard_equal_those_of_the_whole_plane(tmp_path: Pa
         np.testing.assert_array_equal(group["2"][:], halve(halved, reduce=reduce))  # type: ignore[index]
 
 
-def test_the_metadata_puts_the_middle_of_each_level_at_the_same_place() -> None:
-    ome = ngff_metadata(3, pixel_size_um=(0.5, 0.25), reduce="max", is_label=True)
+@pytest.mark.parametrize("origin_um", [None, (10.0, 20.0)])
+def test_the_metadata_puts_the_middle_of_each_level_at_the_same_place(origin_um: tuple[float, float] | None) -> None:
+    ome = ngff_metadata(3, pixel_size_um=(0.5, 0.25), origin_um=origin_um, reduce="max", is_label=True)
     assert ome["version"] == "0.5"
     (image,) = ome["multiscales"]
     assert [axis["name"] for axis in image["axes"]] == ["y", "x"]
@@ -39,7 +41,7 @@ def test_the_metadata_puts_the_middle_of_each_level_at_the_same_place() -> None:
     for level, dataset in enumerate(image["datasets"]):
         steps = {t["type"]: t[t["type"]] for t in dataset["coordinateTransformations"]}
         begins = np.array(steps.get("translation", [0, 0])) - np.array(steps["scale"]) / 2
-        np.testing.assert_allclose(begins, (-0.25, -0.125), err_msg="the image's corner")
+        np.testing.assert_allclose(begins - (origin_um or (0, 0)), (-0.25, -0.125), err_msg="the image's corner")
         np.testing.assert_allclose(steps["scale"], np.array((0.5, 0.25)) * 2**level)
     assert "unit" not in ngff_metadata(1, pixel_size_um=None, reduce="max", is_label=False)["multiscales"][0]["axes"][0]
 

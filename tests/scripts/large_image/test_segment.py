@@ -12,7 +12,8 @@ import zarr
 from scipy import ndimage
 from torch import nn
 
-from clinbundles.scripts.large_image.image import LargeImage, open_large_image
+from clinbundles.scripts.large_image.image import LargeImage
+from clinbundles.scripts.large_image.opening import open_large_image
 from clinbundles.scripts.large_image.segment import segment_large_image
 
 HEIGHT, WIDTH = 1300, 1100
@@ -198,6 +199,33 @@ def test_deeper_pixels_need_a_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(tmp_path / "m.zarr"), deep >= 2000)
 
 
+def test_16_bit_colours_give_the_mask_of_the_same_colours_in_8_bits(
+    image: LargeImage, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "d.tif", pixels.astype(np.uint16) * 257, tile=(256, 256), photometric="rgb")
+    options: dict[str, Any] = {"window": 528, "overlap": 8}
+    segment_large_image(image, tmp_path / "a.zarr", network(), **options)
+    with open_large_image(tmp_path / "d.tif") as deep:
+        segment_large_image(deep, tmp_path / "b.zarr", network(), intensity_range=(0, 65535), **options)
+    assert (mask_of(tmp_path / "a.zarr") == mask_of(tmp_path / "b.zarr")).mean() > 0.999
+
+
+def test_pixels_without_a_value_are_named_by_their_place(tmp_path: Path) -> None:
+    for value in (np.nan, np.inf):
+        values = np.zeros((300, 400, 3), np.float32)
+        values[250:280, 310:350, 1] = value
+        tifffile.imwrite(tmp_path / "a.tif", values, tile=(64, 64), photometric="rgb")
+        with (
+            open_large_image(tmp_path / "a.tif") as opened,
+            pytest.raises(
+                ValueError, match=r"a.tif: pixels are NaN or infinite in rows 250 to 280, columns 310 to 350"
+            ),
+        ):
+            segment_large_image(
+                opened, tmp_path / f"{value}.zarr", lambda w: w[:, :1], window=448, overlap=0, intensity_range=(0, 1)
+            )
+
+
 def test_bad_input_is_refused_in_one_sentence(image: LargeImage, tmp_path: Path) -> None:
     def run(predict: Predict = lambda w: w[:, :1], **options: Any) -> None:
         segment_large_image(image, tmp_path / "m.zarr", predict, **{"window": 256, "overlap": 0, **options})
@@ -214,7 +242,7 @@ def test_bad_input_is_refused_in_one_sentence(image: LargeImage, tmp_path: Path)
 
 LARGE_RUN = """
 import sys
-from clinbundles.scripts.large_image.image import open_large_image
+from clinbundles.scripts.large_image.opening import open_large_image
 from clinbundles.scripts.large_image.segment import segment_large_image
 from clinbundles.scripts.large_image.memory import resident_bytes
 import torch
