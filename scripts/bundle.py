@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinbundles.scripts.flags import Expression, Option, as_parts, nearest
+from clinbundles.scripts.flags import Expression, Option, as_parts, nearest, options_of, outlines
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -55,6 +56,24 @@ def describe_run(bundle: str = "", config: str = "", tracking: Any = None, **_: 
             options |= options_of_config(json.loads(tracking_file(tracking).read_text())["configs"])
         options |= options_of_config(read_configs(folder, as_parts(config)))
     return options
+
+
+def describe_network(bundle: str = "", **_: Any) -> dict[str, Option]:
+    """Describe what ``segment-large`` takes beside its own options: the values of the bundle's inference.json that its
+    network and its preprocessing are made of.
+    """
+    if not bundle:
+        return {}
+    content = read_configs(find_bundle(bundle), ["inference"])
+    parts = {name for name in ("network_def", "preprocessing") if name in content}
+    names, rest = set(parts), list(parts)
+    while rest:
+        references = set(re.findall(r"@(\w+)", json.dumps(content[rest.pop()]))) & content.keys() - names
+        names |= references
+        rest += references
+    own = options_of(outlines(Path(__file__).parent / "large_image" / "run.py")["segment"])
+    options = options_of_config(content)
+    return {n: option for n, option in options.items() if n.partition("#")[0] in names and n not in own}
 
 
 def find_bundle(name: str | Path) -> Path:

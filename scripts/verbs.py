@@ -143,6 +143,7 @@ VERBS: dict[str, Verb] = {
             "two_stage_segmentation slide.tif mask.zarr",
             "gaze_polyp_segmentation slide.svs mask.tif --format tiff --level 1 --max_memory_gb 2",
         ),
+        more="bundle:describe_network",
     ),
     "show blur": Verb(
         "show:show_blur",

@@ -127,10 +127,10 @@ def _names(paths: Sequence[Path]) -> str:
 
 
 def _refuse_stains(path: Path, attributes: Mapping[str, Any], axes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse channels whose colours the metadata tells and that are no red, green and blue, in this order."""
+    """Refuse channels whose colours the metadata tells apart and that are no red, green and blue, in this order."""
     channels = attributes.get("omero", {}).get("channels", [])
     colours = [str(channel.get("color", "")).upper().removeprefix("#") for channel in channels]
-    if len(colours) > 1 and tuple(colours[:3]) != _RGB:
+    if len(set(colours)) > 1 and tuple(colours[:3]) != _RGB:
         labels = ", ".join(str(channel.get("label", channel.get("color"))) for channel in channels)
         names = "".join(axis["name"] for axis in axes).upper()
         raise ValueError(f"{path}: axes are {names}, a stack of the channels {labels}: expected red, green and blue.")

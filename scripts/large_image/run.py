@@ -75,7 +75,7 @@ def segment(
         keep_probability: also write the probability times 255.
         restart: replace an earlier result.
         knobs: values of inference.json whose names are flags here too, as --knobs '{"overlap": 0.25}'.
-        more_knobs: any others that the network is built by, such as --n_patches 8.
+        more_knobs: any others that the network is built by, such as --n_patches 8 or --channels 4,8,16,32,64.
     """
     if format not in FORMATS:
         raise ValueError(f"--format is {format}, expected {' or '.join(FORMATS)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from pathlib import Path
 
 import tifffile
@@ -35,7 +36,7 @@ def open_tiff(path: Path, *, level: int = 0, series: int | None = None) -> Large
     """
     try:
         file = tifffile.TiffFile(path)
-    except tifffile.TiffFileError as error:
+    except (tifffile.TiffFileError, struct.error) as error:  # the second for a file of a few bytes
         raise ValueError(f"{path}: neither a TIFF file nor a zarr folder ({error}).") from error
     try:
         return _open_level(file, path, level, series)
@@ -115,7 +116,7 @@ def _pixel_size_um(file: tifffile.TiffFile, number: int, plane: tifffile.TiffPag
     if size is None:
         return None
     full, this = _plane_size(file.series[number]), _plane_size(plane)
-    return size[0] * full[0] / this[0], size[1] * full[1] / this[1]
+    return size[0] * (full[0] / this[0]), size[1] * (full[1] / this[1])
 
 
 def _place(file: tifffile.TiffFile, number: int, *, level: int, n_levels: int) -> str:

@@ -52,6 +52,15 @@ def test_counts_are_whole_numbers_from_one_on_and_lists_are_lists() -> None:
         assert read_value("0.5", bundle.describe_run("ct_datasetgan", config)[name]) == 0.5
 
 
+def test_segment_large_takes_what_the_network_is_made_of_and_its_own_options_come_first() -> None:
+    options = bundle.describe_network("two_stage_segmentation")
+    assert {"channels", "n_patches", "scale", "network_def#score", "in_channels", "image_size"} <= options.keys()
+    assert read_value("4,8,16", options["channels"]) == [4, 8, 16]
+    own, of_other_parts = {"threshold", "overlap", "ckpt_path", "device"}, {"batch_size", "precision", "output_dir"}
+    assert not options.keys() & (own | of_other_parts)
+    assert bundle.describe_network() == {}
+
+
 def test_of_the_options_for_several_runs_each_takes_those_that_its_configs_have() -> None:
     folder = ROOT / "bundles" / "covid_xray_transfer"
     options = {"max_epochs": 2, "n_timed_files": 1, "train::dataloader::shuffle": False, "split": "test"}

@@ -150,8 +150,9 @@ def test_stains_are_not_taken_for_red_green_and_blue(tmp_path: Path) -> None:
     def channels(**labels: str) -> dict[str, Any]:
         return {"channels": [{"label": label, "color": colour} for label, colour in labels.items()]}
 
-    colours = channels(a="FF0000", b="00FF00", c="0000FF")
-    np.testing.assert_array_equal(region(write_image(tmp_path / "rgb.zarr", omero=colours)), expected(PIXELS))
+    for k, colours in enumerate((("FF0000", "00FF00", "0000FF"), ("FFFFFF",) * 3)):
+        path = write_image(tmp_path / f"{k}.zarr", omero=channels(**dict(zip("abc", colours, strict=True))))
+        np.testing.assert_array_equal(region(path), expected(PIXELS))
     stains = channels(DAPI="0000FF", GFP="00FF00", TRITC="FF0000")
     with pytest.raises(
         ValueError, match=r"s.zarr: axes are CYX, a stack of the channels DAPI, GFP, TRITC: expected red"

@@ -16,12 +16,14 @@ def test_what_is_no_plane_image_is_refused_by_name(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "z.tif", stack, photometric="minisblack", metadata={"axes": "ZYX"})
     tifffile.imwrite(tmp_path / "p.tif", PIXELS[..., 0], colormap=np.zeros((3, 256), np.uint16))
     (tmp_path / "text.tif").write_text("no image")
+    (tmp_path / "cut.tif").write_bytes(b"II*\0")
     (tmp_path / "folder").mkdir()
     zarr.create_group(tmp_path / "group.zarr")
     for name, message in {
         "z.tif": r"z.tif: axes are ZYX with shape \(3, 150, 170\), expected YX",
         "p.tif": "p.tif: photometric interpretation is PALETTE",
         "text.tif": "text.tif: neither a TIFF file nor a zarr folder",
+        "cut.tif": "cut.tif: neither a TIFF file nor a zarr folder",
         "folder": "folder: the folder is no zarr array or group",
         "group.zarr": "group.zarr: the zarr group has no multiscales metadata",
     }.items():

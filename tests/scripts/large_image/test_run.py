@@ -14,6 +14,8 @@ import zarr
 from PIL import Image
 
 from clinbundles.scripts import cli
+from clinbundles.scripts.bundle import find_bundle, open_configs
+from clinbundles.scripts.large_image.opening import open_large_image
 
 CONFIG: dict[str, Any] = {
     "imports": ["$import sys"],
@@ -137,6 +139,85 @@ def test_knobs_reach_the_network_and_are_part_of_what_a_run_remembers(
         )
     with pytest.raises(ValueError, match=r"\(knobs \{\} then, \{'kernel_size': 3\} now"):
         module.segment(str(bundle), str(slide), str(tmp_path / "m.zarr"), knobs={"kernel_size": 3}, **options)
+
+
+def test_a_network_of_another_width_is_segmented_with_by_its_options(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    kernel = torch.zeros(1, 3, 5, 5)
+    kernel[0, 0, 2, 2] = 1
+    torch.save({"weight": kernel, "bias": torch.zeros(1)}, tmp_path / "wide.pt")
+    words = ["segment-large", str(bundle), str(slide), str(tmp_path / "m.zarr"), "--window", "320", "--overlap", "32"]
+    words += ["--device", "cpu", "--ckpt_path", str(tmp_path / "wide.pt")]
+    with pytest.raises(SystemExit, match=r"wide.pt: 1 of 2 weights do not fit .*weight \(1x3x5x5, expected 1x3x3x3\)"):
+        cli.main(words)
+    cli.main([*words, "--kernel_size", "5"])
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "m.zarr" / "0", mode="r")[:], red_of(slide))
+
+
+def test_a_shipped_bundle_takes_channels_and_refuses_what_would_change_nothing(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((300, 280, 3), np.uint8), tile=(64, 64), photometric="rgb")
+    parser = open_configs(find_bundle("two_stage_segmentation"), ["inference"], channels=[2, 4, 4, 4, 4])
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "narrow.pt")
+    words = ["segment-large", "two_stage_segmentation", str(tmp_path / "a.tif"), str(tmp_path / "m.zarr")]
+    words += ["--window", "256", "--overlap", "32", "--device", "cpu", "--ckpt_path", str(tmp_path / "narrow.pt")]
+    for name, value in (("batch_size", "2"), ("precision", "bfloat16"), ("dataset_dir", "/data"), ("chanels", "2")):
+        with pytest.raises(SystemExit, match=f"there is no option --{name}"):
+            cli.main([*words, f"--{name}", value])
+    cli.main([*words, "--channels", "2,4,4,4,4"])
+    assert zarr.open_array(tmp_path / "m.zarr" / "0", mode="r").shape == (300, 280)
+
+
+def test_the_mask_of_a_pyramid_is_that_of_its_level_in_a_plain_file(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"window": 320, "overlap": 32, "device": "cpu"}
+    pixels = tifffile.imread(slide)
+    write: dict[str, Any] = {"tile": (128, 128), "photometric": "rgb", "metadata": None}
+    description = "Aperio Image Library v11.2.1\r\n900x700 (128x128)|AppMag = 20|MPP = 0.4990"
+    with tifffile.TiffWriter(tmp_path / "p.svs") as writer:
+        for each in (pixels, pixels[::9, ::9], pixels[::2, ::2]):
+            writer.write(each, description=description, **write)
+    for level in (0, 1):
+        step, names = 2**level, {kind: tmp_path / f"{kind}{level}.zarr" for kind in ("plain", "pyramid")}
+        tifffile.imwrite(tmp_path / "plain.tif", pixels[::step, ::step], **write)
+        module.segment(str(bundle), str(tmp_path / "plain.tif"), str(names["plain"]), **options)
+        capsys.readouterr()
+        module.segment(str(bundle), str(tmp_path / "p.svs"), str(names["pyramid"]), level=level, **options)
+        size = f"{700 // step} x {900 // step} px"
+        assert f"p.svs: series 0 (Baseline) of 2, level {level} of 2, {size}\n" in capsys.readouterr().out
+        masks = [zarr.open_array(path / "0", mode="r")[:] for path in names.values()]
+        np.testing.assert_array_equal(*masks)
+        with open_large_image(names["pyramid"]) as mask:
+            assert mask.pixel_size_um == pytest.approx((0.499 * step,) * 2)
+
+
+def test_the_physical_size_and_place_of_an_ngff_image_survive(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    steps = [{"type": "scale", "scale": [1, 0.5, 0.25]}, {"type": "translation", "translation": [0, 6, 8]}]
+    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", "unit": "millimeter"} for n in "yx")]
+    image = {"version": "0.4", "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    image["coordinateTransformations"] = [{"type": "scale", "scale": [1, 1e-3, 1e-3]}]
+    group = zarr.create_group(tmp_path / "i.zarr", zarr_format=2, attributes={"multiscales": [image]})
+    group.create_array("0", data=tifffile.imread(slide).transpose(2, 0, 1).copy(), chunks=(3, 128, 128))
+    options: dict[str, Any] = {"window": 320, "overlap": 32, "device": "cpu"}
+    module.segment(str(bundle), str(tmp_path / "i.zarr"), str(tmp_path / "m.zarr"), **options)
+    with open_large_image(tmp_path / "m.zarr") as mask:
+        assert (mask.pixel_size_um, mask.origin_um) == (pytest.approx((0.5, 0.25)), pytest.approx((6, 8)))
+    module.segment(str(bundle), str(tmp_path / "i.zarr"), str(tmp_path / "m.tif"), format="tiff", **options)
+    with open_large_image(tmp_path / "m.tif") as mask:
+        assert mask.pixel_size_um == pytest.approx((0.5, 0.25))
+
+
+def test_a_finished_result_stays_where_restart_is_false(bundle: Path, slide: Path, tmp_path: Path) -> None:
+    words = ["segment-large", str(bundle), str(slide), str(tmp_path / "m.zarr"), "--window", "320", "--overlap", "32"]
+    cli.main([*words, "--device", "cpu"])
+    (tmp_path / "m.zarr" / "MARK").touch()
+    cli.main([*words, "--device", "cpu", "--restart", "false"])
+    assert (tmp_path / "m.zarr" / "MARK").exists()
+    cli.main([*words, "--device", "cpu", "--restart"])
+    assert not (tmp_path / "m.zarr" / "MARK").exists()
 
 
 def test_a_preprocessing_that_needs_the_whole_image_is_refused(
