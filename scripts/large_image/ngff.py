@@ -85,7 +85,7 @@ def _image_paths(path: Path, attributes: Mapping[str, Any]) -> list[Path]:
     """
     if "plate" in attributes:
         wells = [path / well["path"] for well in attributes["plate"].get("wells", [])]
-        images = _names([image for well in wells for image in _image_paths_of_well(well)])
+        images = _names([image for well in wells if well.is_dir() for image in _image_paths_of_well(well)])
         raise ValueError(f"{path}: is a plate, wells {len(wells)}: give one of its images, {images}.")
     if "well" in attributes:
         return _image_paths_of_well(path)

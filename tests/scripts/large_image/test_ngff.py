@@ -121,6 +121,14 @@ def test_the_only_image_of_a_bioformats2raw_folder_is_opened(tmp_path: Path) -> 
         np.testing.assert_array_equal(region(folder), expected(PIXELS))
 
 
+def test_such_a_folder_is_opened_in_format_3_too(tmp_path: Path) -> None:
+    layout = {"version": "0.5", "bioformats2raw.layout": 3}
+    zarr.create_group(tmp_path / "a.zarr", zarr_format=3, attributes={"ome": layout})
+    zarr.create_group(tmp_path / "a.zarr/OME", zarr_format=3, attributes={"ome": {"series": ["first"]}})
+    write_image(tmp_path / "a.zarr/first")
+    np.testing.assert_array_equal(region(tmp_path / "a.zarr"), expected(PIXELS))
+
+
 def test_several_images_are_named_and_chosen_by_number(tmp_path: Path) -> None:
     folder = group(tmp_path / "a.zarr", **{"bioformats2raw.layout": 3})
     for name in ("0", "1"):
@@ -136,11 +144,11 @@ def test_several_images_are_named_and_chosen_by_number(tmp_path: Path) -> None:
 
 def test_a_plate_is_refused_with_its_images_and_each_of_them_is_read(tmp_path: Path) -> None:
     wells = [f"A/{k}" for k in range(1, 9)]
-    plate = group(tmp_path / "p.zarr", plate={"wells": [{"path": well} for well in wells]})
+    plate = group(tmp_path / "p.zarr", plate={"wells": [{"path": well} for well in [*wells, "H/12"]]})
     for well in wells:
         group(plate / well, well={"images": [{"path": "0"}]})
         write_image(plate / well / "0")
-    with pytest.raises(ValueError, match=r"p.zarr: is a plate, wells 8: give one .*p.zarr/A/1/0, .*A/6/0 and 2 more\."):
+    with pytest.raises(ValueError, match=r"p.zarr: is a plate, wells 9: give one .*p.zarr/A/1/0, .*A/6/0 and 2 more\."):
         open_zarr(plate)
     for path in (plate / "A/1/0", plate / "A/1"):
         np.testing.assert_array_equal(region(path), expected(PIXELS))
