@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clinbundles.scripts.prepare.datalist import SPLITS
-from clinbundles.transforms.readers.decoding import open_image
+from clinbundles.transforms.readers.raster import open_image
 from clinbundles.transforms.readers.slices import read_datalist
 
 

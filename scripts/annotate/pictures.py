@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from clinbundles.transforms.readers.decoding import PIL_8BIT_MODES, is_dicom, open_image
+from clinbundles.transforms.readers.decoding import is_dicom
 from clinbundles.transforms.readers.dicom import is_bare_dicom, is_grey, read_image, silent_pydicom
 from clinbundles.transforms.readers.dicom_display import colours, rescaled
+from clinbundles.transforms.readers.raster import PIL_8BIT_MODES, read_raster
 
 MARGIN = 0.6  # of the box's longer side, around it
 CROP_PX, OVERVIEW_PX = 560, 320
@@ -30,8 +31,10 @@ def display_pixels(path: Path) -> Image.Image:
             values, dataset = read_image(path)
             values = (rescaled if is_grey(dataset) else colours)(path, values, dataset)
     else:
-        image = open_image(path)
-        values = np.asarray(image.convert("RGB") if image.mode in PIL_8BIT_MODES else image).astype(float)
+        image = read_raster(path)
+        if isinstance(image, Image.Image) and image.mode in PIL_8BIT_MODES:
+            image = image.convert("RGB")
+        values = np.asarray(image).astype(float)
     if not np.isfinite(values).all():
         raise ValueError(f"{path}: holds values that are not finite.")
     low, high = np.percentile(values, [1, 99])

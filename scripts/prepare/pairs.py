@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from clinbundles.engines.outputs.files import replacing
-from clinbundles.transforms.readers.decoding import is_nifti, open_image, read_nifti
+from clinbundles.transforms.readers.decoding import is_nifti, read_nifti
 from clinbundles.transforms.readers.folder import RASTER_SUFFIXES, image_stem, is_image
 from clinbundles.transforms.readers.masks import read_mask
+from clinbundles.transforms.readers.raster import read_raster
 
 from .datalist import difference_hash
 from .gaze import Recording
@@ -217,12 +218,11 @@ def read_label_map(path: Path) -> np.ndarray:
         if values.ndim != 2 or not np.isfinite(values).all() or (values != np.rint(values)).any():
             raise ValueError(f"{path}: a label map holds one whole number a pixel.")
         return values.astype(np.int64)
-    image = open_image(path, single_frame=("GIF", "TIFF"))
-    values = np.asarray(image)
-    if values.ndim == 3 and image.mode == "RGB" and (values == values[..., :1]).all():
+    values = np.asarray(read_raster(path))
+    if values.ndim == 3 and values.shape[2] == 3 and (values == values[..., :1]).all():
         values = values[..., 0]
-    if values.ndim != 2 or image.mode == "F":
-        raise ValueError(f"{path}: pixel mode {image.mode!r} is no label map (one id a pixel).")
+    if values.ndim != 2 or values.dtype.kind == "f":
+        raise ValueError(f"{path}: {values.dtype} of shape {values.shape} is no label map (one id a pixel).")
     return values.astype(np.int64)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clinbundles.transforms.readers.decoding import open_image
 from clinbundles.transforms.readers.folder import is_image
+from clinbundles.transforms.readers.raster import open_image
 
 from .annotations import Omissions
 from .cells import bowl2018_records, union_of_masks

@@ -9,18 +9,17 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageChops, ImageStat
 
-from .decoding import PIL_8BIT_MODES, is_dicom, is_nifti, open_image, read_nifti
+from .decoding import is_dicom, is_nifti, read_nifti
 from .dicom import check_pixels, decode_pixels, is_bare_dicom, is_grey, read_fields, silent_pydicom
 from .dicom_display import colours, displayed
 from .images import RowMajorReader
+from .raster import PIL_8BIT_MODES, check_finite, is_white_zero, read_raster
 
 # Film on a light box, or grey with coloured marks, stays below; photographs of the body lie above.
 MAX_COLOUR = 15.0
 MIN_SIDE = 32
 _FORCE = "(--force true reads it all the same)"
 _MODALITIES = ("CR", "DX", "DR", "RG")
-_SINGLE_FRAME = ("GIF", "PNG", "TIFF", "WEBP")
-_WHITE_IS_ZERO = (262, 0)  # PhotometricInterpretation of TIFF
 
 
 class ChestXRayReader(RowMajorReader):
@@ -71,14 +70,15 @@ class ChestXRayReader(RowMajorReader):
         return grey
 
     def _decode_picture(self, path: Path) -> np.ndarray:
-        image = open_image(path, decode_size=self.decode_size, single_frame=_SINGLE_FRAME)
+        image = read_raster(path, decode_size=self.decode_size)
+        if isinstance(image, np.ndarray):
+            return self._as_grey(path, Image.fromarray(stretch(path, image)))
         if image.mode in PIL_8BIT_MODES - {"LAB", "HSV"}:
             return self._as_grey(path, image)
         if image.mode in ("LAB", "HSV"):
             raise ValueError(f"{path}: pixel mode {image.mode!r} is no mode of an X-ray.")
         grey = stretch(path, np.asarray(image))
-        # Pillow turns this kind of TIFF to light on dark at 8 bits, and not above.
-        return 255 - grey if _WHITE_IS_ZERO in getattr(image, "tag_v2", {}).items() else grey
+        return 255 - grey if is_white_zero(image) else grey
 
     def _as_grey(self, path: Path, image: Image.Image) -> np.ndarray:
         if image.mode not in ("1", "L", "LA"):
@@ -113,19 +113,33 @@ def mean_colour(image: Image.Image) -> float:
 def stretch(path: Path, values: np.ndarray) -> np.ndarray:
     """Stretch numbers of any depth to uint8: the lowest becomes 0, the highest 255.
 
+    A burnt-in marker or a broken pixel does not set the contrast: values farther from the 1st or 99th percentile than
+    half of what lies between the two are cut off.
+
     Raises:
         ValueError: some are not finite.
     """
-    if values.dtype in (np.uint8, np.uint16) and values.size:
+    if not values.size:
+        return np.zeros(values.shape, dtype=np.uint8)
+    if values.dtype in (np.uint8, np.uint16):
         # One entry for each value that occurs instead of a calculation for each pixel.
-        low, high = int(values.min()), int(values.max())
-        table = np.rint((np.arange(low, high + 1) - low) * (255 / (high - low or 1))).astype(np.uint8)
-        return table[values - values.dtype.type(low)]
+        counts = np.bincount(values.ravel())
+        low, high = _contrast(np.flatnonzero(counts), counts[counts > 0])
+        table = np.rint((np.arange(len(counts)) - low).clip(0, high - low) * (255 / (high - low or 1)))
+        return table.astype(np.uint8)[values]
     numbers = values.astype(np.float64)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{path}: {values.dtype} pixels with values that are not finite.")
-    low, extent = numbers.min(initial=np.inf), np.ptp(numbers) if numbers.size else 0
-    return np.rint((numbers - low) * (255 / (extent or 1))).astype(np.uint8)
+    check_finite(path, numbers)
+    low, high = _contrast(*np.unique(numbers, return_counts=True))
+    return np.rint((numbers - low).clip(0, high - low) * (255 / (high - low or 1))).astype(np.uint8)
+
+
+def _contrast(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Find the lowest and the highest value that are not far from all others, of values in order and their counts."""
+    shares = np.cumsum(counts) / counts.sum()
+    first, last = values[np.searchsorted(shares, [0.01, 0.99])]
+    margin = (last - first) / 2 or np.inf
+    near = values[(values >= first - margin) & (values <= last + margin)]
+    return float(near[0]), float(near[-1])
 
 
 def reason_against(dataset: pydicom.Dataset) -> str:

@@ -25,7 +25,7 @@ from nibabel.orientations import (
 )
 
 from .ct_series import read_series
-from .decoding import is_nifti
+from .decoding import check_gzip, is_nifti
 
 ORDER = ("L", "P", "S")
 MOST_DEGREES, MOST_SHIFT_MM = 1.0, 0.1
@@ -135,6 +135,7 @@ def load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the file cannot be read, is no volume, or says nothing about its geometry.
     """
     try:
+        check_gzip(path)
         image = nibabel.load(path)
         array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine)  # type: ignore[attr-defined]
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:

@@ -14,16 +14,15 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, ensure_tuple
 
 from .decoding import (
-    PIL_8BIT_MODES,
     check_range,
     is_dicom,
     is_nifti,
-    open_image,
     read_nifti,
 )
 from .dicom import check_pixels, decode_pixels, is_bare_dicom, is_grey, padding_of, read_fields, silent_pydicom
 from .dicom_display import colours, is_inverse, rescaled
 from .masks import read_mask
+from .raster import PIL_8BIT_MODES, check_finite, is_white_zero, read_raster
 
 
 class RowMajorReader(ImageReader):
@@ -90,10 +89,13 @@ class RGBImageReader(RowMajorReader):
         if is_nifti(path):
             values = read_nifti(path)
             return _as_rgb(values if values.dtype == np.uint8 else self._to_8_bits(values, path, f"{values.dtype}"))
-        image = open_image(path)
+        image = read_raster(path)
+        if isinstance(image, np.ndarray):
+            return _as_rgb(self._to_8_bits(image, path, f"{image.dtype}"))
         if image.mode in PIL_8BIT_MODES:
             return np.asarray(image.convert("RGB"))
-        return _as_rgb(self._to_8_bits(np.asarray(image), path, f"pixel mode {image.mode!r}"))
+        grey = self._to_8_bits(np.asarray(image), path, f"pixel mode {image.mode!r}")
+        return _as_rgb(255 - grey if is_white_zero(image) else grey)
 
     def _decode_dicom(self, path: Path) -> np.ndarray:
         dataset = read_fields(path)
@@ -126,8 +128,7 @@ class RGBImageReader(RowMajorReader):
                 f"{path}: {kind} is deeper than 8 bits a channel{extent}: "
                 "give intensity_range=(low, high), the values that become 0 and 255."
             )
-        if not np.isfinite(values).all():
-            raise ValueError(f"{path}: {kind} with values that are not finite.")
+        check_finite(path, values)
         low, high = self.intensity_range
         scaled = (values.astype(np.float64) - low) * 255 / (high - low)
         return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .decoding import PIL_8BIT_MODES, is_nifti, open_image, read_nifti
+from .decoding import is_nifti, read_nifti
 from .folder import image_suffix
+from .raster import PIL_8BIT_MODES, open_image
 
 # Grey values of a mask nearer to black or white than this are that colour, after a lossy format or a resized edge.
 NEAR = 32
@@ -19,8 +20,8 @@ FLAT_SHARE = 0.001
 def read_mask(path: Path) -> np.ndarray:
     """Read a binary mask, of 0 and 1 or of black and white, as bool (H, W).
 
-    Foreground is 128 and above (JPEG masks are not exactly 0 and 255), or 1 where the file holds only 0 and 1. What is
-    transparent is background.
+    Foreground is 128 and above (JPEG masks are not exactly 0 and 255), or 1 where the file holds only 0 and 1; of a
+    colour the brightest channel counts. What is transparent is background.
 
     Raises:
         ValueError: the file is corrupt, its values do not fit 8 bits, it looks like a label map, or what it marks lies
@@ -41,8 +42,24 @@ def _read_values(path: Path) -> np.ndarray:
     image = open_image(path)
     if image.mode not in PIL_8BIT_MODES:
         raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
-    values = np.asarray(image.convert("L"))
+    values = _brightness(image, path)
     return _without_transparent(image, values, path) if image.has_transparency_data else values
+
+
+def _brightness(image: Image.Image, path: Path) -> np.ndarray:
+    """Return the grey values of a mask, or of one in a colour the brightest channel: red is as bright as white."""
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L"))
+    rgb = np.asarray(image.convert("RGB"))
+    values = rgb.max(axis=2)
+    colours = (rgb >= values[..., None] / 2) @ np.array([1, 2, 4])  # which channels make the colour
+    counts = np.bincount(colours[values >= 128], minlength=8)
+    if (counts > FLAT_SHARE * values.size).sum() > 1:
+        raise ValueError(
+            f"{path}: a mask in {(counts > 0).sum()} colours: a mask holds black and one colour. A label map goes "
+            "through prepare, with the ids that are foreground (--foreground)."
+        )
+    return values
 
 
 def _without_transparent(image: Image.Image, values: np.ndarray, path: Path) -> np.ndarray:

@@ -15,9 +15,10 @@ from monai.utils import MetaKeys, ensure_tuple
 from .ct import CTReader
 from .ct_series import is_slice_file
 from .ct_volume import CTVolume, to_grey
-from .decoding import is_dicom, is_nifti, open_image
+from .decoding import is_dicom, is_nifti
 from .folder import is_image, list_images
 from .images import RowMajorReader
+from .raster import open_image
 
 GREY_MODES = ("1", "L")
 # Rows of a picture go towards posterior, columns towards the patient's left, slices towards the head.

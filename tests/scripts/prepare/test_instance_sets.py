@@ -212,7 +212,7 @@ def test_what_is_no_label_map_is_named(tmp_path, run):
     folders(tmp_path / "maps")
     path = tmp_path / "maps" / "masks" / "0.tif"
     tifffile.imwrite(path, np.stack([MAP, MAP]))
-    with pytest.raises(ValueError, match=r"0\.tif: a TIFF of 2 frames, expected one"):
+    with pytest.raises(ValueError, match=r"0\.tif: .*a TIFF of 2 planes"):
         run(tmp_path / "maps", "instance_maps", ratios=(2, 1, 1))
     label_map(path, MAP.T)
     content = run(tmp_path / "maps", "instance_maps", ratios=(2, 1, 1))

@@ -57,7 +57,7 @@ def test_what_cannot_be_scored_is_named_with_its_reason_and_the_rest_goes_on(ite
         "im00.png": "has no label map",
         "im01.png": "im01.png has 32x64 px, the image 64x64",
         "im02.png": "holds 0 and 255 alone",
-        "im03.png": "pixel mode 'RGB' is no label map",
+        "im03.png": "is no label map",
         "im04.png": "has 2 label maps: im04.png, im04_masks.npy",
         "im05.png": "not a readable image file",
         "im06.png": "a label map is one whole number a pixel",

@@ -58,6 +58,22 @@ def test_the_lowest_and_highest_value_of_16_bits_become_black_and_white(tmp_path
     assert close_to(ChestXRayReader().read(tmp_path / name), RAMP)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_burnt_in_marker_does_not_set_the_contrast(tmp_path: Path, kind: type, size: int) -> None:
+    values = (DEEP + 1000).astype(kind)
+    values[-size:, :size] = 65535
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    image = ChestXRayReader().read(tmp_path / "a.tif")
+    assert (image[-size:, :size] == 255).all()
+    assert close_to(image[:-size], RAMP[:-size])
+
+
+def test_colours_of_16_bits_are_stretched_by_all_their_bits(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([DEEP] * 3, axis=-1), photometric="rgb")
+    assert close_to(ChestXRayReader().read(tmp_path / "a.tif"), RAMP)
+
+
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_whole_and_real_numbers_of_32_bits_are_stretched_too(tmp_path: Path, kind: type) -> None:
     Image.fromarray((DEEP.astype(np.int32) - 2000).astype(kind)).save(tmp_path / "a.tif")
@@ -129,7 +145,7 @@ def test_pictures_that_cannot_be_an_x_ray_are_refused_even_by_force(tmp_path: Pa
         "flat.png": "every pixel has the same value",
         "deep_flat.png": "every pixel has the same value",
         "nan.tif": "not finite",
-        "pages.tif": "a TIFF of 2 frames",
+        "pages.tif": "a TIFF of 2 planes",
         "volume.nii": "expected one slice",
     }
     for name, fault in faults.items():

@@ -1,11 +1,29 @@
 import subprocess
 import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from clinbundles.transforms.readers.decoding import read_nifti
 
 
 def test_files_are_decoded_and_listed_without_torch() -> None:
     modules = ", ".join(
         f"clinbundles.transforms.readers.{name}"
-        for name in ("decoding", "dicom_display", "folder", "masks", "plausibility")
+        for name in ("decoding", "dicom_display", "folder", "masks", "plausibility", "raster")
     )
     code = f"import sys, {modules}; print([n for n in ('torch', 'monai') if n in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_packed_nifti_broken_by_its_own_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.arange(600, dtype=np.int16).reshape(20, 30), np.eye(4)), path)
+    assert read_nifti(path).shape == (30, 20)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.nii\.gz: not a readable NIfTI file \(CRC check failed"):
+        read_nifti(path)

@@ -212,7 +212,8 @@ def test_a_dicom_without_preamble_is_read(tmp_path: Path) -> None:
 def test_a_targa_picture_is_not_taken_for_dicom_by_the_length_of_its_title(tmp_path: Path, title: bytes) -> None:
     for compression in (None, "tga_rle"):
         Image.fromarray(WIDE).save(tmp_path / "a.tga", id_section=title, compression=compression)
-        np.testing.assert_array_equal(RGBImageReader().read(tmp_path / "a.tga"), WIDE)
+        with pytest.raises(ValueError, match="no known format"):  # nor for anything else: it carries no mark
+            RGBImageReader().read(tmp_path / "a.tga")
 
 
 def test_no_message_of_a_damaged_dicom_quotes_the_patient(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -271,9 +272,20 @@ def test_an_image_without_pixels_is_named(tmp_path: Path) -> None:
 def test_a_stack_is_refused_and_of_a_pyramid_the_first_level_is_read(tmp_path: Path) -> None:
     pixels = np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)
     tifffile.imwrite(tmp_path / "stack.tif", np.stack([pixels, pixels, pixels]), photometric="minisblack")
-    with pytest.raises(ValueError, match=r"stack\.tif: a TIFF of 3 frames, expected one"):
+    with pytest.raises(ValueError, match=r"stack\.tif: .*a TIFF of 3 planes"):
         RGBImageReader().read(tmp_path / "stack.tif")
     with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
         for step in (1, 2, 4):
             writer.write(pixels[::step, ::step], photometric="minisblack", subfiletype=int(step > 1))
     assert (np.asarray(RGBImageReader().read(tmp_path / "pyramid.tif"))[..., 0] == pixels).all()
+
+
+def test_deep_colours_are_mapped_by_the_range_and_white_as_zero_is_turned(tmp_path: Path) -> None:
+    deep = np.array([[[0, 1000, 4095], [4095, 0, 2000]]], dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
+    tifffile.imwrite(tmp_path / "white.tif", 4095 - deep[..., 1], photometric="miniswhite")
+    reader = RGBImageReader(intensity_range=(0, 4095))
+    np.testing.assert_array_equal(reader.read(tmp_path / "a.tif"), np.rint(deep * (255 / 4095)))
+    np.testing.assert_array_equal(reader.read(tmp_path / "white.tif")[..., 0], np.rint(deep[..., 1] * (255 / 4095)))
+    with pytest.raises(ValueError, match=r"a\.tif: uint16 is deeper than 8 bits a channel \(values 0 to 4095\)"):
+        RGBImageReader().read(tmp_path / "a.tif")

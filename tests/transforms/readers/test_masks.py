@@ -79,3 +79,20 @@ def test_label_maps_are_refused_with_their_file_and_a_value(tmp_path, ids):
         read_mask(path)
     value = int(str(caught.value).split("value ")[1].split(":")[0])
     assert value in set(ids) - {0, 255}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (255, 255, 0)])
+def test_a_mask_of_any_one_colour_is_the_mask_of_white(tmp_path: Path, colour: tuple[int, ...], suffix: str) -> None:
+    mask = disc() >= 128
+    Image.fromarray(mask[..., None] * np.array(colour, np.uint8)).save(tmp_path / f"mask.{suffix}", quality=90)
+    assert (read_mask(tmp_path / f"mask.{suffix}") != mask).mean() < (0.03 if suffix == "jpg" else 1e-9)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_mask_of_two_colours_is_refused(tmp_path: Path, suffix: str) -> None:
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[:20, :20], colours[40:, 40:] = (255, 0, 0), (0, 255, 0)
+    Image.fromarray(colours).save(tmp_path / f"mask.{suffix}", quality=95)
+    with pytest.raises(ValueError, match=rf"mask\.{suffix}: a mask in 2 colours: .* label map"):
+        read_mask(tmp_path / f"mask.{suffix}")
