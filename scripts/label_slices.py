@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,12 +115,16 @@ def _draw(folder: Path, items: list[dict[str, Any]], names: list[str], window: t
             f"--class_names are {', '.join(names)}: automatic labels are {', '.join(NAMES)}, or all but the last."
         )
     low, high = window
+    counts: Counter[str] = Counter()
     for item in items:
         values = read_grey(folder / item["image"]).astype(np.float32)
         classes = label_slice(low + values / 255 * (high - low), trachea="trachea" in names)
+        counts.update(names[number] for number in np.unique(classes))
         item["label"] = f"labels/{Path(item['image']).stem}.png"
         with replacing(folder / item["label"]) as partial:
             Image.fromarray(classes).save(partial, format="PNG")
+    shares = ", ".join(f"{name} in {counts[name]}" for name in names[1:])
+    print(f"of {len(items)} slices {shares}; look at them: thresholds miss a lung whose wall is thin in the picture")
     return LABELLER
 
 

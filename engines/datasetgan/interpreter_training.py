@@ -27,6 +27,7 @@ class LabelledFeatures:
         class_names: of the classes, the background first.
         split: of the list.
         limit: use the first so many items; None for all.
+        window_hu: Hounsfield units that are black and white; a list that says it has others is refused.
 
     Raises:
         FileNotFoundError: a label map, or ``latents.npy``, is missing.
@@ -43,8 +44,9 @@ class LabelledFeatures:
         *,
         split: str = "training",
         limit: int | None = None,
+        window_hu: Sequence[float] | None = None,
     ) -> None:
-        check_datalist(datalist, class_names)
+        check_datalist(datalist, class_names, window_hu)
         content = read_datalist(datalist)
         items = content.get(split, [])
         check_n_labelled(limit, len(items), datalist, split)

@@ -118,7 +118,7 @@ class LabelMapWriter:
         pred, label = item["pred"], item.get("label")
         classes = torch.as_tensor(pred)[0].cpu().numpy().astype(np.uint8)
         affine = np.asarray(getattr(pred, "affine", np.eye(4)), dtype=np.float64)
-        volume, grey = as_pictures(classes, affine), as_pictures(self._grey(item, path, classes.shape), affine)
+        volume, grey = as_pictures(classes, affine), as_pictures(self._grey(item, path, classes.shape, affine), affine)
         overlays = [color_classes(*pair) for pair in zip(grey, volume, strict=True)]
         n, height, width = volume.shape
         row: dict[str, Any] = {"image": self._names[path], "height": height, "width": width, "slices": n}
@@ -146,10 +146,10 @@ class LabelMapWriter:
         self.groups.append(item.get("group"))
         self.rows.append(row)
 
-    def _grey(self, item: dict[str, Any], path: Path, shape: tuple[int, ...]) -> np.ndarray:
-        """Grey values uint8 (x, y, z) of the image, in the shape of the prediction."""
+    def _grey(self, item: dict[str, Any], path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+        """Grey values uint8 (x, y, z) of the image, in the shape and the axes of the prediction."""
         seen = torch.as_tensor(item["image"])[0].float().cpu()
-        if seen.shape == shape:
+        if seen.shape == shape and np.allclose(getattr(item["image"], "affine", affine), affine):
             return ((seen + 1) * 127.5).clamp(0, 255).round().numpy().astype(np.uint8)
         return self.reader.get_data(self.reader.read(path))[0].round().astype(np.uint8)
 

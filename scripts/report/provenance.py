@@ -22,12 +22,13 @@ def run_of(datalist: str | Path, *, verb: str, seeds: Sequence[int], scale: str)
         scale: what was trained, and how small.
     """
     params, tags = describe_datalist(datalist)
+    seed = params.get("data_seed", "None")  # of a list that was not split at random there is none
     sizes = "/".join(params.get(f"n_{name}", "0") for name in ("training", "validation", "test"))
     return {
         "command": command_of(verb),
         "data": params.get("data_name", "unknown"),
         "data_sha256": params.get("data_sha256", "not recorded"),
-        "split": f"{sizes} images, seed {params.get('data_seed', 'unknown')}, values on test",
+        "split": f"{sizes} images{f', seed {seed}' if seed != 'None' else ''}, values on test",
         "split_sha256": params.get("split_sha256", "not recorded"),
         "gaze": tags.get("gaze_source", "none"),
         "gaze_sha256": params.get("gaze_sha256", "none"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from clinbundles.engines.outputs.files import replacing
 
@@ -30,9 +32,8 @@ def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) 
             part = table[table[column_name] == column].set_index(row_name).reindex(rows)
             place = np.arange(len(rows)) + (k - (len(columns) - 1) / 2) * width
             spread = part["std"].astype(float).fillna(0)
-            axis.bar(
-                place, part["mean"].astype(float), width * 0.92, yerr=spread, label=column, color=f"C{k}", capsize=2
-            )
+            means, colour = part["mean"].astype(float), _colour(k, len(columns))
+            axis.bar(place, means, width * 0.92, yerr=spread, label=column, color=colour, capsize=2)
             axis.plot(
                 place,
                 part["published"].astype(float),
@@ -47,10 +48,29 @@ def plot(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: Path) 
         axis.set_xticklabels(rows, rotation=30, ha="right")
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
-    figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1, 0.86))
+    _finish(figure, axes[0][0], heading, path)
+
+
+def _colour(k: int, n: int) -> Any:
+    """Colour k of n that all differ."""
+    return f"C{k}" if n <= 10 else matplotlib.colormaps["turbo"]((k + 0.5) / n)
+
+
+def _finish(figure: Figure, axis: Axes, heading: str, path: Path) -> None:
+    """Put heading and legend above the panels, with as many names in a line as fit, and save."""
+    title = textwrap.fill(heading, int(14 * figure.get_figwidth()))
+    height, (handles, labels) = figure.get_figheight(), axis.get_legend_handles_labels()
+    longest = max(map(len, labels), default=1)
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / (0.085 * longest + 0.5))))
+    lines = math.ceil(len(labels) / columns)
+    legend_top = height - 0.2 - 0.14 * (title.count("\n") + 1)
+    top = legend_top - 0.22 * lines - 0.1
+    extra = max(0.0, 0.75 * height - top)  # the panels keep their height
+    figure.set_figheight(height + extra)
+    place = (0.5, (legend_top + extra) / (height + extra))
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=place, ncol=columns, frameon=False)
+    figure.suptitle(title, fontsize=8, y=1 - 0.08 / (height + extra), va="top")
+    figure.tight_layout(rect=(0, 0, 1, (top + extra) / (height + extra)))
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=130)
     plt.close(figure)
@@ -91,13 +111,7 @@ def plot_lines(plan: dict[str, Any], summary: pd.DataFrame, heading: str, path: 
         axes[0][-1].set(ylabel=_title(summary, shown[0]), xlabel=f"{_title(summary, shown[1])}, part of {columns[0]}")
     for axis in axes[0]:
         axis.grid(alpha=0.3)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.9), ncol=len(labels), frameon=False)
-    figure.suptitle(textwrap.fill(heading, int(14 * figure.get_figwidth())), fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1, 0.86))
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=130)
-    plt.close(figure)
+    _finish(figure, axes[0][0], heading, path)
 
 
 def _title(summary: pd.DataFrame, number: str) -> str:

@@ -36,8 +36,11 @@ def draw(folder: Path, values: np.ndarray, name: str) -> None:
     Image.fromarray(values.astype(np.uint8)).save(folder / "labels" / name)
 
 
-def test_automatic_labels_find_both_lungs_on_their_sides_and_say_what_they_are(folder: Path) -> None:
+def test_automatic_labels_find_both_lungs_on_their_sides_and_say_what_they_are(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
     label(str(folder), by="automatic")
+    assert "slices body in " in capsys.readouterr().out
     classes = np.asarray(Image.open(folder / "labels" / "000000.png"))
     assert classes[0, 0] == 0
     assert classes[32, 32] == 1

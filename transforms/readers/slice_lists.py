@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,15 @@ def join_items(
 
     Raises:
         FileNotFoundError, ValueError: as in :func:`choose_items`; the two lists have other classes or another window
-            of Hounsfield units; nothing is left, or less than is needed.
+            of Hounsfield units; the other folder has slices of this list's validation or test split; nothing is left,
+            or less than is needed.
     """
     items = choose_items(datalist, dataset_dir, split, n_labelled=n_labelled, seed=seed, keys=keys)
     added: list[dict[str, Any]] = []
     if added_dir is not None:
         other, content = Path(added_dir) / "datalist.json", read_datalist(datalist)
         added = choose_items(other, added_dir, "training", keys=keys)
+        _refuse_held_out(added, other, content, Path(dataset_dir))
         labels = content.get("labels") or {}
         check_datalist(other, [labels[key] for key in sorted(labels, key=int)], content.get("window_hu"))
     if not items and not added:
@@ -116,3 +118,17 @@ def join_items(
         )
     print(f"{len(items)} slices of {datalist} and {len(added)} added ones are trained on", flush=True)
     return [{key: item[key] for key in keys} for item in items + added]
+
+
+def _refuse_held_out(
+    items: Sequence[Mapping[str, Any]], datalist: Path, content: Mapping[str, Any], dataset_dir: Path
+) -> None:
+    """Refuse to train on slices that another list keeps for validation or test."""
+    paths = {Path(item["image"]).resolve() for item in items}
+    for split in ("validation", "test"):
+        shared = [name for item in content.get(split, []) if (dataset_dir / (name := item["image"])).resolve() in paths]
+        if shared:
+            raise ValueError(
+                f"{datalist}: {len(shared)} of its slices are of the {split} split of {dataset_dir}, the first is "
+                f"{shared[0]}: they must not be trained on."
+            )

@@ -121,6 +121,11 @@ def forget_the_generator(folder: Path) -> None:
     path.write_text(path.read_text().replace("generator_sha256", "sha"))
 
 
+def widen_window(folder: Path) -> None:
+    path = folder / "datalist.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"window_hu": [-160, 240]}))
+
+
 def lose_latents(folder: Path) -> None:
     (folder / "latents.npy").unlink()
 
@@ -148,6 +153,7 @@ def spoil_latents(folder: Path) -> None:
         (rename_class, ValueError, "its classes are background, nucleus, those of the network background, bright"),
         (unlabel, ValueError, "images/2.png: has no label map; clinbundles label writes them"),
         (forget_the_generator, ValueError, r"datalist.json: does not say which generator"),
+        (widen_window, ValueError, r"its slices have the window \[-160, 240\] HU"),
         (lose_latents, FileNotFoundError, r"latents.npy: no such file"),
         (cut_latents, ValueError, r"latents.npy: does not hold the latents of the list"),
         (drop_latents, ValueError, r"latents.npy: does not hold the latents of the list \(index 2 is out of bounds"),
@@ -159,7 +165,7 @@ def test_label_maps_and_latents_that_do_not_fit_are_refused_by_name(
 ) -> None:
     spoil(folder)
     with pytest.raises(error, match=message):
-        read(folder, generator)
+        read(folder, generator, window_hu=(-1000, 600))
 
 
 def test_empty_label_maps_are_counted_and_an_empty_split_is_refused(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import Orientation
 from PIL import Image
 
 from clinbundles.engines.outputs.label_maps import COLORS, LabelMapWriter, as_pictures, color_classes
@@ -79,3 +80,29 @@ def test_pictures_of_a_volume_of_any_axes_have_posterior_below_and_left_on_the_r
     assert pictures.sum() == 7
     plain = np.arange(6).reshape(2, 3, 1)
     assert np.array_equal(as_pictures(plain, PICTURE_AFFINE.numpy())[0], plain[..., 0])
+
+
+def test_the_overlay_of_a_volume_that_was_turned_for_the_network_lies_as_its_labels(tmp_path: Path) -> None:
+    grey = np.zeros((6, 6, 1), dtype=np.uint8)  # x, y, z of a volume whose x runs left and y to posterior
+    grey[4:, 1] = 200
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    meta = {"filename_or_obj": str(tmp_path / "a.nii.gz")}
+
+    class Reader(SliceReader):
+        def read(self, data: object, **_: object) -> np.ndarray:
+            return grey
+
+        def get_data(self, img: np.ndarray) -> tuple[np.ndarray, dict]:
+            return img, {}
+
+    turned = Orientation("PLS", labels=None)(MetaTensor(grey[None] / 127.5 - 1.0, affine=affine, meta=meta))
+    assert turned.shape[1:] == grey.shape  # so that its shape does not give it away
+    assert not np.allclose(turned.affine, affine)
+    pred = MetaTensor((grey > 0)[None].astype(np.uint8), affine=affine)
+    engine = Engine(lambda engine, batch: [{"pred": pred}])
+    LabelMapWriter(tmp_path / "out", ["background", "body"], Reader()).attach(engine)
+    engine.run(DataLoader(Dataset([{"image": turned}]), batch_size=1, collate_fn=list))
+    overlay = np.asarray(Image.open(tmp_path / "out/overlays/a.png")).astype(int)
+    assert sorted({tuple(pixel) for pixel in overlay.reshape(-1, 3)})[0] == (0, 0, 0)
+    assert len({tuple(pixel) for pixel in overlay.reshape(-1, 3)}) == 2  # ground, and bright with the colour of body
+    assert overlay.max() > 140

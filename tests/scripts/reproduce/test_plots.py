@@ -61,3 +61,20 @@ def test_lines_have_a_panel_for_the_metric_for_the_cost_and_for_both(
         trade = figures[0].axes[-1]
         points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in trade.lines if len(line.get_xdata()) == 1}
         assert {(1.0, 0.5), (0.25, 0.6), (1.0, 0.8)} <= points
+
+
+def test_a_legend_of_many_names_stays_within_the_picture_and_their_colours_differ(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    names = [f"trained on some slices {k}" for k in range(14)]
+    rows = [("1", "Dice", "A", name, 0.5, None, None, None) for name in names]
+    summary = pd.DataFrame(rows, columns=["table", "metric", "network", "arm", "mean", "std", "published", "ratio"])
+    plots.plot(PLAN | {"columns": {"arm": names}}, summary, "a heading " * 30, tmp_path / "tables.png")
+    (figure,) = figures
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    title = figure._suptitle.get_window_extent()
+    panel = figure.axes[0].get_tightbbox()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    assert panel.y1 <= legend.y0 < legend.y1 <= title.y0 < title.y1 <= figure.bbox.y1
+    assert len({bars[0].get_facecolor() for bars in figure.axes[0].containers if hasattr(bars, "patches")}) == 14

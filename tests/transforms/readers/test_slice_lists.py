@@ -85,6 +85,21 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
         join_items(path, path.parent, "training", added_dir=other.parent)
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_slices_that_are_held_out_are_not_trained_on_by_way_of_another_list(tmp_path: Path, split: str) -> None:
+    path, other = write(tmp_path / "real", 6), write(tmp_path / "labelled", 4)
+    content, added = json.loads(path.read_text()), json.loads(other.read_text())
+    content[split] = [{"image": f"images/h{k}.png", "label": f"labels/h{k}.png"} for k in range(3)]
+    added["training"][2]["image"] = "../real/images/h1.png"
+    path.write_text(json.dumps(content))
+    other.write_text(json.dumps(added))
+    with pytest.raises(ValueError, match=rf"1 of its slices are of the {split} split of .*images/h1"):
+        join_items(path, path.parent, "training", added_dir=other.parent)
+    added["training"][2]["image"] = "../real/images/0.png"
+    other.write_text(json.dumps(added))
+    assert len(join_items(path, path.parent, "training", added_dir=other.parent)) == 10
+
+
 def test_a_generator_learns_from_slices_without_labels_and_a_segmenter_does_not(tmp_path: Path) -> None:
     path = write(tmp_path / "real", 6)
     content = json.loads(path.read_text())
