@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -48,13 +49,15 @@ class TrainingCheckpoint:
         evaluator: the validation engine whose ``best_metric`` decides; None makes ``model.pt`` the last network.
         lr_scheduler: scheduler with a state dict, if there is one.
         more: further objects with a state dict that ``resume.ckpt`` shall hold, by name.
+        options: of the training, by name, which a resumed one must share.
+        datalist: file of the data, which a resumed training must share; one that is not there is not compared.
         resume: go on from ``resume.ckpt`` (an error if it is missing).
 
     Raises:
         FileNotFoundError: ``resume`` without a ``resume.ckpt``.
-        ValueError: ``resume.ckpt`` is none, comes from a training with other options (iterations an epoch, batch size,
-            network, learning rate, parts), or is already past ``max_epochs``; at the end of an epoch, a weight is not
-            finite: the files of the epoch before are kept.
+        ValueError: ``resume.ckpt`` is none, comes from a training with other options or data (its batch size, network,
+            learning rate and parts are compared too), or is already past ``max_epochs``; at the end of an epoch, a
+            weight is not finite: the files of the epoch before are kept.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class TrainingCheckpoint:
         evaluator: Evaluator | None = None,
         lr_scheduler: Any = None,
         more: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        datalist: str | os.PathLike | None = None,
         resume: bool = False,
     ) -> None:
         self.best_path = Path(ckpt_dir) / "model.pt"
@@ -75,6 +80,9 @@ class TrainingCheckpoint:
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.evaluator = evaluator
         self.resume = resume
+        self.options = {name: json.dumps(value, default=str) for name, value in (options or {}).items()}
+        if datalist is not None and Path(datalist).is_file():
+            self.options["datalist"] = hashlib.sha256(Path(datalist).read_bytes()).hexdigest()[:12]
         self.objects: dict[str, Any] = {"network": self.network, "optimizer": optimizer}
         if lr_scheduler is not None:
             self.objects["lr_scheduler"] = lr_scheduler
@@ -131,6 +139,7 @@ class TrainingCheckpoint:
             "epoch": trainer.state.epoch,
             "epoch_length": trainer.state.epoch_length,
             "batch_size": _batch_size(trainer),
+            "options": self.options,
         }
         if self.evaluator is not None:
             content["best"] = {
@@ -145,6 +154,7 @@ class TrainingCheckpoint:
         """Restore everything from ``resume.ckpt`` into the objects, the trainer and the evaluator."""
         content = self._read()
         epoch, epoch_length = content["progress"]["epoch"], content["progress"]["epoch_length"]
+        self._compare(content["progress"].get("options", {}))  # which older files lack
         batch_size = content["progress"].get("batch_size")  # which older files lack
         if batch_size is not None and batch_size != _batch_size(trainer):
             raise ValueError(
@@ -168,6 +178,13 @@ class TrainingCheckpoint:
             for name, value in content["best"].items():
                 setattr(self.evaluator.state, name, value)
         trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
+
+    def _compare(self, earlier: Mapping[str, str]) -> None:
+        for name in [name for name in earlier if self.options.get(name, earlier[name]) != earlier[name]]:
+            raise ValueError(
+                f"{self.resume_path}: begun with {name} {earlier[name]}, and this training has {self.options[name]}: "
+                f"give the {name} that it began with, or another ckpt_dir to begin anew."
+            )
 
     def _read(self) -> dict[str, Any]:
         """Read ``resume.ckpt``, and see that it has the parts of this training, no more and no fewer."""

@@ -33,6 +33,8 @@ def train(
     units: int = 8,
     batch_size: int = 4,
     diverge_in_epoch: int = 0,
+    options: dict | None = None,
+    datalist: Path | None = None,
 ) -> dict:
     """Train a small network with dropout, random transforms and shuffling; return what it ended with."""
     torch.manual_seed(0)
@@ -57,7 +59,15 @@ def train(
         train_handlers=[
             EpochSeed(3),
             ValidationHandler(val_interval, evaluator),
-            TrainingCheckpoint(ckpt_dir, network, optimizer, evaluator=evaluator, resume=resume),
+            TrainingCheckpoint(
+                ckpt_dir,
+                network,
+                optimizer,
+                evaluator=evaluator,
+                options=options,
+                datalist=datalist,
+                resume=resume,
+            ),
         ],
     )
     if kill_in_epoch:
@@ -123,6 +133,7 @@ def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path
         "epoch": 1,
         "epoch_length": 3,
         "batch_size": 4,
+        "options": {},
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "resume.ckpt"]
 
@@ -171,6 +182,25 @@ def test_resuming_with_other_options_is_refused_and_changes_no_file(
     with pytest.raises(ValueError, match=rf"resume\.ckpt: {message}"):
         train(tmp_path, max_epochs=2, resume=True, **options)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_training_is_resumed_with_its_own_options_and_data_alone(tmp_path: Path) -> None:
+    datalist = tmp_path / "datalist.json"
+    datalist.write_text('{"training": [1, 2]}')
+    options = {"seed": 0, "sizes": [64, 32], "arm": "original"}
+    train(tmp_path, max_epochs=1, options=options, datalist=datalist)
+    resumed = {"max_epochs": 2, "resume": True, "datalist": datalist}
+    for name, value, message in [
+        ("seed", 5, "begun with seed 0, and this training has 5"),
+        ("sizes", (64, 16), r"begun with sizes \[64, 32\], and this training has \[64, 16\]"),
+        ("arm", None, 'begun with arm "original", and this training has null'),
+    ]:
+        with pytest.raises(ValueError, match=rf"resume\.ckpt: {message}: give the {name} .* or another ckpt_dir"):
+            train(tmp_path, **resumed, options=options | {name: value})
+    train(tmp_path, **resumed, options=options | {"sizes": (64, 32), "later": 1})  # an option that is new
+    datalist.write_text('{"training": [1, 3]}')
+    with pytest.raises(ValueError, match=r"begun with datalist [0-9a-f]{12}, and this training has"):
+        train(tmp_path, max_epochs=3, resume=True, datalist=datalist, options=options)
 
 
 def test_a_checkpoint_that_is_none_or_has_other_parts_is_one_sentence(tmp_path: Path) -> None:
