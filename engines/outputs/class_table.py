@@ -22,10 +22,11 @@ class ClassTableWriter:
     """Write ``per_image.csv`` and ``predictions.json`` at the end of an evaluator's epoch: one row an image.
 
     Columns: image; label where the items have one; prediction; probability_<class> for each class; correct (0 or 1)
-    where there is a label; failure (why the file could not be read, or empty); source and patient where the items have
-    ``source`` and ``group``. An image is named by its file, with folders only where two files have the same name. A
-    patient is a number in the order of appearance: what a group is called may tell who it is. A file that could not be
-    read has no prediction, no probabilities and no correct. Probabilities have the 9 digits that give a float32 back.
+    where there is a label; failure (why the file could not be read, or empty); warning (what its reader says of it);
+    source and patient where the items have ``source`` and ``group``. An image is named by its file, with folders only
+    where two files have the same name. A patient is a number in the order of appearance: what a group is called may
+    tell who it is. A file that could not be read has no prediction, no probabilities and no correct. Probabilities have
+    the 9 digits that give a float32 back.
 
     Args:
         output_dir: folder for both files.
@@ -74,6 +75,7 @@ class ClassTableWriter:
     def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
         path = input_file(item)
         facts: dict[str, Any] = {"path": path, "failure": item.get("failure") or "", "probabilities": None}
+        facts["warning"] = item.get("warning") or ""
         facts |= {key: item[key] for key in ("source", "group") if item.get(key) is not None}
         if item.get(self.label_key) is not None:  # MONAI sets None where there is none
             facts["label"] = self._checked_label(item[self.label_key], path)
@@ -126,6 +128,7 @@ class ClassTableWriter:
             row["correct"] = "" if best is None or label is None else int(best == label)
         # Without the folders, which are no more the table's business here than in its first column.
         row["failure"] = item["failure"].replace(str(item["path"]), name)
+        row["warning"] = item["warning"]
         if "source" in keys:
             row["source"] = item.get("source", "")
         return row
@@ -137,6 +140,7 @@ class ClassTableWriter:
                 "prediction": row["prediction"],
                 "probabilities": {name: row[f"probability_{name}"] for name in self.class_names if not row["failure"]},
                 "failure": row["failure"],
+                "warning": row["warning"],
             }
             for row in rows
         ]

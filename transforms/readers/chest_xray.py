@@ -13,6 +13,7 @@ from .decoding import is_dicom, is_nifti, read_nifti
 from .dicom import check_pixels, decode_pixels, is_bare_dicom, is_grey, read_fields, silent_pydicom
 from .dicom_display import colours, displayed
 from .images import RowMajorReader
+from .plausibility import plausibility
 from .raster import PIL_8BIT_MODES, check_finite, is_white_zero, read_raster
 
 # Film on a light box, or grey with coloured marks, stays below; photographs of the body lie above.
@@ -52,6 +53,11 @@ class ChestXRayReader(RowMajorReader):
             )
         self.force = force
         self.decode_size = decode_size
+
+    def get_data(self, img: np.ndarray) -> tuple[np.ndarray, dict]:
+        """Return the array unchanged with meta data, among them a ``warning`` where it hardly looks like an X-ray."""
+        grey, meta = super().get_data(img)
+        return grey, meta | {"warning": plausibility(grey)}
 
     def _decode(self, path: Path) -> np.ndarray:
         if is_dicom(path) or is_bare_dicom(path):

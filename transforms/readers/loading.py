@@ -12,7 +12,7 @@ from monai.data import Dataset, ImageReader, MetaTensor
 from monai.transforms import LoadImaged
 from monai.utils import CommonKeys, ImageMetaKey
 
-FAILURE = "failure"
+FAILURE, WARNING = "failure", "warning"
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,8 @@ def reading_error(error: Exception) -> ValueError | OSError | None:
 
 class TolerantDataset(Dataset):
     """Data set of transformed items with a ``failure``, which is empty where the ``image`` could be read.
+
+    Beside it there is a ``warning``: what the reader had to say of an image that it read, in its meta data.
 
     Where reading fails with a ``ValueError`` or ``OSError``, the item has the entries it came with, zeros for its image
     (a float32 MetaTensor with the file's name) and the reader's sentence for its failure, so that a batch goes on. Good
@@ -93,9 +95,12 @@ class TolerantDataset(Dataset):
             logger.warning("%s", sentence)
             meta = {ImageMetaKey.FILENAME_OR_OBJ: str(entries[CommonKeys.IMAGE])}  # the one that all readers give
             image = MetaTensor(torch.zeros(self.placeholder), meta=meta)
-            return {**entries, CommonKeys.IMAGE: image, FAILURE: sentence}
+            return {**entries, CommonKeys.IMAGE: image, FAILURE: sentence, WARNING: ""}
         if (shape := tuple(item[CommonKeys.IMAGE].shape)) != self.placeholder and not self.any_size:
             # Otherwise it would come out with the first bad file, and as an error of collation.
             file = entries[CommonKeys.IMAGE]
             raise ValueError(f"{file}: image of shape {shape} after the transform, placeholder is {self.placeholder}.")
-        return {**item, FAILURE: ""}
+        warning = getattr(item[CommonKeys.IMAGE], "meta", {}).get(WARNING, "")
+        if warning:
+            logger.warning("%s: %s", entries[CommonKeys.IMAGE], warning)
+        return {**item, FAILURE: "", WARNING: warning}

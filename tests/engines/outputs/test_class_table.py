@@ -28,7 +28,8 @@ def load(item: dict) -> dict:
     if "broken" in item["image"]:
         raise ValueError(f"{item['image']}: not a readable image file.")
     image = torch.tensor(item["logits"], dtype=torch.float32)[None, None]
-    return {**item, "image": MetaTensor(image, meta={"filename_or_obj": item["image"]})}
+    meta = {"filename_or_obj": item["image"], "warning": item.get("said", "")}
+    return {**item, "image": MetaTensor(image, meta=meta)}
 
 
 def item(path: str, logits: tuple[float, ...] = (0, 0, 0), **entries) -> dict:
@@ -58,7 +59,7 @@ def test_the_table_names_classes_and_gives_back_the_probabilities_to_the_last_di
     rows = evaluate(items, tmp_path / "new")
     assert list(rows[0]) == [
         "image", "label", "prediction", "probability_normal", "probability_bacterial", "probability_COVID-19",
-        "correct", "failure", "source", "patient",
+        "correct", "failure", "warning", "source", "patient",
     ]  # fmt: skip
     assert [row["image"] for row in rows] == ["a.png", "b.dcm", "c.png"]
     assert [row["label"] for row in rows] == ["normal", "COVID-19", "COVID-19"]
@@ -94,9 +95,17 @@ def test_predictions_json_says_the_same_as_the_table(tmp_path: Path) -> None:
         "prediction": "normal",
         "probabilities": {name: float(rows[0][f"probability_{name}"]) for name in NAMES},
         "failure": "",
+        "warning": "",
     }
     reason = "broken.png: not a readable image file."
-    assert failed == {"image": "broken.png", "prediction": "", "probabilities": {}, "failure": reason}
+    assert failed == {"image": "broken.png", "prediction": "", "probabilities": {}, "failure": reason, "warning": ""}
+
+
+def test_a_warning_stands_beside_the_prediction(tmp_path: Path) -> None:
+    rows = evaluate([item("/p/a.png", (5, 0, 1)) | {"said": "97% of its pixels are black."}], tmp_path)
+    assert (rows[0]["prediction"], rows[0]["warning"]) == ("normal", "97% of its pixels are black.")
+    (written,) = json.loads((tmp_path / "predictions.json").read_text())
+    assert written["warning"] == "97% of its pixels are black."
 
 
 def test_what_the_items_do_not_have_is_no_column_and_every_run_begins_a_new_table(
@@ -105,7 +114,13 @@ def test_what_the_items_do_not_have_is_no_column_and_every_run_begins_a_new_tabl
     caplog.set_level(logging.INFO, logger="clinbundles")
     for _ in range(2):
         rows = evaluate([item("a.png"), item("b.png"), item("c.png")], tmp_path)
-        assert list(rows[0]) == ["image", "prediction", *(f"probability_{name}" for name in NAMES), "failure"]
+        assert list(rows[0]) == [
+            "image",
+            "prediction",
+            *(f"probability_{name}" for name in NAMES),
+            "failure",
+            "warning",
+        ]
         assert len(rows) == 3
     assert caplog.messages[-1] == "3 images classified, 0 failed (see per_image.csv)"
     writer = ClassTableWriter(tmp_path, NAMES)

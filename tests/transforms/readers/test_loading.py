@@ -8,6 +8,7 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.transforms import Compose, EnsureChannelFirstd, Lambdad, LoadImaged, ScaleIntensityRanged, TorchVisiond
 from PIL import Image
 
+from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 from clinbundles.transforms.readers.images import RGBImageReader
 from clinbundles.transforms.readers.loading import StrictLoadImaged, TolerantDataset, reading_error
 
@@ -80,7 +81,7 @@ def test_a_file_that_cannot_be_read_is_an_empty_image_with_the_readers_sentence(
 
 def test_a_good_file_comes_out_as_from_a_plain_dataset(items: list[dict]) -> None:
     good, plain = TolerantDataset(items, preprocessing(), placeholder=SHAPE)[0], Dataset(items, preprocessing())[0]
-    assert good.pop("failure") == ""
+    assert (good.pop("failure"), good.pop("warning")) == ("", "")
     assert torch.equal(good.pop("image").as_tensor(), plain.pop("image").as_tensor())
     assert good == plain
 
@@ -157,3 +158,14 @@ def test_images_of_any_size_go_one_by_one_where_that_is_asked_for(tmp_path: Path
     dataset = TolerantDataset(items, transform, placeholder=(3, 4, 4), any_size=True)
     assert [tuple(item["image"].shape) for item in dataset] == [(3, 7, 9), (3, 6, 5), (3, 4, 4)]
     assert [bool(item["failure"]) for item in dataset] == [False, False, True]
+
+
+def test_what_a_reader_says_of_an_image_that_it_read_is_its_warning(
+    items: list[dict], caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(np.tile(np.arange(40, dtype=np.uint8) % 3 * 9, (40, 1))).save(items[0]["image"])
+    steps = Compose([StrictLoadImaged("image", ChestXRayReader()), EnsureChannelFirstd("image")])
+    dataset = TolerantDataset(items[:2], steps, placeholder=(1, 40, 40))
+    assert dataset[0]["warning"] == "It has 3 grey values, expected 16 or more."
+    assert dataset[0]["failure"] == dataset[1]["warning"] == ""
+    assert f"{items[0]['image']}: It has 3 grey values, expected 16 or more." in caplog.messages
