@@ -22,10 +22,6 @@ RANDOM_LISTS = ("before_random", "random_transforms", "after_random")
 # Each turns on what a training does with its samples when it is asked to.
 ASKED_FOR = {"augmentation": "strong", "device": "cpu", "cache_rate": 0.0, "seed": 1, "val_interval": 1}
 N_DRAWS = 24
-# Published values were made with these labels.
-BESIDE_THE_IMAGE = {
-    "gaze_polyp_segmentation": "nearest puts labels up to a pixel beside the image, nearest-exact does not"
-}
 
 
 def smoke(bundle: Path, name: str, **options: Any) -> dict[str, Any]:
@@ -126,12 +122,8 @@ def test_an_image_and_its_label_stay_on_each_other(bundle: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("bundle", sorted({bundle for bundle, _ in WITH_MASKS}), ids=lambda p: p.name)
-def test_an_image_and_its_label_are_read_onto_each_other(
-    bundle: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_an_image_and_its_label_are_read_onto_each_other(bundle: Path, tmp_path: Path) -> None:
     """A validation of two files with the same picture, of another size than the network's where the bundle takes it."""
-    if bundle.name in BESIDE_THE_IMAGE:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=BESIDE_THE_IMAGE[bundle.name]))
     parser = open_configs(bundle, ["train"], **smoke(bundle, "train", image_size=64))
     is_class_map = "label_reader" in parser
     picture = (
