@@ -87,6 +87,8 @@ class AttentionGaussianBlur(Transform):
         weight: pixels of width added or taken away where attention is 0.
         kernel_size: odd side of the square window in pixels.
         mode: "positive" or "reverse".
+        scale: factor on the widths and, rounded up, on the reach of the window: the side of the image over that of the
+            grid which the pixels above are of.
 
     Raises:
         ValueError: for a parameter out of range, and at the call when image and attention differ in height or width
@@ -95,16 +97,26 @@ class AttentionGaussianBlur(Transform):
     Source: attention-based Gaussian blurring for polyp segmentation, eq. 1-4 (weight 0.3, window 15).
     """
 
-    def __init__(self, sigma_base: float, weight: float = 0.3, kernel_size: int = 15, mode: str = "positive") -> None:
+    def __init__(
+        self,
+        sigma_base: float,
+        weight: float = 0.3,
+        kernel_size: int = 15,
+        mode: str = "positive",
+        *,
+        scale: float = 1.0,
+    ) -> None:
         _check_number("sigma_base", sigma_base)
         _check_number("weight", weight)
+        _check_number("scale", scale)
         _check_kernel_size(kernel_size)
         if mode not in ("positive", "reverse"):
             raise ValueError(f'mode must be "positive" or "reverse", got {mode!r}.')
         self.sigma_base = sigma_base
         self.weight = weight
-        self.kernel_size = kernel_size
+        self.kernel_size = 2 * math.ceil(kernel_size // 2 * scale) + 1
         self.mode = mode
+        self.scale = scale
 
     def __call__(  # type: ignore[override]
         self, image: NdarrayOrTensor, attention: NdarrayOrTensor
@@ -125,7 +137,7 @@ class AttentionGaussianBlur(Transform):
             if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails too
                 raise ValueError(f"attention must lie in [0, 1], got values from {low:g} to {high:g}.")
         spread = self.weight if self.mode == "positive" else -self.weight
-        sigma = self.sigma_base + spread * (1 - light.clip(0, 1))
+        sigma = self.scale * (self.sigma_base + spread * (1 - light.clip(0, 1)))
         return spatially_varying_gaussian_blur(pixels, torch.as_tensor(sigma), self.kernel_size)
 
 
@@ -138,6 +150,7 @@ class AttentionGaussianBlurd(MapTransform):
         weight: pixels of width added or taken away where attention is 0.
         kernel_size: odd side of the square window in pixels.
         mode: "positive" or "reverse".
+        scale: as for AttentionGaussianBlur.
         attention_key: where the attention map is.
         allow_missing_attention: pass the images unblurred when the map is absent or None.
         allow_missing_keys: pass over images that are absent.
@@ -155,12 +168,13 @@ class AttentionGaussianBlurd(MapTransform):
         kernel_size: int = 15,
         mode: str = "positive",
         *,
+        scale: float = 1.0,
         attention_key: Hashable = "attention",
         allow_missing_attention: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.blur = AttentionGaussianBlur(sigma_base, weight, kernel_size, mode)
+        self.blur = AttentionGaussianBlur(sigma_base, weight, kernel_size, mode, scale=scale)
         self.attention_key = attention_key
         self.allow_missing_attention = allow_missing_attention
 
@@ -194,6 +208,7 @@ class RandAttentionGaussianBlurd(Randomizable, AttentionGaussianBlurd):
         weight: pixels of width added or taken away where attention is 0.
         kernel_size: odd side of the square window in pixels.
         mode: "positive" or "reverse".
+        scale: as for AttentionGaussianBlur.
         attention_key: where the attention map is.
         allow_missing_attention: pass the images unblurred when the map is absent or None.
         allow_missing_keys: pass over images that are absent.
@@ -214,6 +229,7 @@ class RandAttentionGaussianBlurd(Randomizable, AttentionGaussianBlurd):
         kernel_size: int = 15,
         mode: str = "positive",
         *,
+        scale: float = 1.0,
         attention_key: Hashable = "attention",
         allow_missing_attention: bool = False,
         allow_missing_keys: bool = False,
@@ -228,6 +244,7 @@ class RandAttentionGaussianBlurd(Randomizable, AttentionGaussianBlurd):
             weight,
             kernel_size,
             mode,
+            scale=scale,
             attention_key=attention_key,
             allow_missing_attention=allow_missing_attention,
             allow_missing_keys=allow_missing_keys,
