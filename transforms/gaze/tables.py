@@ -117,6 +117,11 @@ class GazeTable:
         """Return the text (n,) of a column, without surrounding blanks."""
         return self.rows[column.name].to_numpy(object)
 
+    def names(self, column: Column) -> np.ndarray:
+        """Return the text (n,) of a column, "" where it only stands for a missing name, as ``.`` or ``UNDEFINED``."""
+        text = self.rows[column.name]
+        return text.mask(text.str.lower().isin(_MISSING | {"undefined", "undefinednull"}), "").to_numpy(object)
+
     def numbers(self, column: Column) -> np.ndarray:
         """Return the numbers of a column, float64 (n,), NaN for empty fields; a decimal comma counts as a point.
 
@@ -160,8 +165,7 @@ def open_table(path: str | Path) -> GazeTable:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
-    with path.open("rb") as binary:
-        encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = find_encoding(path)
     preamble, commented = 0, False
     with _open_text(path, encoding) as stream:
         for line in stream:
@@ -179,6 +183,31 @@ def open_table(path: str | Path) -> GazeTable:
         twice = next(title for title in titles if titles.count(title) > 1)
         raise ValueError(f"{path}: the header has the column {twice!r} more than once.")
     return table
+
+
+def find_encoding(path: Path) -> str:
+    """Find the encoding of a text file: UTF-8 or UTF-16, with or without a mark at its start, or else cp1252.
+
+    Raises:
+        ValueError: the file has bytes that no text has.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(4096)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    # A header in UTF-16 is mostly ASCII, whose high byte is zero.
+    zeros = [start[first::2].count(0) / max(1, len(start) // 2) for first in (0, 1)]
+    if max(zeros) > 0.5 and min(zeros) < 0.1:
+        return "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+    if re.search(rb"[\x00-\x08\x0e-\x1f]", start):
+        raise ValueError(f"{path}: not a text file in UTF-8 or UTF-16.")
+    try:
+        with path.open(encoding="utf-8-sig") as text:
+            while text.read(1 << 20):
+                pass
+    except UnicodeError:
+        return "cp1252"
+    return "utf-8-sig"
 
 
 def read_time_ms(table: GazeTable, column: Column, *, unit: str = "") -> np.ndarray:
@@ -255,4 +284,4 @@ def _open_text(path: Path, encoding: str) -> Iterator[TextIO]:
         with path.open(encoding=encoding, newline="") as stream:
             yield stream
     except UnicodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8 or UTF-16.") from error
+        raise ValueError(f"{path}: not a text file in {encoding}.") from error

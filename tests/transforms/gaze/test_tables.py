@@ -28,12 +28,23 @@ def test_a_header_is_a_stem_and_a_unit(name, stem, unit):
     assert Column.parse(name) == Column(name, stem, unit)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("delimiter", ["\t", ";", ","])
 def test_delimiter_and_encoding_are_found(tmp_path, encoding, delimiter):
     opened = table(tmp_path, f"a{delimiter}b [\u03bcs]\r\n1.5{delimiter}2\r\n{delimiter}-4e1\r\n", encoding)
     np.testing.assert_array_equal(opened.numbers(opened.need("a")), [1.5, np.nan])
     np.testing.assert_array_equal(opened.numbers(opened.need("b", units=("us",))), [2, -40])
+
+
+def test_a_western_code_page_is_taken_where_the_text_is_no_utf_8(tmp_path):
+    opened = table(tmp_path, "time [\u00b5s]\tname\n" + "1\tpolyp\n" * 5000 + "2\tK\u00f6ln.png\n", "cp1252")
+    assert opened.need("time", units=("us",)).unit == "us"
+    assert opened.text(opened.need("name"))[-1] == "K\u00f6ln.png"
+
+
+def test_a_mark_for_a_missing_name_is_no_name(tmp_path):
+    opened = table(tmp_path, "a\tname\n1\t.\n2\tUNDEFINED\n3\tx.png\n")
+    assert list(opened.names(opened.need("name"))) == ["", "", "x.png"]
 
 
 @pytest.mark.parametrize("delimiter", ["\t", ";"])
