@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ from typing import Any
 import numpy as np
 
 from .fixation_filters import idt_fixations, ivt_fixations
+from .fixation_tables import (
+    GAZEMEDSEG_SIGNATURE,
+    POSITION_UNITS,
+    check_positions,
+    fixations_by_image,
+    read_gazemedseg,
+)
 from .samples import Presentation, RecordingSetup, display_to_image
 from .tables import Column, GazeTable, open_table, read_points, read_time_ms, read_validity
 from .tobii import (
@@ -33,7 +40,6 @@ from .tobii import (
 logger = logging.getLogger(__name__)
 
 FILTERS: dict[str, Callable[..., np.ndarray]] = {"ivt": ivt_fixations, "idt": idt_fixations}
-GAZEMEDSEG_SIGNATURE = frozenset({"image", "current_fix_x", "current_fix_y", "current_fix_duration"})
 SAMPLE_READERS: dict[str, Callable[[GazeTable, RecordingSetup], list[Presentation]]] = {
     "tobii_export": read_tobii_export,
     "tobii_sdk": read_tobii_sdk,
@@ -43,6 +49,14 @@ SAMPLE_READERS: dict[str, Callable[[GazeTable, RecordingSetup], list[Presentatio
 FORMATS = ("gazemedseg", *SAMPLE_READERS, "csv")
 CSV_COLUMNS = {"x": "x", "y": "y", "time": "time"}
 _CSV_FIELDS = ("x", "y", "time", "duration", "validity", "image")
+# Settings that only some formats have a use for.
+_ONLY_FOR = {
+    "position_unit": ("gazemedseg", "csv"),
+    "time_unit": ("gazemedseg", "csv"),
+    "gaze_columns": ("csv",),
+    "participant": ("tobii_export",),
+    "use_exported_fixations": ("tobii_export",),
+}
 
 
 def read_fixations(
@@ -57,15 +71,18 @@ def read_fixations(
     screen_size_mm: Sequence[float] | None = None,
     viewing_distance_mm: float | None = None,
     image_rect_px: Sequence[float] | None = None,
+    participant: str | None = None,
     columns: Mapping[str, str] | None = None,
-    position_unit: str = "px",
+    position_unit: str = "",
     time_unit: str = "",
+    images: Collection[str] | None = None,
+    report: Callable[[str], None] = logger.info,
 ) -> dict[str, np.ndarray]:
     """Read the fixations of one observer on each image of a recording.
 
     x and y are fractions of the image's width and height, origin at the top left. An image that was shown but not
-    looked at has an array (0, 3). Fixations off the image are dropped; how many, and how many samples were not valid,
-    is logged.
+    looked at has an array (0, 3). Incomplete fixations and those off the image are dropped; how many, and how many
+    samples were not valid, is reported.
 
     Args:
         path: the file: text with tab, ``;`` or ``,`` between the fields.
@@ -80,20 +97,27 @@ def read_fixations(
         screen_size_mm: width and height of the display in millimetres.
         viewing_distance_mm: distance from the eyes to the display in millimetres.
         image_rect_px: x, y, width and height of the image on the display in pixels.
+        participant: name of the participant, or of the recording, in a ``tobii_export`` of several.
         columns: for ``csv``, the column of ``x``, ``y`` and ``time`` and, where there are such, of ``image`` (file
-            names), ``validity`` (1 or 0) and ``duration`` (in ms; then each row is a fixation and needs no time).
-        position_unit: for ``csv``, ``px`` (display pixels) or ``fraction`` (of the display; with ``duration``, of the
-            image).
-        time_unit: for ``csv``, ``s``, ``ms`` or ``us``; if empty, the step between samples decides.
+            names), ``validity`` (1 or 0) and ``duration`` (then each row is a fixation and needs no time).
+        position_unit: for ``csv``, ``px`` (display pixels, the default) or ``fraction`` or ``percent`` (of the display;
+            with ``duration``, of the image); for ``gazemedseg``, ``fraction`` by default, or ``px`` with image_rect_px.
+        time_unit: for ``csv`` and ``gazemedseg``, ``s``, ``ms`` or ``us``; if empty, the step between samples decides,
+            and durations are in ms.
+        images: file names of a data set's images: names in the recording become theirs, see
+            :func:`~.stimuli.match_stimuli`, and gaze on other screens is left out; None takes every name as it is.
+        report: takes each sentence about what was left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the format is unknown, a field is missing or malformed, no sample is valid, or an argument is
-            missing or wrong.
+        ValueError: the format is unknown, a field is missing or malformed, no sample is valid, no fixation lies on its
+            image, nothing was shown that is one of ``images``, or an argument is missing or wrong.
     """
     path = Path(path)
     if fixation_filter not in FILTERS:
         raise ValueError(f"fixation_filter is {fixation_filter!r}, expected one of {', '.join(FILTERS)}.")
+    if position_unit not in ("", *POSITION_UNITS):
+        raise ValueError(f"position_unit is {position_unit!r}, expected one of {', '.join(POSITION_UNITS)}.")
     setup = RecordingSetup(
         path=path,
         image_name=image_name,
@@ -101,25 +125,44 @@ def read_fixations(
         screen_size_mm=screen_size_mm,
         viewing_distance_mm=viewing_distance_mm,
         image_rect_px=image_rect_px,
+        participant=participant,
+        images=images,
+        report=report,
     )
     table = open_table(path)
+    given = {
+        "gaze_columns": columns,
+        "participant": participant,
+        "position_unit": position_unit,
+        "time_unit": time_unit,
+        "use_exported_fixations": use_exported_fixations,
+    }
+    gaze_format = _choose_format(table, gaze_format, columns, [name for name, value in given.items() if value])
+    units = {"position_unit": position_unit, "time_unit": time_unit}
+    if use_exported_fixations:
+        source: Any = read_exported_fixations(table, setup)
+    elif gaze_format == "gazemedseg":
+        source = read_gazemedseg(table, setup, **units)
+    elif gaze_format == "csv":
+        source = _read_csv(table, setup, columns or CSV_COLUMNS, **units)
+    else:
+        source = SAMPLE_READERS[gaze_format](table, setup)
+    if not isinstance(source, dict):
+        source = _filter(source, setup, FILTERS[fixation_filter], filter_settings or {})
+    return _on_image(source, setup)
+
+
+def _choose_format(table: GazeTable, gaze_format: str, columns: Mapping[str, str] | None, given: Sequence[str]) -> str:
+    """Check the format that the caller names, or detect it, and that the settings that are ``given`` are for it."""
     if gaze_format == "auto":
         gaze_format = detect_format(table, columns)
     elif gaze_format not in FORMATS:
         raise ValueError(f"gaze_format is {gaze_format!r}, expected auto or one of {', '.join(FORMATS)}.")
-    if use_exported_fixations:
-        if gaze_format != "tobii_export":
-            raise ValueError(f"{path}: use_exported_fixations is set, but a file of format {gaze_format} has none.")
-        return _on_image(read_exported_fixations(table, setup))
-    if gaze_format == "gazemedseg":
-        return _on_image(_read_gazemedseg(table))
-    if gaze_format == "csv":
-        source = _read_csv(table, setup, columns or CSV_COLUMNS, position_unit=position_unit, time_unit=time_unit)
-        if isinstance(source, dict):
-            return _on_image(source)
-    else:
-        source = SAMPLE_READERS[gaze_format](table, setup)
-    return _on_image(_filter(source, path, FILTERS[fixation_filter], filter_settings or {}))
+    for name in given:
+        if gaze_format not in _ONLY_FOR[name]:
+            formats = " and ".join(_ONLY_FOR[name])
+            raise ValueError(f"{table.path}: --{name} is for files of format {formats}, and this one is {gaze_format}.")
+    return gaze_format
 
 
 def with_fixations(
@@ -142,13 +185,11 @@ def with_fixations(
     copies = [dict(item) for item in items]
     if gaze_file is None:
         return copies
-    gaze = read_fixations(gaze_file, gaze_format=gaze_format)
-    matches = [item for item in copies if Path(item["image"]).name in gaze]
-    if not matches:
-        folders = sorted({str(Path(item["image"]).parent) for item in copies})
-        raise ValueError(f"{gaze_file}: gaze for none of the {len(copies)} images in {', '.join(folders)}.")
-    for item in matches:
-        item["fixations"] = [gaze[Path(item["image"]).name].tolist()]
+    names = [Path(item["image"]).name for item in copies]
+    gaze = read_fixations(gaze_file, gaze_format=gaze_format, images=set(names))
+    for item, name in zip(copies, names, strict=True):
+        if len(gaze.get(name, ())):
+            item["fixations"] = [gaze[name].tolist()]
     return copies
 
 
@@ -176,58 +217,34 @@ def detect_format(table: GazeTable, columns: Mapping[str, str] | None = None) ->
     missing = [f"{name} (no {', '.join(sorted(signature - stems))})" for name, signature in signatures.items()]
     raise ValueError(
         f"{table.path}: the header, {len(table.columns)} column(s) if split at {table.delimiter!r}, fits no known gaze "
-        f"format. Tried tobii_export (no Recording timestamp with a Gaze point), {', '.join(missing)}."
+        f"format. Tried tobii_export (no Recording timestamp with a Gaze point), {', '.join(missing)}. Columns of "
+        "other names: --gaze_columns x=NAME,y=NAME,time=NAME,image=NAME."
     )
-
-
-def _read_gazemedseg(table: GazeTable) -> dict[str, np.ndarray]:
-    table.load(GAZEMEDSEG_SIGNATURE)
-    names = table.text(table.need("image"))
-    return _fixations_by_image(table, names, [table.need(f"current_fix_{stem}") for stem in ("x", "y", "duration")])
-
-
-def _fixations_by_image(table: GazeTable, names: np.ndarray, columns: Sequence[Column]) -> dict[str, np.ndarray]:
-    """Sort a table with one fixation a row by image: (n, 3) from three columns, in their units, by image name."""
-    rows = np.column_stack([table.numbers(column) for column in columns])
-    for column, values in zip(columns, rows.T, strict=True):
-        if np.isnan(values).any():
-            raise ValueError(f"{table.path}: column {column.name!r} has an empty field.")
-    if (rows[:, 2] <= 0).any():
-        shortest = rows[:, 2].min()
-        raise ValueError(f"{table.path}: column {columns[2].name!r} has {shortest:g}, expected a positive time.")
-    if (names == "").any():
-        raise ValueError(f"{table.path}: a row has no image name.")
-    return {str(name): rows[names == name] for name in dict.fromkeys(names)}
 
 
 def _read_csv(
     table: GazeTable, setup: RecordingSetup, columns: Mapping[str, str], *, position_unit: str, time_unit: str
 ) -> list[Presentation] | dict[str, np.ndarray]:
     """Read a table with columns named by the caller: presentations, or fixations by image if it has durations."""
-    unknown = set(columns) - set(_CSV_FIELDS)
-    if unknown:
-        raise ValueError(f"columns names the field {min(unknown)!r}, expected some of {', '.join(_CSV_FIELDS)}.")
-    if position_unit not in ("px", "fraction"):
-        raise ValueError(f"position_unit is {position_unit!r}, expected 'px' or 'fraction'.")
-    fields = {field: _named(table, name) for field, name in columns.items()}
-    for field in ("x", "y", *(() if "duration" in fields else ("time",))):
-        if field not in fields:
-            raise ValueError(f"columns does not name the field {field!r}.")
+    fields = _csv_fields(table, columns)
     table.load(frozenset(column.stem for column in fields.values()))
-    names = table.text(fields["image"]) if "image" in fields else None
-    names = np.full(len(table.rows), setup.need("image_name")[0], object) if names is None else names
+    if "image" in fields and setup.image_name is not None:
+        raise ValueError(f"{table.path}: --image_name is given, but column {fields['image'].name!r} names the images.")
+    if "image" in fields:
+        names = table.names(fields["image"])
+    else:
+        names = np.full(len(table.rows), setup.need("image_name")[0], object)
+    unit = position_unit or "px"
     if "duration" in fields:
-        fixations = _fixations_by_image(table, names, [fields[field] for field in ("x", "y", "duration")])
-        if position_unit == "px":
-            rect = setup.need("image_rect_px")
-            for rows in fixations.values():
-                rows[:, :2] = display_to_image(rows[:, :2], rect)
-        return fixations
+        three = [fields[field] for field in ("x", "y", "duration")]
+        return fixations_by_image(table, setup, names, three, position_unit=unit, time_unit=time_unit)
+    setup.require("image_rect_px", "screen_size_px", "screen_size_mm", "viewing_distance_mm")
+    names = setup.on_images(names)
     time_ms = read_time_ms(table, fields["time"], unit=time_unit)
     valid = read_validity(table, fields.get("validity"), codes=False)
     xy = read_points(table, fields["x"], fields["y"], valid=valid)
-    if position_unit == "px":
-        xy = xy / setup.need("screen_size_px")
+    check_positions(table.path, xy[names != ""], unit)
+    xy = xy / (setup.need("screen_size_px") if unit == "px" else POSITION_UNITS[unit])
     presentations = []
     for rows in np.split(np.arange(len(names)), np.flatnonzero(names[1:] != names[:-1]) + 1):
         if names[rows[0]]:
@@ -239,15 +256,33 @@ def _read_csv(
     return presentations
 
 
+def _csv_fields(table: GazeTable, columns: Mapping[str, str]) -> dict[str, Column]:
+    """Find the columns that the caller names, by field; x and y and a time or a duration must be among them."""
+    unknown = set(columns) - set(_CSV_FIELDS)
+    if unknown:
+        raise ValueError(
+            f"--gaze_columns: columns names the field {min(unknown)!r}, expected some of {', '.join(_CSV_FIELDS)}."
+        )
+    fields = {field: _named(table, name) for field, name in columns.items()}
+    for field in ("x", "y", *(() if "duration" in fields else ("time",))):
+        if field not in fields:
+            raise ValueError(f"--gaze_columns: columns does not name the field {field!r}.")
+    return fields
+
+
 def _named(table: GazeTable, name: str) -> Column:
     for column in table.columns:
         if column.name == name:
             return column
-    raise ValueError(f"{table.path}: missing column {name!r}.")
+    names = ", ".join(column.name for column in table.columns)
+    raise ValueError(f"{table.path}: missing column {name!r}; there are {names}.")
 
 
 def _filter(
-    presentations: list[Presentation], path: Path, find: Callable[..., np.ndarray], settings: Mapping[str, Any]
+    presentations: list[Presentation],
+    setup: RecordingSetup,
+    find: Callable[..., np.ndarray],
+    settings: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
     unknown = set(settings) - (set(inspect.signature(find).parameters) - {"samples"})
     if unknown:
@@ -255,9 +290,9 @@ def _filter(
     count = sum(len(presentation.samples) for presentation in presentations)
     valid = sum(int(presentation.samples.valid.sum()) for presentation in presentations)
     if not valid:
-        raise ValueError(f"{path}: none of the {count} gaze samples on an image is valid.")
+        raise ValueError(f"{setup.path}: none of the {count} gaze samples on an image is valid.")
     if valid < count:
-        logger.info("%d of %d gaze samples are not valid and were left out.", count - valid, count)
+        setup.report(f"{count - valid} of {count} gaze samples are not valid and were left out.")
     by_image: dict[str, list[np.ndarray]] = {}
     for presentation in presentations:
         fixations = find(presentation.samples, **settings)
@@ -266,10 +301,15 @@ def _filter(
     return {name: np.concatenate(parts) for name, parts in by_image.items()}
 
 
-def _on_image(fixations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drop the fixations off their image, or without a position, and log how many."""
+def _on_image(fixations: dict[str, np.ndarray], setup: RecordingSetup) -> dict[str, np.ndarray]:
+    """Drop the fixations off their image, or without a position, and report how many; refuse a file without others."""
     inside = {name: rows[((rows[:, :2] >= 0) & (rows[:, :2] <= 1)).all(axis=1)] for name, rows in fixations.items()}
     before, after = (sum(len(rows) for rows in each.values()) for each in (fixations, inside))
+    if before and not after:
+        raise ValueError(
+            f"{setup.path}: none of the {before} fixations lies on its image: is that where --image_rect_px and "
+            "--screen_size_px say?"
+        )
     if after < before:
-        logger.info("%d of %d fixations lie off the image and were dropped.", before - after, before)
+        setup.report(f"{before - after} of {before} fixations lie off the image and were dropped.")
     return inside

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from .stimuli import match_stimuli
+
+logger = logging.getLogger(__name__)
+
 Rect = tuple[float, float, float, float]
+# How a person gives what a file does not tell.
+_FLAGS = {
+    "image_name": "--image_name NAME",
+    "screen_size_px": "--screen_size_px W,H",
+    "screen_size_mm": "--screen_size_mm W,H",
+    "viewing_distance_mm": "--viewing_distance_mm MM",
+    "image_rect_px": "--image_rect_px X,Y,W,H",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +169,9 @@ class RecordingSetup:
         screen_size_mm: width and height of the display in millimetres.
         viewing_distance_mm: distance from the eyes to the display in millimetres.
         image_rect_px: x and y of the image's top left corner on the display, its width and height, in display pixels.
+        participant: whose gaze is meant (or which recording), in an export of several.
+        images: file names of the images whose gaze is wanted; None takes every name.
+        report: takes each sentence about what was left out.
 
     Raises:
         ValueError: a size or the distance is not positive, or has the wrong count of numbers.
@@ -167,6 +183,9 @@ class RecordingSetup:
     screen_size_mm: Sequence[float] | None = None
     viewing_distance_mm: float | None = None
     image_rect_px: Sequence[float] | None = None
+    participant: str | None = None
+    images: Collection[str] | None = None
+    report: Callable[[str], None] = logger.info
 
     def __post_init__(self) -> None:
         for field in ("screen_size_px", "screen_size_mm"):
@@ -175,16 +194,46 @@ class RecordingSetup:
         if self.viewing_distance_mm is not None:
             require_positive("viewing_distance_mm", [self.viewing_distance_mm], count=1)
         if self.image_rect_px is not None:
-            if len(self.image_rect_px) != 4 or not np.isfinite(self.image_rect_px).all():
+            numbers = [part for part in self.image_rect_px if isinstance(part, int | float) and np.isfinite(part)]
+            if len(numbers) != 4 or len(self.image_rect_px) != 4:
                 raise ValueError(f"image_rect_px is {self.image_rect_px!r}, expected x, y, width, height.")
             require_positive("width and height of image_rect_px", self.image_rect_px[2:], count=2)
 
     def need(self, field: str) -> tuple:
         """Return the values of ``field``, or raise ``ValueError`` if the caller gave none."""
+        self.require(field)
         value = getattr(self, field)
-        if value is None:
-            raise ValueError(f"{self.path}: the file does not tell {field}; give it as an argument.")
         return (value,) if isinstance(value, str | float | int) else tuple(value)
+
+    def require(self, *fields: str) -> None:
+        """Raise ``ValueError`` if the caller gave no value for some of ``fields``, and name all of these."""
+        missing = [field for field in fields if getattr(self, field) is None]
+        if missing:
+            flags = " ".join(_FLAGS[field] for field in missing)
+            raise ValueError(f"{self.path}: the file does not tell {', '.join(missing)}: give {flags}.")
+
+    def on_images(self, names: np.ndarray) -> np.ndarray:
+        """Turn the names of what was shown (n,) into those of the images, "" for all else, and report what else.
+
+        Raises:
+            ValueError: nothing that was shown is one of the images, or it could be one of several.
+        """
+        shown = [name for name in dict.fromkeys(names) if name]
+        if not shown:
+            raise ValueError(f"{self.path}: a row has no image name, and so have all others.")
+        if self.images is None:
+            return names
+        try:
+            matches = match_stimuli(shown, self.images)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}.") from error
+        others = [name for name in shown if name not in matches]
+        some = ", ".join(others[:2]) + (", ..." if len(others) > 2 else "")
+        if not matches:
+            raise ValueError(f"{self.path}: gaze on none of the {len(self.images)} images, but on {some}.")
+        if others:
+            self.report(f"gaze on {len(others)} other screen{'s' * (len(others) > 1)} ({some}) was left out.")
+        return np.array([matches.get(name, "") for name in names], object)
 
     def display(self) -> Display:
         """Return the display as the caller described it."""
@@ -219,6 +268,7 @@ class RecordingSetup:
         Points further than one display away from the display count as missing, as in the reader of I2MC
         (R. Hessels et al., "Noise-robust fixation detection in eye movement data", 2017).
         """
+        self.require("image_name", "image_rect_px", "screen_size_px", "screen_size_mm")
         display = self.display()
         eyes = [np.where(((eye >= -1) & (eye <= 2)).all(axis=1, keepdims=True), eye, np.nan) for eye in (left, right)]
         samples = self.samples(
@@ -227,5 +277,5 @@ class RecordingSetup:
             distance_mm=self.distances_mm(distance_mm),
             display=display,
         )
-        name, rect = self.need("image_name")[0], self.need("image_rect_px")
-        return [Presentation(image_name=name, samples=samples, image_rect_px=rect)]
+        (name,) = self.on_images(np.array(self.need("image_name"), object))
+        return [Presentation(image_name=name, samples=samples, image_rect_px=self.need("image_rect_px"))]

@@ -69,7 +69,7 @@ def read_tobii_export(table: GazeTable, setup: RecordingSetup) -> list[Presentat
         if not (width > 0 and height > 0 and np.isfinite([x, y]).all()):
             raise ValueError(
                 f"{table.path}: the image has the position {x:g}, {y:g} and size {width:g} x {height:g} on the display "
-                f"at {time_ms[rows[0]]:g} ms; give image_rect_px as an argument."
+                f"at {time_ms[rows[0]]:g} ms: give --image_rect_px X,Y,W,H."
             )
         samples = setup.samples(
             time_ms=time_ms[rows], xy_px=xy_px[rows], distance_mm=distance_mm[rows], display=display
@@ -96,8 +96,16 @@ def read_exported_fixations(table: GazeTable, setup: RecordingSetup) -> dict[str
     in_fixation = np.array([value.lower() == "fixation" for value in kind]) & np.isfinite(index)
     _, first = np.unique(np.where(in_fixation, index, np.nan), return_index=True)
     first = np.sort(first[in_fixation[first]])
-    if not (duration[first] > 0).all():
-        raise ValueError(f"{table.path}: column {column.name!r} has a fixation without a positive duration.")
+    first = first[names[first] != ""]
+    has_duration = duration[first] > 0
+    if not has_duration.all():
+        lost = int((~has_duration).sum())
+        if 2 * lost > len(first):
+            raise ValueError(
+                f"{table.path}: column {column.name!r} gives {lost} of {len(first)} fixations no duration."
+            )
+        setup.report(f"{lost} of {len(first)} fixations have no duration and were dropped.")
+        first = first[has_duration]
     # No fixation lasts ten seconds, and none is counted in single microseconds.
     if column.unit == "us" or (not column.unit and len(first) and np.median(duration[first]) > 10_000):
         duration = duration / 1000
@@ -109,13 +117,7 @@ def read_exported_fixations(table: GazeTable, setup: RecordingSetup) -> dict[str
 def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
     """Read the rows of the eye tracker, and return the image name (n,) of each, empty where none was shown."""
     table.load(_STEMS)
-    for column in (table.find("participantname"), table.find("recordingname")):
-        # The names themselves can tell who was recorded, and stay out of the message.
-        several = len(set(table.text(column)) - {""}) if column else 0
-        if column and several > 1:
-            raise ValueError(
-                f"{table.path}: column {column.name!r} has {several} different values, expected a single recording."
-            )
+    _choose_recording(table, setup.participant)
     sensor = table.find("sensor")
     if sensor is not None:
         is_tracker = table.text(sensor) == "Eye Tracker"
@@ -130,10 +132,29 @@ def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
         table.keep(has_gaze)
     column = table.find(*_NAME)
     if column is None:
-        return np.full(len(table.rows), setup.need("image_name")[0], object)
+        return setup.on_images(np.full(len(table.rows), setup.need("image_name")[0], object))
     if setup.image_name is not None:
-        raise ValueError(f"{table.path}: image_name is given, but column {column.name!r} names the images.")
-    return table.text(column)
+        raise ValueError(f"{table.path}: --image_name is given, but column {column.name!r} names the images.")
+    return setup.on_images(table.text(column))
+
+
+def _choose_recording(table: GazeTable, participant: str | None) -> None:
+    """Keep the rows of one participant or recording, and refuse those of several."""
+    columns = [column for stem in ("participantname", "recordingname") if (column := table.find(stem))]
+    if participant is not None:
+        chosen = next((column for column in columns if participant in table.text(column)), None)
+        if chosen is None:
+            titles = " or ".join(repr(column.name) for column in columns) or "of participants"
+            raise ValueError(f"{table.path}: no column {titles} has the --participant {participant}.")
+        table.keep(table.text(chosen) == participant)
+    for column in columns:
+        # The names themselves can tell who was recorded, and stay out of the message.
+        several = len(set(table.text(column)) - {""})
+        if several > 1:
+            raise ValueError(
+                f"{table.path}: column {column.name!r} has {several} different values, expected a single recording: "
+                "choose by --participant NAME."
+            )
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:

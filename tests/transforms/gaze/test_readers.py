@@ -125,6 +125,27 @@ def test_a_csv_with_durations_is_a_table_of_fixations(tmp_path):
     np.testing.assert_allclose(fixations["b.png"], [[1, 1, 300]])
 
 
+def test_a_csv_of_fractions_is_not_taken_for_pixels(tmp_path):
+    path = samples(tmp_path / "s.csv", scale=1e-3)
+    with pytest.raises(ValueError, match="look like fractions, not pixels: --position_unit fraction"):
+        read_fixations(path, **SETUP)
+
+
+def test_gaze_on_other_screens_is_left_out_and_named(tmp_path):
+    stays = [("Intro", 30), ("A", 60), ("cross.png", 20), ("end", 30)]
+    names = [name for name, count in stays for _ in range(count)]
+    path = write(tmp_path / "s.csv", "x,y,time,file", *(f"300,200,{i * 8.333},{name}" for i, name in enumerate(names)))
+    columns = {"x": "x", "y": "y", "time": "time", "image": "file"}
+    setup = {name: value for name, value in SETUP.items() if name != "image_name"}
+    said = []
+    fixations = read_fixations(path, columns=columns, images={"a.jpg", "b.jpg"}, report=said.append, **setup)
+    assert list(fixations) == ["a.jpg"]
+    np.testing.assert_allclose(fixations["a.jpg"][:, :2], [[0.3, 0.4]], atol=1e-6)
+    assert said == ["gaze on 3 other screens (Intro, cross.png, ...) was left out."]
+    with pytest.raises(ValueError, match=r"s\.csv: gaze on none of the 1 images, but on Intro, A, \.\.\."):
+        read_fixations(path, columns=columns, images={"z.jpg"}, **setup)
+
+
 def test_the_dispersion_filter_and_its_settings_can_be_chosen(tmp_path):
     path = samples(tmp_path / "s.csv")
     check(read_fixations(path, fixation_filter="idt", **SETUP))
@@ -143,7 +164,9 @@ def test_the_dispersion_filter_and_its_settings_can_be_chosen(tmp_path):
         ({"columns": {"x": "x", "z": "y"}}, "columns names the field 'z'"),
         ({"position_unit": "cm"}, "position_unit is 'cm'"),
         ({"time_unit": "h"}, "has the unit 'h'"),
-        ({"use_exported_fixations": True}, "s.csv: use_exported_fixations is set, but a file of format csv has none"),
+        ({"use_exported_fixations": True}, "s.csv: --use_exported_fixations is for files of format tobii_export"),
+        ({"participant": "P1"}, "s.csv: --participant is for files of format tobii_export, and this one is csv"),
+        ({"position_unit": "fraction"}, "s.csv: 150 of 150 positions .* look like pixels, not fractions"),
     ],
 )
 def test_a_wrong_argument_is_named(tmp_path, wrong, message):
@@ -196,7 +219,14 @@ def test_without_a_recording_no_item_has_fixations():
     assert with_fixations([{"image": "a.jpg"}], gaze_file=None) == [{"image": "a.jpg"}]
 
 
+def test_an_image_without_a_fixation_on_it_is_one_without_gaze(tmp_path):
+    recording = gazemedseg(tmp_path / "g.csv", ("a.png", 0.25, 0.5, 200), ("b.png", 1.5, 0.5, 100))
+    first, second = with_fixations([{"image": "/frames/a.png"}, {"image": "/frames/b.png"}], gaze_file=recording)
+    assert "fixations" in first
+    assert second == {"image": "/frames/b.png"}
+
+
 def test_a_recording_of_other_images_is_refused_by_name(tmp_path):
     recording = gazemedseg(tmp_path / "g.csv", ("z.png", 0.5, 0.5, 100))
-    with pytest.raises(ValueError, match=r"g\.csv: gaze for none of the 2 images in /frames\."):
+    with pytest.raises(ValueError, match=r"g\.csv: gaze on none of the 2 images, but on z\.png\."):
         with_fixations([{"image": "/frames/a.jpg"}, {"image": "/frames/b.png"}], gaze_file=recording)

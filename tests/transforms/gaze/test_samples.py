@@ -76,8 +76,16 @@ def test_a_gap_in_the_measured_distance_is_filled_and_the_callers_distance_goes_
         {"viewing_distance_mm": -600},
         {"image_rect_px": (0, 0, 100)},
         {"image_rect_px": (0, 0, 100, 0)},
+        {"image_rect_px": ["left", 0, 100, 100]},
+        {"screen_size_mm": ["531x299"]},
     ],
 )
 def test_a_senseless_setup_is_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RecordingSetup(path=Path("a"), **wrong)
+
+
+def test_all_that_a_file_does_not_tell_is_asked_for_at_once_by_flags():
+    setup = RecordingSetup(path=Path("a"), screen_size_px=(1920, 1080))
+    with pytest.raises(ValueError, match="image_name, screen_size_mm: give --image_name NAME --screen_size_mm W,H"):
+        setup.require("image_name", "screen_size_px", "screen_size_mm")

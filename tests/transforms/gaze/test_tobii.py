@@ -152,6 +152,59 @@ def test_two_participants_in_one_file_are_refused_without_their_names(tmp_path):
     assert "Roe" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "expected"), [("P1", ["first.png"]), ("P2", ["second.png"]), ("R2", ["second.png"])]
+)
+def test_one_of_several_participants_or_recordings_can_be_chosen(tmp_path, chosen, expected):
+    table = columns(BARE, ["px"])
+    table["Participant name"] = lambda s: "P1" if s[3] < 160 else "P2"
+    table["Recording name"] = lambda s: "R1" if s[3] < 160 else "R2"
+    path = write(tmp_path / "a.tsv", table, BARE["time"], events=False)
+    fixations = read_fixations(path, participant=chosen, **SCREEN)
+    assert list(fixations) == expected
+    for name in expected:
+        np.testing.assert_allclose(fixations[name][:, :2], np.array(EXPECTED[name])[:, :2], atol=2e-3)
+    with pytest.raises(ValueError, match="no column 'Participant name' or 'Recording name' has the --participant P9"):
+        read_fixations(path, participant="P9", **SCREEN)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_screen_that_is_no_image_needs_no_place_on_the_display(tmp_path, exported):
+    table = columns(BARE, ["px"])
+    for title in ("Presented Media position X", "Presented Media width"):
+        of = table[title]
+        table[title] = lambda s, of=of: "" if s[0] == "first.png" else of(s)
+    table["Eye movement type"] = lambda s: "Fixation"
+    table["Eye movement type index"] = lambda s: int(np.searchsorted([60, 150, 180], s[3], side="right"))
+    table["Gaze event duration"] = lambda s: 500
+    for at, axis in enumerate("XY"):
+        table[f"Fixation point {axis}"] = lambda s, a=at: RECT[a] + s[1 + a] * RECT[2 + a]
+    path = write(tmp_path / "a.tsv", table, BARE["time"])
+    said = []
+    settings = {"use_exported_fixations": exported, "report": said.append, **SCREEN}
+    fixations = read_fixations(path, images={"second.png"}, **settings)
+    assert list(fixations) == ["second.png"]
+    np.testing.assert_allclose(fixations["second.png"][:, :2], [[0.5, 0.25]], atol=2e-3)
+    assert said == ["gaze on 1 other screen (first.png) was left out."]
+    if not exported:
+        with pytest.raises(ValueError, match=r"position nan, 270 .* give --image_rect_px"):
+            read_fixations(path, images={"first.png"}, **settings)
+
+
+def test_an_exported_fixation_without_duration_is_dropped_and_counted(tmp_path):
+    table = columns(BARE, ["px"])
+    table["Eye movement type"] = lambda s: "Fixation"
+    table["Eye movement type index"] = lambda s: int(np.searchsorted([60, 150, 180], s[3], side="right"))
+    table["Gaze event duration"] = lambda s: "" if s[3] < 60 else 321
+    for at, axis in enumerate("XY"):
+        table[f"Fixation point {axis}"] = lambda s, a=at: RECT[a] + s[1 + a] * RECT[2 + a]
+    said = []
+    path = write(tmp_path / "a.tsv", table, BARE["time"])
+    fixations = read_fixations(path, use_exported_fixations=True, report=said.append)
+    np.testing.assert_allclose(fixations["first.png"], [[0.7, 0.6, 321]])
+    assert said == ["1 of 3 fixations have no duration and were dropped."]
+
+
 def test_an_image_name_beside_those_of_the_file_is_refused(tmp_path):
     path = write(tmp_path / "a.tsv", columns(BARE, ["px"]), BARE["time"])
     with pytest.raises(ValueError, match="image_name is given, but column 'Presented Media name' names the images"):
