@@ -61,8 +61,10 @@ VERBS: dict[str, Verb] = {
         "add recorded gaze to a datalist",
         (
             '/data/kvasir.json "/data/gaze/*.csv"',
-            "/data/kvasir.json /data/gaze.tsv --gaze_format tobii_export --output /data/kvasir_gaze.json",
+            "/data/kvasir.json /data/gaze.tsv --screen_size_mm 531,299 --viewing_distance_mm 600 "
+            "--output /data/kvasir_gaze.json",
         ),
+        more="prepare.command:describe_reading",
     ),
     "simulate-gaze": Verb(
         "simulate_gaze:simulate_gaze",

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clinbundles.scripts.flags import Option, nearest, options_of, outlines
+from clinbundles.scripts.flags import Option, nearest, options_of, outlines, takes_more
 
 ROOM = Path(__file__).parent
 # What writes the datalist, by the kind of data set that a function is annotated to return.
@@ -72,8 +72,17 @@ def describe_flags(data_set: str = "", **_: Any) -> dict[str, Option]:
 
 
 def flags_of(function: Callable[..., Any]) -> dict[str, Option]:
-    """Describe what a person can tell a data set or a writer: all but what the command hands over."""
-    return options_of(function, without=("data", "root", "target"))
+    """Describe what a person can tell a data set or a writer: all but what the command hands over.
+
+    A function that takes more than it names hands it on to :func:`clinbundles.scripts.prepare.recordings.gaze_files`.
+    """
+    options = options_of(function, without=("data", "root", "target"))
+    return {**options, **describe_reading()} if takes_more(function) else options
+
+
+def describe_reading(**_: Any) -> dict[str, Option]:
+    """Describe how a person can say to read files of recorded gaze."""
+    return options_of(outlines(ROOM / "recordings.py")["gaze_files"], without=("pattern",))
 
 
 def find_data_set(name: str) -> DataSetFunction:

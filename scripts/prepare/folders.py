@@ -13,8 +13,8 @@ from clinbundles.transforms.readers.folder import is_image
 
 from .classes import Arrangement, ClassSet, LabelledImage, check_balance, count_balance, split_classes, undersample
 from .datalist import check_sum, parse_ratios
-from .gaze import read_recordings
 from .pairs import DataSet, pair_by_name, with_foreground
+from .recordings import gaze_files
 
 
 def folder(
@@ -25,7 +25,7 @@ def folder(
     foreground: Any = None,
     join_duplicates: bool = True,
     gaze: str | None = None,
-    gaze_format: str = "auto",
+    **reading: Any,
 ) -> DataSet:
     """Plain folder: images/ and masks/ with the same names; an official split is train.txt and val.txt beside them.
 
@@ -36,7 +36,7 @@ def folder(
         foreground: ids that are foreground where the masks are label maps, such as 1,2 or 26-31.
         join_duplicates: whether near-duplicates are kept in one split (False for images that are all alike).
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
-        gaze_format: format of the recordings; auto takes it from their header.
+        reading: how to read them, see :func:`clinbundles.scripts.prepare.recordings.gaze_files`.
     """
     for flag, value in {"label": label, "modality": modality}.items():
         if not value.strip():
@@ -53,7 +53,7 @@ def folder(
         modality=modality,
         ratios=(6, 2, 2),
         join_duplicates=join_duplicates,
-        recordings=read_recordings(gaze, gaze_format=gaze_format),
+        gaze=gaze_files(gaze, **reading),
     )
 
 

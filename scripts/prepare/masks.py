@@ -31,8 +31,8 @@ from .datalist import (
     read_official_split,
     split_groups,
 )
-from .gaze import check_recordings, gaze_facts, recorded_gaze, say_gaze
 from .pairs import Contents, DataSet, Record, inspect
+from .recordings import gaze_facts, recorded_gaze, say_gaze
 
 
 def write_masks(
@@ -73,7 +73,7 @@ def write_masks(
         official = read_official_split(data.folder, [image_stem(record.path) for record in records])
     else:
         check_sum(shares, images=len(records))
-    check_recordings(data.recordings, [record.path.name for record in records])
+    recordings = () if data.gaze is None else data.gaze.read([record.path.name for record in records])
 
     mask_folder = target.with_name(f"{target.name.removesuffix('.json')}_masks")
     with removed_after_failure(mask_folder):
@@ -85,7 +85,10 @@ def write_masks(
         groups = join_groups([record.group for record, _ in pairs], duplicates)
         by_group = {} if official else split_groups(Counter(groups), ratios=shares, seed=seed)
     split_of = [official.get(image_stem(r.path)) or by_group[g] for (r, _), g in zip(pairs, groups, strict=True)]
-    items = [as_item(*pair, data=data, root=root, group=group) for pair, group in zip(pairs, groups, strict=True)]
+    items = [
+        {**as_item(*pair, root=root, group=group), **recorded_gaze(pair[0].path.name, recordings)}
+        for pair, group in zip(pairs, groups, strict=True)
+    ]
     splits = {name: [i for i, where in zip(items, split_of, strict=True) if where == name] for name in SPLITS}
     facts = {
         "split": split,
@@ -97,7 +100,7 @@ def write_masks(
         "data_sha256": hashlib.sha256("".join(item["source_sha256"] for item in items).encode()).hexdigest(),
         "near_duplicates": [[items[first]["image"], items[second]["image"]] for first, second in duplicates],
         "skipped": faults,
-        **({"gaze": gaze_facts(data.recordings)} if data.recordings else {}),
+        **({"gaze": gaze_facts(recordings)} if recordings else {}),
     }
     # MONAI takes the first item of a split to know its kind: an empty one must not be there.
     lists = {name: members for name, members in splits.items() if members}
@@ -106,8 +109,8 @@ def write_masks(
     warn_of_crossing_groups(groups, split_of)
     print(f"{data.name}: {len(records)} pairs came in, {len(items)} are used, {len(faults)} are left out as bad")
     _report(splits, label=data.label, foreground=[contents.foreground for _, contents in pairs])
-    if data.recordings:
-        print(say_gaze(items, data.recordings))
+    if recordings:
+        print(say_gaze(items, recordings))
     print(f"wrote {target}")
 
 
@@ -135,7 +138,7 @@ def describe(data: DataSet | InstanceSet) -> dict[str, Any]:
     }
 
 
-def as_item(record: Record, contents: Contents, *, data: DataSet, root: Path, group: str) -> dict[str, Any]:
+def as_item(record: Record, contents: Contents, *, root: Path, group: str) -> dict[str, Any]:
     """Item of a checked pair in the datalist."""
     assert record.image is not None
     return {
@@ -143,7 +146,6 @@ def as_item(record: Record, contents: Contents, *, data: DataSet, root: Path, gr
         "label": path_from(root, contents.label),
         "group": group,
         "source_sha256": contents.sha256,
-        **recorded_gaze(record.image.name, data.recordings),
     }
 
 

@@ -18,7 +18,7 @@ from clinbundles.transforms.readers.masks import read_mask
 from clinbundles.transforms.readers.raster import read_raster
 
 from .datalist import difference_hash
-from .gaze import Recording
+from .recordings import GazeFiles
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class DataSet:
         ratios: shares of training, validation and test where none are asked for.
         join_duplicates: whether near-duplicates are looked for, and kept in one split. The hash behind it sees the
             coarse layout of an image, which tells video frames apart, but not one fundus or one culture from another.
-        recordings: gaze on its images, one recording for each observer.
+        gaze: recorded gaze on its images.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class DataSet:
     modality: str
     ratios: tuple[float, float, float] = (60, 10, 30)
     join_duplicates: bool = True
-    recordings: tuple[Recording, ...] = ()
+    gaze: GazeFiles | None = None
 
 
 def own_folder(root: Path, name: str, *, holds: str) -> Path:

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .gaze import read_recordings
 from .pairs import DataSet, Record, own_folder, pair_by_name
+from .recordings import gaze_files
 
 POLYPS: dict[str, Any] = {"label": "polyp", "modality": "endoscopy", "ratios": (6, 2, 2)}
 
 
-def kvasir_seg(root: Path, *, gaze: str | None = None, gaze_format: str = "auto") -> DataSet:
+def kvasir_seg(root: Path, *, gaze: str | None = None, **reading: Any) -> DataSet:
     """Kvasir-SEG: images/ and masks/ with the same names; the official split is train.txt (880) and val.txt (120).
 
     Args:
         root: folder of the data set, or the one above it.
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
-        gaze_format: format of the recordings; auto takes it from their header.
+        reading: how to read them, see :func:`clinbundles.scripts.prepare.recordings.gaze_files`.
     """
     folder = own_folder(root, "Kvasir-SEG", holds="images")
     return DataSet(
@@ -28,18 +28,18 @@ def kvasir_seg(root: Path, *, gaze: str | None = None, gaze_format: str = "auto"
         description="Colonoscopy frames with polyp masks (Jha et al., Kvasir-SEG: a segmented polyp dataset, 2020)",
         licence="research and education only",
         records=pair_by_name(folder / "images", folder / "masks"),
-        recordings=read_recordings(gaze, gaze_format=gaze_format),
+        gaze=gaze_files(gaze, **reading),
         **POLYPS,
     )
 
 
-def polypgen(root: Path, *, gaze: str | None = None, gaze_format: str = "auto") -> DataSet:
+def polypgen(root: Path, *, gaze: str | None = None, **reading: Any) -> DataSet:
     """PolypGen, single frames: data_C*/images_C* and data_C*/masks_C*, where the name of a mask ends in _mask.
 
     Args:
         root: folder of the data set, or the one above it.
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
-        gaze_format: format of the recordings; auto takes it from their header.
+        reading: how to read them, see :func:`clinbundles.scripts.prepare.recordings.gaze_files`.
     """
     folder = own_folder(root, "PolypGen2021_MultiCenterData_v3", holds="data_C*")
     centres = sorted(path.name.removeprefix("data_") for path in folder.glob("data_C*") if path.is_dir())
@@ -52,7 +52,7 @@ def polypgen(root: Path, *, gaze: str | None = None, gaze_format: str = "auto") 
         "detection and segmentation dataset for generalisability assessment, 2023)",
         licence="CC BY 4.0",
         records=[record for centre in centres for record in polypgen_centre(folder, centre)],
-        recordings=read_recordings(gaze, gaze_format=gaze_format),
+        gaze=gaze_files(gaze, **reading),
         **POLYPS,
     )
 

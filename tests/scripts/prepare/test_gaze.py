@@ -1,52 +1,10 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from clinbundles.scripts.prepare.datalist import items_of
 from clinbundles.scripts.prepare.gaze import add_gaze
 from clinbundles.scripts.simulate_gaze import simulate_gaze
-from clinbundles.transforms.gaze.attention_map import as_observers
-
-
-def test_gaze_of_two_observers_is_attached_and_images_without_are_counted(plain, capsys, run, gaze):
-    content = run(plain, gaze=gaze)
-    by_name = {Path(item["image"]).name: item for item in items_of(content)}
-    assert by_name["i0.jpg"]["fixations"] == [[[0.25, 0.5, 200], [0.75, 0.5, 100]], [[0.1, 0.2, 300]]]
-    assert by_name["i1.jpg"]["fixations"] == [[[0.3, 0.4, 400]]]
-    assert by_name["i0.jpg"]["gaze_source"] == "recorded"
-    assert "fixations" not in by_name["i2.jpg"]
-    assert [rows.shape for rows in as_observers(by_name["i0.jpg"]["fixations"])] == [(2, 3), (1, 3)]
-    assert content["gaze"]["source"] == "recorded"
-    assert sorted(content["gaze"]["files"]) == ["gaze_1.csv", "gaze_2.csv"]
-    assert "recorded gaze of 2 observers; 8 of 10 images have none" in capsys.readouterr().out
-
-
-def test_gaze_does_not_change_the_split(plain, run, write_gaze):
-    without = run(plain)
-    gaze = write_gaze(plain.parent / "gaze.csv", [("i0.jpg", 0.25, 0.5, 200)])
-    with_gaze = run(plain, gaze=str(gaze))
-    assert [i["image"] for i in items_of(without)] == [i["image"] for i in items_of(with_gaze)]
-    assert without["data_sha256"] == with_gaze["data_sha256"]
-
-
-def test_gaze_on_an_unknown_image_is_an_error_that_names_it(plain, run, write_gaze):
-    gaze = write_gaze(plain.parent / "gaze.csv", [("i0.jpg", 0.5, 0.5, 200), ("who.jpg", 0.5, 0.5, 200)])
-    with pytest.raises(ValueError, match=r"gaze\.csv: gaze on 1 images that are not there, the first is who\.jpg"):
-        run(plain, gaze=str(gaze))
-
-
-def test_a_gaze_file_that_is_not_there_is_named(plain, run):
-    with pytest.raises(FileNotFoundError, match=r"gaze .*none\*\.csv: no such file"):
-        run(plain, gaze=str(plain / "none*.csv"))
-
-
-def test_the_table_of_simulated_gaze_is_not_taken_for_recorded(plain, run, tmp_path):
-    datalist, table = tmp_path / "datalist.json", tmp_path / "gaze.csv"
-    run(plain)
-    simulate_gaze(str(datalist), dataset_dir=str(plain), csv=str(table))
-    with pytest.raises(ValueError, match=r"gaze\.csv: simulated gaze \(column GAZE_SOURCE\), not recorded"):
-        add_gaze(str(datalist), str(table))
 
 
 @pytest.fixture
@@ -55,6 +13,14 @@ def gaze(tmp_path, write_gaze):
     write_gaze(tmp_path / "gaze_1.csv", [("i0.jpg", 0.25, 0.5, 200), ("i0.jpg", 0.75, 0.5, 100)])
     write_gaze(tmp_path / "gaze_2.csv", [("i0.jpg", 0.1, 0.2, 300), ("i1.jpg", 0.3, 0.4, 400)])
     return str(tmp_path / "gaze_*.csv")
+
+
+def test_the_table_of_simulated_gaze_is_not_taken_for_recorded(plain, run, tmp_path):
+    datalist, table = tmp_path / "datalist.json", tmp_path / "gaze.csv"
+    run(plain)
+    simulate_gaze(str(datalist), dataset_dir=str(plain), csv=str(table))
+    with pytest.raises(ValueError, match=r"gaze\.csv: simulated gaze \(column GAZE_SOURCE\), not recorded"):
+        add_gaze(str(datalist), str(table))
 
 
 def test_gaze_added_later_gives_the_datalist_that_prepare_gives_with_gaze(plain, run, gaze, tmp_path):
