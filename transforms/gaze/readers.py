@@ -166,14 +166,19 @@ def _choose_format(table: GazeTable, gaze_format: str, columns: Mapping[str, str
 
 
 def with_fixations(
-    items: Sequence[Mapping[str, Any]], *, gaze_file: str | Path | None, gaze_format: str = "auto"
+    items: Sequence[Mapping[str, Any]],
+    *,
+    gaze_file: str | Path | None,
+    gaze_format: str = "auto",
+    gaze_settings: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Add ``"fixations"`` to the items whose ``"image"`` was looked at in a recording.
 
     Args:
-        items: with the path of an image each; it is matched by its file name.
+        items: with the path of an image each; it is matched by its file name, see :func:`~.stimuli.match_stimuli`.
         gaze_file: the recording of one observer, see :func:`read_fixations`; None adds nothing.
         gaze_format: its format.
+        gaze_settings: further arguments of :func:`read_fixations`, for what the file does not tell.
 
     Returns:
         Copies of the items; ``"fixations"`` is a list over observers (here one) of [x, y, duration in ms] rows.
@@ -186,7 +191,14 @@ def with_fixations(
     if gaze_file is None:
         return copies
     names = [Path(item["image"]).name for item in copies]
-    gaze = read_fixations(gaze_file, gaze_format=gaze_format, images=set(names))
+    settings = dict(gaze_settings or {})
+    unknown = settings.keys() - (inspect.signature(read_fixations).parameters.keys() - {"path", "images", "report"})
+    if unknown:
+        raise ValueError(f"gaze_settings has {min(unknown)!r}, which read_fixations does not take.")
+    try:
+        gaze = read_fixations(gaze_file, gaze_format=gaze_format, images=set(names), **settings)
+    except ValueError as error:
+        raise ValueError(f"{error} Here such options are entries of gaze_settings.") from error
     for item, name in zip(copies, names, strict=True):
         if len(gaze.get(name, ())):
             item["fixations"] = [gaze[name].tolist()]
@@ -248,7 +260,7 @@ def _read_csv(
     presentations = []
     for rows in np.split(np.arange(len(names)), np.flatnonzero(names[1:] != names[:-1]) + 1):
         if names[rows[0]]:
-            image_setup = replace(setup, image_name=names[rows[0]])
+            image_setup = replace(setup, image_name=names[rows[0]], images=None)
             no_distance = np.full(len(rows), np.nan)
             presentations += image_setup.from_display_fractions(
                 time_ms=time_ms[rows], left=xy[rows], right=xy[rows], distance_mm=no_distance

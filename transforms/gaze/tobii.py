@@ -56,10 +56,11 @@ def read_tobii_export(table: GazeTable, setup: RecordingSetup) -> list[Presentat
     names = _load(table, setup)
     time_ms = read_time_ms(table, table.need("recordingtimestamp", units=("ms", "us", "s", "")))
     rects = _image_rects(table, setup, names)
-    display = _display(table, setup)
-    xy_px = _gaze_px(table, display, rects)
     eyes = [eye_distance(table, f"eyeposition{eye}z", f"eyepos{eye}z", f"distance{eye}") for eye in ("left", "right")]
-    distance_mm = setup.distances_mm(mean_distance(*eyes))
+    measured = mean_distance(*eyes)
+    display = _display(table, setup, has_distance=bool(np.isfinite(measured).any()))
+    distance_mm = setup.distances_mm(measured)
+    xy_px = _gaze_px(table, display, rects)
     changes = np.flatnonzero((names[1:] != names[:-1]) | _differ(rects[1:], rects[:-1])) + 1
     presentations = []
     for rows in np.split(np.arange(len(names)), changes):
@@ -161,7 +162,8 @@ def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ~((a == b) | (np.isnan(a) & np.isnan(b))).all(axis=1)
 
 
-def _display(table: GazeTable, setup: RecordingSetup) -> Display:
+def _display(table: GazeTable, setup: RecordingSetup, *, has_distance: bool) -> Display:
+    """Find the size of the display; where the file does not tell it, ask for the distance along with it."""
     size_px, size_mm = setup.screen_size_px, setup.screen_size_mm
     sides = [table.find(f"recordingresolution{side}", units=("", "px")) for side in ("width", "height")]
     text = table.find("recordingresolution")
@@ -176,7 +178,9 @@ def _display(table: GazeTable, setup: RecordingSetup) -> Display:
     if size_mm is None:
         lines = [_gaze_line(table, axis, _PIXELS, _MILLIMETRES) for axis in "xy"]
         sides_mm = [abs(line[0]) * size for line, size in zip(lines, size_px, strict=True) if line]
-        size_mm = sides_mm if len(sides_mm) == 2 else setup.need("screen_size_mm")
+        if len(sides_mm) < 2:
+            setup.require("screen_size_mm", *(() if has_distance else ("viewing_distance_mm",)))
+        size_mm = sides_mm
     return Display(size_px=(size_px[0], size_px[1]), size_mm=(size_mm[0], size_mm[1]))
 
 

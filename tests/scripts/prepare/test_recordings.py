@@ -118,7 +118,9 @@ def test_gaze_on_other_screens_of_an_export_is_left_out_and_named(add, tmp_path,
 
 def test_an_export_without_millimetres_is_read_with_the_size_of_the_screen(add, tmp_path):
     path = export(tmp_path / "g.tsv", ["i0.jpg", "i1.jpg"])
-    assert add(path).endswith("g.tsv: the file does not tell screen_size_mm: give --screen_size_mm W,H.")
+    assert add(path).endswith(
+        "screen_size_mm, viewing_distance_mm: give --screen_size_mm W,H --viewing_distance_mm MM."
+    )
     assert add(path, *SIZE_MM).endswith("give --viewing_distance_mm MM.")
     check(add(path, *SIZE_MM, "--viewing_distance_mm", "600"), "i0.jpg", "i1.jpg")
 

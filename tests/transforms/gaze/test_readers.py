@@ -215,6 +215,16 @@ def test_fixations_go_to_the_item_of_their_image_and_the_items_stay_as_they_were
     assert "fixations" not in items[1]
 
 
+def test_what_a_recording_does_not_tell_is_said_by_settings(tmp_path):
+    recording = samples(tmp_path / "s.csv")
+    with pytest.raises(ValueError, match=r"does not tell image_name.* entries of gaze_settings\."):
+        with_fixations([{"image": "/frames/a.jpg"}], gaze_file=recording)
+    (item,) = with_fixations([{"image": "/frames/a.jpg"}], gaze_file=recording, gaze_settings=SETUP)
+    check({"a.jpg": np.array(item["fixations"][0])})
+    with pytest.raises(ValueError, match="gaze_settings has 'report', which read_fixations does not take"):
+        with_fixations([{"image": "/frames/a.jpg"}], gaze_file=recording, gaze_settings={"report": 1})
+
+
 def test_without_a_recording_no_item_has_fixations():
     assert with_fixations([{"image": "a.jpg"}], gaze_file=None) == [{"image": "a.jpg"}]
 
