@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
+from filelock import FileLock
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from monai.handlers import MLFlowHandler
 from sqlalchemy.exc import SQLAlchemyError
 
+from ..outputs.files import replacing
 from .facts import without_credentials
 
 logger = logging.getLogger(__name__)
 
 UNREACHABLE = (MlflowException, OSError, SQLAlchemyError)  # what a store that is not there raises
+LOCK_SECONDS = 120.0  # of a first run that makes the database, on a slow disk
+
+
+class UnusableStoreError(OSError):
+    """A store that answers and takes no run; the message is a sentence that says why."""
 
 
 def default_tracking_uri(bundle_root: str | Path) -> str:
@@ -48,18 +58,38 @@ class RunStore:
         self.best: dict[str, float] = {}  # best value by key metric, of the earlier run too
         self._uri, self._experiment, self._previous = uri, experiment, previous
         self._monai: MLFlowHandler | None = None
-        if uri.startswith("sqlite:///"):
-            _make_writable(Path(uri.removeprefix("sqlite:///")))
+        self._database = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+        if self._database is not None:
+            _check_writable(self._database)
 
     def open(self) -> tuple[mlflow.MlflowClient, str]:
-        """Give the client and the run's id."""
+        """Give the client and the run's id; of several processes that open one SQLite file, each waits for the others.
+
+        Raises:
+            UnusableStoreError: the experiment was deleted, or the SQLite file was left half made.
+            MlflowException, OSError, SQLAlchemyError: the store does not answer.
+        """
+        if self._database is None:
+            return self._open()
+        with FileLock(_lock_file(self._database), timeout=LOCK_SECONDS):
+            _make_database(self._database)
+            return self._open()
+
+    def _open(self) -> tuple[mlflow.MlflowClient, str]:
         # MLflow's own defaults hold a training for many minutes when a server is gone.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         # MONAI's handler puts artifacts beside a SQLite file, and lets processes make one experiment together.
         self._monai = MLFlowHandler(self._uri, experiment_name=self._experiment)
+        client = self._monai.client
+        present = client.get_experiment_by_name(self._experiment)
+        if present is not None and present.lifecycle_stage == LifecycleStage.DELETED:
+            raise UnusableStoreError(
+                f"The experiment {self._experiment} was deleted in the MLflow store {without_credentials(self._uri)}; "
+                f"restore it (mlflow experiments restore -x {present.experiment_id}) or give another --experiment_name."
+            )
         self._monai._set_experiment()
-        client, experiment = self._monai.client, self._monai.experiment
+        experiment = self._monai.experiment
         tags: dict[str, str] = {}
         assert experiment is not None
         if self._previous is not None:
@@ -100,15 +130,48 @@ def refused(error: MlflowException) -> bool:
 
 def what_failed(uri: str, error: Exception) -> str:
     """Say in one sentence what is wrong with a store, with its URI and without its password."""
+    if isinstance(error, UnusableStoreError):
+        return str(error)
     public = without_credentials(uri)
     reason = str(error).replace(urlsplit(uri).netloc, urlsplit(public).netloc).partition("\n")[0][:200]
     return f"The MLflow store {public} cannot be used ({type(error).__name__}: {reason}); start it or give another."
 
 
-def _make_writable(database: Path) -> None:
+def _check_writable(database: Path) -> None:
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        database.open("ab").close()
+        for file in (_lock_file(database), *([database] if database.exists() else [])):
+            file.open("ab").close()
     except OSError as error:  # which MLflow would find out after more than a minute
         text = f"The MLflow database {database} cannot be written; give another --tracking_uri."
         raise PermissionError(text) from error
+
+
+def _lock_file(database: Path) -> Path:
+    """Give the hidden file beside the database whose lock goes with its process, however that ends."""
+    return database.with_name(f".{database.name}.lock")
+
+
+def _make_database(database: Path) -> None:
+    """Make an MLflow database where there is none, whole or not at all; the caller holds its lock.
+
+    MLflow makes the tables of a new file step by step: a second process would meet half of them, and a kill leaves them
+    so for ever.
+    """
+    if database.is_file() and database.stat().st_size > 0:
+        _check_whole(database)
+        return
+    with replacing(database) as partial:  # of a new name each time, for MLflow remembers what it has made
+        client = mlflow.MlflowClient(f"sqlite:///{partial.as_posix()}")
+        client.search_experiments(max_results=1)
+        client._tracking_client.store._dispose_engine()
+
+
+def _check_whole(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    if any(name.startswith("_alembic_tmp") for name in names):  # tables that a migration has while it goes on
+        raise UnusableStoreError(
+            f"The MLflow database {database} was left half made, as by a process that was killed; delete it, or give "
+            "another --tracking_uri."
+        )

@@ -85,6 +85,21 @@ def test_a_server_that_never_answered_is_an_early_error_or_one_warning(
     assert json.loads((tmp_path / "out" / "run.json").read_text())["run_id"] is None
 
 
+def test_a_deleted_experiment_is_an_early_error_or_one_warning_and_a_training(handler, uri, caplog, trainer):
+    client = mlflow.MlflowClient(uri)
+    client.delete_experiment(client.create_experiment("toy_bundle"))
+    with pytest.raises(
+        ConnectionError, match=r"toy_bundle was deleted .* With --on_unreachable warn, train without it"
+    ):
+        trainer([handler(kind="training")]).run()
+    engine = trainer([handler(kind="training", on_unreachable="warn")])
+    with caplog.at_level(logging.WARNING, "clinbundles.engines"):
+        engine.run()
+    assert engine.state.epoch == 2
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("clinbundles.engines")]
+    assert "was deleted" in ours[0]
+
+
 def test_without_any_client_the_local_record_is_complete(handler, tmp_path, monkeypatch, trainer, lines):
     def fail(*args, **kwargs):
         raise OSError("no driver")
