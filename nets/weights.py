@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import warnings
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_weight
 
+_WEB_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _FILE_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
@@ -33,18 +35,22 @@ def read_weights(path: str | os.PathLike, *, purpose: str = "weights") -> dict[s
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds something else than names of tensors, or is damaged.
+        ValueError: it holds something else than names of tensors, or is damaged; a Git LFS pointer, a web page and an
+            empty or truncated file are called so.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {purpose} were expected there.")
+    if instead := _what_it_is(path):
+        raise ValueError(f"{path}: {instead}.")
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no such file can raise anything, an IndexError for instance
-        raise ValueError(f"{path}: not a file of weights that torch.load(…, weights_only=True) opens.") from error
+    except Exception:  # bytes that are no such file can raise anything, an IndexError for instance
+        # Without torch's own words, which advise to run the code in the file.
+        raise ValueError(f"{path}: not a file of weights that torch.load(…, weights_only=True) opens.") from None
     if part := _damaged_part(path):  # which torch reads all the same
         raise ValueError(f"{path}: is damaged, the checksum of {part} is not that of its bytes.")
     tensors = content.items() if isinstance(content, Mapping) else ()
@@ -135,7 +141,7 @@ def fit_weights(
 
     Raises:
         ValueError: a name is missing or unknown, or a shape differs; the message counts them and names the first. A
-            weight that learns is not finite. Or the network refuses them.
+            weight that learns is not finite, or another one is NaN. Or the network refuses them.
     """
     content = {name: value for name, value in weights.items() if not belongs_to(name, leave_out)}
     shapes = {name: value.shape for name, value in content.items()}
@@ -151,8 +157,9 @@ def fit_weights(
             f"{os.fspath(source)}: {len(misfits)} of {len(expected.keys() | shapes.keys())} weights do not fit {part}, "
             f"the first is {name} ({present}, {wish})."
         )
-    for name, _ in network.named_parameters():  # buffers may hold infinity on purpose
-        if name in content and not torch.isfinite(content[name]).all():
+    learned = dict(network.named_parameters())
+    for name, value in content.items():  # buffers may hold infinity on purpose, and NaN never
+        if (~torch.isfinite(value) if name in learned else torch.isnan(value)).any():
             raise ValueError(f"{os.fspath(source)}: {name} is not finite, as after a training that diverged.")
     try:
         # What is not strict about it was checked above. The encoders of smp override load_state_dict.
@@ -180,6 +187,37 @@ def _not_adapted(network: nn.Module, weights: Mapping[str, torch.Tensor], misfit
         refused = str(error)
     names = network.state_dict().keys() & weights.keys()
     return [name for name in misfits if name not in names or f"size mismatch for {name}:" in refused]
+
+
+def _what_it_is(path: Path) -> str | None:
+    """Say what a file is that is no file of weights at first sight; None for all others."""
+    with path.open("rb") as stream:
+        start = stream.read(64)
+    size = path.stat().st_size
+    if not size:
+        return "is empty; copy or download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer and not the weights, which git lfs pull brings"
+    if start.lstrip().lower().startswith(_WEB_PAGES):
+        return "is a web page and not the weights, as a download that asks for a log-in leaves it"
+    is_cut = start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path)
+    if path.suffix == ".safetensors":
+        is_cut = size < _size_of_safetensors(path)
+    return "is truncated: its end is missing; copy or download it again" if is_cut else None
+
+
+def _size_of_safetensors(path: Path) -> int:
+    """Read the size in bytes that a .safetensors file ought to have: of its length, its header and its tensors."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length >= path.stat().st_size:
+            return 8 + length
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            return 0  # what else is wrong with it, its reader says
+    return 8 + length + max(ends, default=0)
 
 
 def _damaged_part(path: Path) -> str | None:

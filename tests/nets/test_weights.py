@@ -4,6 +4,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import ResNet18_Weights, densenet121
 
@@ -129,12 +130,44 @@ def test_a_file_that_is_no_state_dict_is_named(file: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"last\.pt: no plain state dict"):
         load_initial_weights(small(), tmp_path / "last.pt")
     torch.save(small(), tmp_path / "pickled.pt")
-    (tmp_path / "truncated.pt").write_bytes(file.read_bytes()[:500])
-    (tmp_path / "empty.pt").touch()
     (tmp_path / "notes.txt").write_text("x")
-    for name in ("pickled.pt", "truncated.pt", "empty.pt", "notes.txt"):
-        with pytest.raises(ValueError, match=rf"{name}: not a file of weights"):
+    for name in ("pickled.pt", "notes.txt"):
+        with pytest.raises(ValueError, match=rf"{name}: not a file of weights") as caught:
             load_initial_weights(small(), tmp_path / name)
+        assert caught.value.__suppress_context__, "torch's advice to run the code in the file would be shown"
+
+
+def test_a_file_that_only_has_the_name_of_weights_is_called_what_it_is(file: Path, tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 1024\n"
+    save_file(small().state_dict(), tmp_path / "whole.safetensors")
+    whole, safe = file.read_bytes(), (tmp_path / "whole.safetensors").read_bytes()
+    contents = {
+        "pointer.pt": (pointer, "is a Git LFS pointer and not the weights, which git lfs pull brings"),
+        "pointer.safetensors": (pointer, "is a Git LFS pointer"),
+        "page.pt": (b"\n<!DOCTYPE html><html>Log in</html>", "is a web page and not the weights"),
+        "empty.pt": (b"", "is empty"),
+        "start.pt": (whole[:500], "is truncated"),
+        "half.pt": (whole[: len(whole) // 2], "is truncated"),
+        "nearly.pt": (whole[:-30], "is truncated"),
+        "half.safetensors": (safe[:60], "is truncated"),
+        "nearly.safetensors": (safe[:-30], "is truncated"),
+    }
+    for name, (content, sentence) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: {sentence}"):
+            read_weights(tmp_path / name)
+
+
+def test_a_buffer_may_be_infinite_and_not_nan(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.BatchNorm1d(4))
+    weights = copied(network)
+    weights["0.running_var"][2] = float("inf")
+    torch.save(weights, tmp_path / "model.pt")
+    load_weights(network, tmp_path / "model.pt")
+    weights["0.running_var"][2] = float("nan")
+    torch.save(weights, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt: 0\.running_var is not finite"):
+        load_weights(network, tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("content", [{}, {1: torch.zeros(2)}, [torch.zeros(2)], torch.zeros(2)])
