@@ -181,7 +181,7 @@ def open_configs(folder: Path, names: Sequence[str], /, **options: Any) -> Confi
     check_options(folder, names, options)
     parser = ConfigParser()
     parser.read_config([str(file) for file in config_files(folder, names)])
-    parser.update({"bundle_root": str(folder), **as_overrides(options)})
+    parser.update(as_overrides({"bundle_root": str(folder), **options}))
     return parser
 
 
@@ -201,7 +201,7 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
     from clinbundles.scripts.progress import run_watched
 
     files = [str(file) for file in config_files(folder, names)]
-    run_watched(files, {"bundle_root": str(folder), **as_overrides(options)})
+    run_watched(files, as_overrides({"bundle_root": str(folder), **options}))
 
 
 def check_datalist(path: Any) -> None:
@@ -232,9 +232,25 @@ def load_network(parser: ConfigParser) -> nn.Module:
 
 
 def as_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Write options as MONAI takes them: it drops one that is None, and a config holds lists."""
-    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
-    return {name: "$None" if value is None else value for name, value in lists.items()}
+    """Write options as MONAI takes them.
+
+    It drops one that is None, a config holds lists, and of a # in any text MONAI makes the :: of its ids: such text
+    becomes an expression that spells it otherwise.
+    """
+    return {
+        name: "$None" if value is None else value if name in (*OF_MONAI, "tracking") else _spelt(value)
+        for name, value in options.items()
+    }
+
+
+def _spelt(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _spelt(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(each) for each in value]
+    if not isinstance(value, str) or "#" not in value or value[:1] in ("$", "@", "%"):
+        return value
+    return "$" + ascii(value).replace("#", r"\x23").replace("@", r"\x40")
 
 
 def tracking_file(tracking: Any = True) -> Path:

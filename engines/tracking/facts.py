@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -61,6 +63,9 @@ def scrub(config: Any, *, key: str = "") -> Any:
         return f"{len(config)} items left out" if is_data else [scrub(item, key=key) for item in config]
     if not isinstance(config, str) or not config:
         return config
+    if re.fullmatch(r"\$(['\"]).*\1", config):  # an expression that is a text, or several
+        with contextlib.suppress(ValueError, SyntaxError):
+            config = ast.literal_eval(config[1:])
     scheme, separator, rest = config.partition("://")
     if separator:  # a database or a file by its name, a server without its password
         return f"{scheme}:///{PurePosixPath(rest).name}" if rest.startswith("/") else without_credentials(config)

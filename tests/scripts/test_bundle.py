@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from clinbundles.scripts import bundle
 from clinbundles.scripts.flags import read_value
@@ -70,6 +72,35 @@ def test_of_the_options_for_several_runs_each_takes_those_that_its_configs_have(
 
 def test_none_reaches_monai_as_an_expression_and_pairs_as_lists() -> None:
     assert bundle.as_overrides({"a": None, "b": (1, 2), "c": 0}) == {"a": "$None", "b": [1, 2], "c": 0}
+    assert bundle.as_overrides({"run_id": "run#x"}) == {"run_id": "run#x"}, "it is no value of the config"
+
+
+@pytest.mark.parametrize("text", ["/data #1", "C#/it's", 'a "#" @b', "\\\\#ä"])
+def test_a_path_with_a_hash_reaches_the_config_as_it_is_typed(text: str) -> None:
+    parser = ConfigParser({"b": "$@a + '/c'"})
+    parser.update(bundle.as_overrides({"a": text, "list": [text, "$1 + 1"]}))
+    assert parser.get_parsed_content("b") == f"{text}/c"
+    assert parser.get_parsed_content("list") == [text, 2]
+
+
+def test_a_bundle_and_its_data_run_from_folders_with_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder, data = tmp_path / "C# x" / "toy", tmp_path / "data #1"
+    (folder / "configs").mkdir(parents=True)
+    data.mkdir()
+    (data / "a.png").touch()
+    content = {
+        "imports": ["$import sys"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/samples'",
+        "items": {"_target_": "clinbundles.transforms.readers.folder.list_images", "folder": "@dataset_dir"},
+        "run": ["$print(@bundle_root, @items[0]['image'])"],
+    }
+    (folder / "configs" / "inference.json").write_text(json.dumps(content))
+    (folder / "configs" / "metadata.json").write_text("{}")
+    bundle.run_configs(folder, ["inference"], dataset_dir=str(data))
+    assert capsys.readouterr().out.strip().endswith(f"{folder} {data / 'a.png'}")
 
 
 def test_a_datalist_that_is_not_there_or_no_json_is_named_before_anything_runs(tmp_path: Path) -> None:

@@ -97,3 +97,8 @@ def test_every_optimizer_gives_its_learning_rates_under_its_own_name():
 
     assert learning_rates(SimpleNamespace(optimizer=sgd(0.1, 0.2))) == {"lr_group_0": 0.1, "lr_group_1": 0.2}
     assert learning_rates(SimpleNamespace(g_optimizer=sgd(0.3), other=1)) == {"g_lr_group_0": 0.3}
+
+
+def test_a_path_that_a_config_spells_as_an_expression_is_private_too():
+    config = {"dataset_dir": r"$'/home/doe/secret/data \x231'", "output_dir": "$'runs'", "note": "$'a' + @b + 'c'"}
+    assert scrub(config) == {"dataset_dir": "data #1", "output_dir": "runs", "note": "$'a' + @b + 'c'"}
