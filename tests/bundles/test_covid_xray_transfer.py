@@ -299,6 +299,17 @@ def command(*arguments: str, cwd: Path, launcher: list[str] | None = None) -> st
     return done.stdout
 
 
+def test_classes_in_another_order_than_the_datalists_stop_a_training_and_an_evaluation(tmp_path: Path) -> None:
+    content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
+    content["labels"] = {"0": "bacterial", "1": "covid19", "2": "normal"}
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    both = "its classes are bacterial, covid19, normal, those of the network normal, bacterial, covid19"
+    for name in ("train", "evaluate"):
+        said = last_words(name, out=tmp_path / name, datalist=str(tmp_path / "other.json"))
+        assert f"other.json: {both}" in said
+        assert not (tmp_path / name / "per_image.csv").exists()
+
+
 def test_the_command_line_trains_and_classifies(tmp_path: Path) -> None:
     size = [f"--{name}={value}" for name, value in SIZE.items()]
     knobs = [*size, "--cache_rate=0", "--max_epochs=1", f"--ckpt_dir={tmp_path}", f"--output_dir={tmp_path}"]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.utils import MetaKeys, ensure_tuple
 
+from .class_names import compare_class_names
 from .ct import CTReader
 from .ct_series import is_slice_file
 from .ct_volume import CTVolume, to_grey
@@ -146,13 +147,7 @@ def check_datalist(
         FileNotFoundError, ValueError: the message names both.
     """
     content = read_datalist(datalist)
-    labels = content.get("labels") or {}
-    names = [labels[key] for key in sorted(labels, key=int)]
-    if names != list(class_names):
-        raise ValueError(
-            f"{datalist}: its classes are {', '.join(names) or 'not said'}, those of the network "
-            f"{', '.join(class_names)}: give class_names as the list has them."
-        )
+    compare_class_names(content, class_names, source=datalist)
     window = content.get("window_hu")
     if window_hu is not None and window is not None and list(window) != list(window_hu):
         raise ValueError(
