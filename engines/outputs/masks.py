@@ -13,9 +13,11 @@ from monai.data import ImageReader
 from PIL import Image
 from scipy import ndimage
 
+from ...transforms.readers.loading import FAILURE
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
-from .per_image import complete_rows
+from .per_image import complete_rows, say_failures
 
+MEASURES = ("height", "width", "segmented_share", "n_regions", "max_probability")
 PREDICTION_COLOR = (0, 255, 255)
 # Colours that stay apart for the colour-blind (Okabe and Ito).
 OUTCOMES = {"hit": (0, 158, 115), "miss": (230, 159, 0), "false alarm": (86, 180, 233)}
@@ -56,9 +58,11 @@ class PredictionWriter:
 
     Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (where there is a label, hits green, misses orange
     and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
-    share of the image segmented, number of connected regions, highest probability, then one column for every per-image
-    metric of the evaluator and, where the items have ``group``, the number of the patient. The name is the file's stem;
-    of images with the same stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
+    share of the image segmented, number of connected regions, highest probability, where the items have ``failure`` why
+    the file could not be read, then one column for every per-image metric of the evaluator and, where the items have
+    ``group``, the number of the patient. An image that could not be read has a row alone, and no files. The name is the
+    file's stem; of images with the same stem each is named by more of its path, in the table as
+    :func:`.files.distinct_names` does.
 
     A handler and not a transform, so that the postprocessing stays usable where an application saves in its own way.
 
@@ -67,6 +71,9 @@ class PredictionWriter:
         reader: reads the image file again for the overlay, (H, W, 3).
         pred_key: key of the binary prediction (1, H, W).
         probability_key: key of the probabilities (1, H, W).
+
+    Raises:
+        ValueError: while running, once the table is written, none of the images could be read.
     """
 
     def __init__(
@@ -107,6 +114,11 @@ class PredictionWriter:
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
+        self.groups.append(item.get("group"))
+        if item.get(FAILURE):
+            reason = item[FAILURE].replace(str(path), self._names[path])  # folders are no business of a table
+            self.rows.append({"image": self._names[path], **dict.fromkeys(MEASURES, ""), FAILURE: reason})
+            return
         mask = _plane(item[self.pred_key]) > 0.5
         self._save(mask.astype(np.uint8) * 255, "masks", path)
         image, label = np.asarray(self.reader.read(path)), item.get("label")
@@ -115,17 +127,14 @@ class PredictionWriter:
         else:
             overlay = color_outcomes(image, mask, _plane(label) > 0.5)
         self._save(overlay, "overlays", path)
-        self.groups.append(item.get("group"))
-        self.rows.append(
-            {
-                "image": self._names[path],
-                "height": mask.shape[0],
-                "width": mask.shape[1],
-                "segmented_share": round(float(mask.mean()), 6),
-                "n_regions": int(ndimage.label(mask)[1]),
-                "max_probability": round(float(item[self.probability_key].max()), 6),
-            }
+        values = (
+            *mask.shape,
+            round(float(mask.mean()), 6),
+            int(ndimage.label(mask)[1]),
+            round(float(item[self.probability_key].max()), 6),
         )
+        row = {"image": self._names[path], **dict(zip(MEASURES, values, strict=True))}
+        self.rows.append(row | ({FAILURE: ""} if FAILURE in item else {}))
 
     def _save(self, pixels: np.ndarray, folder: str, path: Path) -> None:
         with replacing(self.output_dir / folder / f"{self._stems[path]}.png") as partial:
@@ -135,6 +144,8 @@ class PredictionWriter:
         """Write ``per_image.csv``, metrics included."""
         complete_rows(self.rows, getattr(engine.state, "metric_details", {}), self.groups)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
+        if any(FAILURE in row for row in self.rows):
+            say_failures(self.rows)
 
 
 def _plane(image: torch.Tensor) -> np.ndarray:

@@ -102,3 +102,16 @@ def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence
     if any(group is not None for group in groups):
         for row, patient in zip(rows, number_patients(groups), strict=True):
             row["patient"] = patient
+
+
+def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how many images came in, were used, and could not be read by the ``failure`` of their rows.
+
+    Raises:
+        ValueError: none was used.
+    """
+    failed = sum(bool(row["failure"]) for row in rows)
+    counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} failed"
+    if failed == len(rows):
+        raise ValueError(f"{counts}: per_image.csv says why, and of the first: {rows[0]['failure']}")
+    print(counts + (": per_image.csv says why." if failed else "."), flush=True)

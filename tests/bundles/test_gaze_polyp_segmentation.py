@@ -145,17 +145,34 @@ def test_gaze_at_inference_changes_only_the_image_it_belongs_to(frames: Path, we
     assert blurred["frame.jpg"]["max_probability"] != without["frame.jpg"]["max_probability"]
 
 
-def test_a_corrupt_frame_is_named(frames: Path, weights: Path, tmp_path: Path) -> None:
-    whole = (frames / "frame.jpg").read_bytes()
-    (frames / "frame.jpg").write_bytes(whole[: len(whole) // 2])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_corrupt_frame_costs_its_row_and_no_other(
+    frames: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture, batch_size: int
+) -> None:
+    whole = infer(frames, weights, tmp_path / "whole")
+    assert "2 in, 2 used, 0 failed.\n" in capsys.readouterr().out
+    jpeg = (frames / "frame.jpg").read_bytes()
+    (frames / "b.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    rows = infer(frames, weights, tmp_path / "out", batch_size=batch_size)
+    assert "3 in, 2 used, 1 failed: per_image.csv says why.\n" in capsys.readouterr().out
+    assert list(rows) == ["b.jpg", "capture.dcm", "frame.jpg"]
+    assert rows["b.jpg"].pop("failure").startswith("b.jpg: not a readable image file")
+    assert set(rows["b.jpg"].values()) == {"b.jpg", ""}
+    for name in ("capture", "frame"):
+        written = [(tmp_path / out / "masks" / f"{name}.png").read_bytes() for out in ("whole", "out")]
+        assert written[0] == written[1]
+    assert {name: rows[name] for name in whole} == whole
+    for kind in ("masks", "overlays"):
+        assert {path.stem for path in (tmp_path / "out" / kind).iterdir()} == {"capture", "frame"}
+
+
+def test_a_folder_of_nothing_but_corrupt_frames_is_an_error_with_its_reason(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(RuntimeError) as caught:
-        infer(frames, weights, tmp_path / "out")
-    reasons = []
-    error: BaseException | None = caught.value
-    while error is not None:
-        reasons.append(str(error))
-        error = error.__cause__ or error.__context__
-    assert any("frame.jpg: not a readable image file" in reason for reason in reasons)
+        infer(tmp_path / "frames", weights, tmp_path / "out")
+    assert str(caught.value.__cause__).startswith("1 in, 0 used, 1 failed: per_image.csv says why, and of the first: a")
+    assert "a.jpg: not a readable image file" in (tmp_path / "out" / "per_image.csv").read_text()
 
 
 @pytest.mark.slow

@@ -85,12 +85,13 @@ def test_stage_1_of_one_training_can_be_joined_with_stage_2_of_another(trained: 
     assert (first_image(n_select=0) != everywhere).any()
 
 
-def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_path: Path) -> None:
+def test_a_folder_of_images_becomes_masks_of_their_size_but_for_one_cut_off(trained: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     photograph = Image.fromarray(pixels(BUNDLE / "samples" / "images" / "Image_02L.jpg"))
     photograph.crop((0, 0, 500, 300)).save(images / "colour.png")
     photograph.convert("L").save(images / "grey.tif")
+    (images / "cut.png").write_bytes((images / "colour.png").read_bytes()[:3000])
     run_configs(
         BUNDLE,
         ["inference"],
@@ -103,6 +104,8 @@ def test_a_folder_of_images_becomes_masks_of_their_own_size(trained: Path, tmp_p
     )
     shapes = {p.stem: pixels(p).shape for p in (tmp_path / "out" / "masks").iterdir()}
     assert shapes == {"colour": (300, 500), "grey": (960, 999)}
+    table = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    assert {row["image"]: bool(row["failure"]) for row in table} == {"colour.png": 0, "cut.png": 1, "grey.tif": 0}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import Dataset, ImageReader, MetaTensor
-from monai.transforms import LoadImaged
+from monai.transforms import Invertd, LoadImaged
 from monai.utils import CommonKeys, ImageMetaKey
 
 FAILURE, WARNING = "failure", "warning"
@@ -65,6 +65,7 @@ class TolerantDataset(Dataset):
         placeholder: shape of a transformed image, such as (3, 224, 224).
         any_size: images may have other shapes than that, and go one by one; ``placeholder`` is then the shape of failed
             ones alone.
+        removed: keys of entries that the transform removes, and that a failed item loses too.
 
     Raises:
         ValueError: ``placeholder`` is no shape; for a good item, its image has another shape, unless ``any_size``.
@@ -77,9 +78,11 @@ class TolerantDataset(Dataset):
         *,
         placeholder: Sequence[int],
         any_size: bool = False,
+        removed: Sequence[str] = (),
     ) -> None:
         super().__init__(data, transform)
         self.any_size = any_size
+        self.removed = removed
         self.placeholder = tuple(placeholder)
         if not self.placeholder or not all(isinstance(n, int) and n > 0 for n in self.placeholder):
             raise ValueError(f"placeholder is {placeholder!r}, expected the shape of an image, such as (3, 224, 224).")
@@ -95,7 +98,8 @@ class TolerantDataset(Dataset):
             logger.warning("%s", sentence)
             meta = {ImageMetaKey.FILENAME_OR_OBJ: str(entries[CommonKeys.IMAGE])}  # the one that all readers give
             image = MetaTensor(torch.zeros(self.placeholder), meta=meta)
-            return {**entries, CommonKeys.IMAGE: image, FAILURE: sentence, WARNING: ""}
+            rest = {key: value for key, value in entries.items() if key not in self.removed}
+            return {**rest, CommonKeys.IMAGE: image, FAILURE: sentence, WARNING: ""}
         if (shape := tuple(item[CommonKeys.IMAGE].shape)) != self.placeholder and not self.any_size:
             # Otherwise it would come out with the first bad file, and as an error of collation.
             file = entries[CommonKeys.IMAGE]
@@ -104,3 +108,15 @@ class TolerantDataset(Dataset):
         if warning:
             logger.warning("%s: %s", entries[CommonKeys.IMAGE], warning)
         return {**item, FAILURE: "", WARNING: warning}
+
+
+class TolerantInvertd(Invertd):
+    """Undo transforms as MONAI's ``Invertd`` does, and leave an item with a ``failure`` as it is.
+
+    The image of such an item is a placeholder, to which nothing was done that could be undone. An item without the
+    entry, as a host makes it that loads files by itself, is one that was read.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the results inverted."""
+        return dict(data) if data.get(FAILURE) else super().__call__(data)

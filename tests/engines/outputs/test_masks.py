@@ -123,3 +123,18 @@ def test_a_patient_is_a_number_in_the_table_and_absent_where_the_items_have_no_g
     rows = write(files, [0, 5], tmp_path / "out", group="Smith, 1950")
     assert [row["patient"] for row in rows] == ["0", "0"]
     assert "Smith" not in (tmp_path / "out" / "per_image.csv").read_text()
+
+
+def test_an_image_that_could_not_be_read_has_a_row_and_no_files(tmp_path: Path) -> None:
+    (tmp_path / "b.png").touch()
+    items = [{"image": MetaTensor(torch.zeros(3, 4, 4), meta={"filename_or_obj": str(tmp_path / "b.png")})}]
+    writer = PredictionWriter(tmp_path / "out", RGBImageReader())
+    engine = SupervisedEvaluator(
+        "cpu", DataLoader(Dataset([items[0] | {"failure": f"{tmp_path}/b.png: is empty."}])), BrightIsPolyp()
+    )
+    writer.attach(engine)
+    with pytest.raises(ValueError, match=r"1 in, 0 used, 1 failed"):
+        engine.run()
+    row = next(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    assert (row["image"], row["failure"], row["segmented_share"]) == ("b.png", "b.png: is empty.", "")
+    assert not list((tmp_path / "out").rglob("*.png"))

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinbundles.engines.outputs.per_image import number_patients, patients_of, read_per_image
+from clinbundles.engines.outputs.per_image import number_patients, patients_of, read_per_image, say_failures
 
 
 @pytest.fixture
@@ -41,3 +41,12 @@ def test_a_file_that_is_missing_or_no_such_table_is_named(table: Path, tmp_path:
 def test_patients_are_numbered_as_they_appear_and_stay_unknown_where_they_are() -> None:
     assert number_patients(["Smith", None, "Jones", "Smith"]) == [0, "", 1, 0]
     assert number_patients([]) == []
+
+
+def test_what_came_in_was_used_and_failed_is_said_and_nothing_used_is_an_error(capsys: pytest.CaptureFixture) -> None:
+    good, bad = {"image": "a.png", "failure": ""}, {"image": "b.png", "failure": "b.png: is empty."}
+    say_failures([good, bad, good])
+    say_failures([good])
+    assert capsys.readouterr().out == "3 in, 2 used, 1 failed: per_image.csv says why.\n1 in, 1 used, 0 failed.\n"
+    with pytest.raises(ValueError, match=r"2 in, 0 used, 2 failed: .* of the first: b\.png: is empty\."):
+        say_failures([bad, bad])

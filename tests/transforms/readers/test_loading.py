@@ -5,12 +5,25 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
-from monai.transforms import Compose, EnsureChannelFirstd, Lambdad, LoadImaged, ScaleIntensityRanged, TorchVisiond
+from monai.transforms import (
+    Compose,
+    EnsureChannelFirstd,
+    Lambdad,
+    LoadImaged,
+    Resized,
+    ScaleIntensityRanged,
+    TorchVisiond,
+)
 from PIL import Image
 
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 from clinbundles.transforms.readers.images import RGBImageReader
-from clinbundles.transforms.readers.loading import StrictLoadImaged, TolerantDataset, reading_error
+from clinbundles.transforms.readers.loading import (
+    StrictLoadImaged,
+    TolerantDataset,
+    TolerantInvertd,
+    reading_error,
+)
 
 SHAPE = (3, 16, 16)
 
@@ -169,3 +182,17 @@ def test_what_a_reader_says_of_an_image_that_it_read_is_its_warning(
     assert dataset[0]["warning"] == "It has 3 grey values, expected 16 or more."
     assert dataset[0]["failure"] == dataset[1]["warning"] == ""
     assert f"{items[0]['image']}: It has 3 grey values, expected 16 or more." in caplog.messages
+
+
+def test_a_result_is_inverted_but_for_that_of_a_placeholder(items: list[dict]) -> None:
+    steps = Compose(
+        [StrictLoadImaged("image", RGBImageReader()), EnsureChannelFirstd("image"), Resized("image", SHAPE[1:])]
+    )
+    dataset = TolerantDataset(items[:2], steps, placeholder=SHAPE, removed=["group"])
+    invert = TolerantInvertd("pred", transform=steps, orig_keys="image")
+    good, failed = (invert({**item, "pred": MetaTensor(torch.ones(1, 16, 16))}) for item in dataset)
+    assert good["pred"].shape == (1, 20, 30)
+    assert failed["pred"].shape == (1, 16, 16)
+    assert "group" not in failed
+    host = {key: value for key, value in dataset[0].items() if key != "failure"}
+    assert invert({**host, "pred": MetaTensor(torch.ones(1, 16, 16))})["pred"].shape == (1, 20, 30)
