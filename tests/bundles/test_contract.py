@@ -35,6 +35,7 @@ OF_THE_RUN = {
     "output_dir",
     "ckpt_dir",
     "network_def",
+    "switches",
     "initialize",
     "run",
     "finalize",
@@ -160,6 +161,14 @@ def test_every_config_puts_the_bundle_on_the_path_before_anything_else(bundle: P
         parser = open_configs(bundle, [name])
         assert "$import sys" in parser["imports"], name
         assert parser["initialize"][0] == "$sys.path.insert(0, @bundle_root)", name
+
+
+def test_every_option_that_is_true_or_false_is_checked_before_anything_runs(bundle: Path) -> None:
+    for name in config_names(bundle):
+        whole = read_configs(bundle, [name])
+        options = {key for key, value in whole.items() if isinstance(value, bool)}
+        assert options <= whole.get("switches", {}).keys(), name
+        assert "$@switches" in whole["initialize"] or not options, name
 
 
 def test_metadata_is_valid_and_the_changelog_has_the_version(bundle: Path) -> None:

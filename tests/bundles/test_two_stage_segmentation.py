@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.bundle import run as run_bundle
 from PIL import Image
 
-from clinbundles.scripts.bundle import run_configs
+from clinbundles.scripts.bundle import config_files, run_configs
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "two_stage_segmentation"
 SMALL: dict[str, Any] = {
@@ -165,3 +166,15 @@ def test_what_does_not_fit_is_said_in_one_sentence(trained: Path, tmp_path: Path
     assert "multiple of 32" in words or "n_patches=3" in words
     missing = last_words("train", coarse_weights=str(tmp_path / "none.pt"), **TWO)
     assert "none.pt" in missing
+
+
+def test_false_as_text_is_refused_and_not_taken_for_true(tmp_path: Path) -> None:
+    # As `python -m monai.bundle run --rotate false` hands it over.
+    files = [str(file) for file in config_files(BUNDLE, ["train_baseline"])]
+    for name in ("rotate", "conditioned", "resume"):
+        parts = {"run": ["$print('ran')"], "bundle_root": str(BUNDLE), name: "false"}
+        with pytest.raises(RuntimeError) as caught:
+            run_bundle(config_file=files, logging_file=False, **parts)
+        assert str(caught.value.__cause__) == (
+            f"--{name} is the text 'false', expected True or False, with a capital letter."
+        )

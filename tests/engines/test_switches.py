@@ -1,0 +1,10 @@
+import pytest
+
+from clinbundles.engines.switches import check_switches
+
+
+@pytest.mark.parametrize("word", ["false", "true", "FALSE", "no", ""])
+def test_text_is_refused_where_true_or_false_is_meant(word: str) -> None:
+    check_switches(resume=True, rotate=False, force=None)
+    with pytest.raises(ValueError, match=f"--rotate is the text '{word}', expected True or False"):
+        check_switches(resume=True, rotate=word)
