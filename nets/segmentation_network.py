@@ -68,7 +68,7 @@ class SegmentationNetwork(nn.Module):
 
     Raises:
         ValueError: unknown name, an argument the network does not take, weights that do not fit; in forward, a side
-            that the divisor of the network does not divide.
+            that the divisor of the network does not divide, or one image alone in a training of DeepLabV3.
         FileNotFoundError: encoder_weights is a path and nothing is there.
         ConnectionError: encoder_weights is a name and cannot be downloaded.
     """
@@ -84,10 +84,9 @@ class SegmentationNetwork(nn.Module):
         image_size: int = 512,
     ) -> None:
         super().__init__()
-        names = {name.lower(): name for name in NETWORK_NAMES}
-        if network_name.lower() not in names:
+        if network_name not in NETWORK_NAMES:
             raise ValueError(f"network_name is {network_name!r}, it must be one of {', '.join(NETWORK_NAMES)}")
-        self.network_name = name = names[network_name.lower()]
+        self.network_name = name = network_name
         _refuse(name, "encoder_weights", encoder_weights, unless=name not in ("UNet", "ResAttUNet"))
         _refuse(name, "encoder_name", encoder_name, unless=name in _SMP_CLASSES)
         _refuse(name, "channels", channels, unless=name in ("UNet", "ResAttUNet"))
@@ -120,6 +119,8 @@ class SegmentationNetwork(nn.Module):
             raise ValueError(
                 f"{self.network_name}: the image is {height} x {width} pixels, both must be multiples of {self.divisor}"
             )
+        if self.training and len(image) == 1 and self.network_name == "DeepLabV3":  # it pools an image to one pixel
+            raise ValueError("a batch of DeepLabV3 holds two images or more in training: give a larger batch_size.")
         return self.network(image)
 
 

@@ -15,7 +15,6 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from monai.data import ImageReader
 from monai.utils import CommonKeys, convert_to_tensor
-from monai.visualize import GradCAM
 from torch import nn
 from torch.nn import functional as F
 
@@ -45,7 +44,7 @@ def blend_heat(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
 class GradCamWriter:
     """Write a picture ``overlays/<stem>.png`` of what speaks for the predicted class of every image.
 
-    It shows the image, and beside it MONAI's ``GradCAM`` in colour from blue (little) to red (most); class and
+    It shows the image, and beside it the map in colour from blue (little) to red (most); class and
     probability stand above. A file that could not be read has none.
 
     The map is scaled by its own highest value. It is computed on a copy of the network, which has the network's weights
@@ -89,11 +88,6 @@ class GradCamWriter:
         self.pred_key = pred_key
         # Copied now, before handlers hang their hooks on it.
         self._copy = copy.deepcopy(network).requires_grad_(False).eval()
-        for module in self._copy.modules():
-            if "inplace" in vars(module):
-                vars(module)["inplace"] = False  # the next layer must not overwrite what a hooked one gives
-        self._grad_cam = GradCAM(self._copy, target_layer)
-        self._is_checked = False
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -131,32 +125,33 @@ class GradCamWriter:
         Raises:
             ValueError: the layer's output has no height and width, or the layer is not called once an image.
         """
-        # One by one: for a batch MONAI adds up the scores that its images have for each other's classes.
-        with torch.inference_mode(False), torch.enable_grad():
-            plain = convert_to_tensor(image, track_meta=False)[None].to(next(self._copy.parameters()).device)
-            # A clone, because the image may be one of inference mode; its gradient, because no weight has any.
-            plain = plain.detach().clone().requires_grad_()
-            if not self._is_checked:
-                self._check_layer(plain)
-            heat = self._grad_cam.compute_map(plain, class_idx=class_index).detach().cpu()
-        self._grad_cam.nn_module.gradients.clear()
-        self._grad_cam.nn_module.activations.clear()
-        values = heat[0, 0].float().numpy()
+        outputs: list[torch.Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            outputs.append(output)
+            return output.clone()  # the next layer may overwrite what it is given, as DenseNet's does
+
+        handle = self._copy.get_submodule(self.target_layer).register_forward_hook(keep)
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                plain = convert_to_tensor(image, track_meta=False)[None].to(next(self._copy.parameters()).device)
+                # A clone, because the image may be one of inference mode; its gradient, because no weight has any.
+                score = self._copy(plain.detach().clone().requires_grad_())[0, class_index]
+                features = self._only(outputs)
+                (gradient,) = torch.autograd.grad(score, features)
+        finally:
+            handle.remove()
+        features, gradient = (_channels_first(x[0].detach(), image.shape[-2:]) for x in (features, gradient))
+        values = (gradient.mean(dim=(1, 2), keepdim=True) * features).sum(dim=0).relu().float().cpu().numpy()
         return values / values.max() if values.max() > 0 else values
 
-    def _check_layer(self, images: torch.Tensor) -> None:
-        """Refuse a layer for which MONAI would mix up activations and gradients of several calls, or have no map."""
-        outputs: list[Any] = []
-        layer = self._copy.get_submodule(self.target_layer)
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-        with torch.no_grad():
-            self._copy(images)
-        handle.remove()
+    def _only(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the one output of the layer (1, C, h, w), or with its channels last."""
         if len(outputs) != 1:
             raise ValueError(f"target_layer {self.target_layer!r} is called {len(outputs)} times an image, not once.")
         if getattr(outputs[0], "ndim", 0) != 4:
             raise ValueError(f"target_layer {self.target_layer!r} has no height and width: take an earlier one.")
-        self._is_checked = True
+        return outputs[0]
 
     def _draw(self, grey: np.ndarray, heat: np.ndarray, title: str, path: Path) -> None:
         height = 5.0 * min(2.0, max(0.5, grey.shape[0] / grey.shape[1]))
@@ -167,3 +162,12 @@ class GradCamWriter:
             axes.set_axis_off()
         with replacing(path) as partial:
             figure.savefig(partial, format="png", dpi=100)
+
+
+def _channels_first(features: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bring features of an image of a size (H, W) to (C, h, w), also those that lie as (h, w, C), as Swin's do."""
+    first, second, third = features.shape
+    height, width = size
+    is_first = round(second * width / height) == third  # the sides of a map are as those of its image
+    is_last = round(first * width / height) == second
+    return features.permute(2, 0, 1) if is_last and not is_first else features

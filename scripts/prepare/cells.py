@@ -112,7 +112,7 @@ def bowl2018_records(folder: Path) -> Iterator[Record]:
     Raises:
         FileNotFoundError: no such image.
     """
-    images = sorted(folder.glob("*/images/*.png"))
+    images = sorted(folder.glob("[!.]*/images/[!.]*.png"))
     if not images:
         raise FileNotFoundError(f"{folder}: no folder ID/images with a PNG file of the Data Science Bowl 2018 here.")
     for image in images:
@@ -127,7 +127,7 @@ def nuclei(folder: Path) -> Iterator[Annotation]:
     Raises:
         ValueError: there is no mask.
     """
-    files = sorted(folder.glob("*.png"))
+    files = sorted(folder.glob("[!.]*.png"))
     if not files:
         raise ValueError(f"{folder}: no PNG mask here.")
     for path in files:
@@ -140,7 +140,7 @@ def union_of_masks(folder: Path) -> np.ndarray:
     Raises:
         ValueError: there is no mask, or they differ in size.
     """
-    files = sorted(folder.glob("*.png"))
+    files = sorted(folder.glob("[!.]*.png"))
     if not files:
         raise ValueError(f"{folder}: no PNG mask here.")
     union = read_mask(files[0])
@@ -186,7 +186,7 @@ def sartorius_images(folder: Path) -> Iterator[AnnotatedImage]:
             size=(int(rows["width"].iloc[0]), int(rows["height"].iloc[0])),
             fault=None if image.is_file() else f"{table_file}: id {name!r} has no image {image}.",
         )
-    for image in sorted(set(image_folder.glob("*.png")) - files):
+    for image in sorted(set(image_folder.glob("[!.]*.png")) - files):
         yield AnnotatedImage(image, image.stem, lambda: (), fault=f"{image}: image without mask.")
 
 
@@ -256,7 +256,7 @@ def livecell_entries(folder: Path, *, clean_split: bool) -> Iterator[LivecellEnt
     lists = sorted((folder / "annotations").rglob("livecell_coco_*.json"))
     if not lists:
         raise FileNotFoundError(f"{folder}: no folder annotations with a livecell_coco_*.json here.")
-    files = {path.name: path for path in sorted((folder / "images").rglob("*.tif"))}
+    files = {path.name: path for path in sorted((folder / "images").rglob("[!.]*.tif"))}
     names = {path: [str(entry["file_name"]) for entry in read_coco(path).images.values()] for path in lists}
     held_out = {name for path in lists if not path.stem.endswith("_train") for name in names[path]}
     for path in lists:

@@ -129,11 +129,12 @@ def kermany(root: Path) -> list[LabelledImage]:
     Children of one to five years (Kermany, Zhang and Goldbaum, *Labeled optical coherence tomography (OCT) and chest
     X-ray images for classification*, 2018). ``train`` and ``test`` are read; the 16 images of ``val`` are not, as the
     study's 5840 images show. A patient is the personNNN of a file's name, wherever it lies, or the IM-NNNN of a normal
-    one.
+    one; in the newer release, whose names are as ``BACTERIA-7422-0001``, the number in the middle.
+
+    A file whose name tells neither patient nor kind of pneumonia has a fault.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: a file whose name tells neither patient nor kind of pneumonia.
     """
     folder = find_folder(root, "chest_xray", holds="train/NORMAL")
     files = [
@@ -151,13 +152,17 @@ def kermany(root: Path) -> list[LabelledImage]:
 
 def _kermany_image(path: Path) -> LabelledImage:
     normal = path.parent.name == "NORMAL"
-    pattern = r"((?:NORMAL2-)?IM-\d+)-" if normal else r"(person\d+)_(bacteria|virus)_"
-    match = re.match(pattern, path.name)
-    if not match:
-        expected = "IM-NNNN-… or NORMAL2-IM-NNNN-…" if normal else "personNNN_bacteria_… or personNNN_virus_…"
-        raise ValueError(f"{path}: expected a name like {expected}.")
-    class_name = "normal" if normal else {"bacteria": "bacterial", "virus": "viral"}[match[2]]
-    return LabelledImage(path, class_name, f"kermany-{match[1]}", KERMANY)
+    older = r"((?:NORMAL2-)?IM-\d+)-" if normal else r"(person\d+)_(bacteria|virus)_"
+    newer = r"(?P<kind>NORMAL)-(?P<number>\d+)-" if normal else r"(?P<kind>BACTERIA|VIRUS)-(?P<number>\d+)-"
+    kinds = {"bacteria": "bacterial", "virus": "viral"}
+    if match := re.match(older, path.name):
+        return LabelledImage(path, "normal" if normal else kinds[match[2]], f"kermany-{match[1]}", KERMANY)
+    if match := re.match(newer, path.name):
+        class_name = "normal" if normal else kinds[match["kind"].lower()]
+        return LabelledImage(path, class_name, f"kermany-{match['number']}", KERMANY)
+    expected = "IM-NNNN-…, NORMAL2-IM-NNNN-… or NORMAL-NNNN-…" if normal else "personNNN_bacteria_… or BACTERIA-NNNN-…"
+    fault = f"{path}: expected a name like {expected}; --skip_bad leaves such files out."
+    return LabelledImage(path, "normal", path.name, KERMANY, fault=fault)
 
 
 def cohen(root: Path) -> list[LabelledImage]:

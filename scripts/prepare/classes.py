@@ -41,12 +41,14 @@ class LabelledImage:
         class_name: its class.
         group: patient, or the image's own name.
         source: where it comes from, such as a hospital.
+        fault: why it cannot be used, as its name tells, or nothing.
     """
 
     image: Path
     class_name: str
     group: str
     source: str
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, s
     good, hashes, digests, faults = [], [], [], []
     for item in tqdm(sorted(images, key=lambda i: i.image), desc="checking", unit="image", disable=None):
         try:
+            if item.fault:
+                raise ValueError(item.fault)
             values = np.asarray(reader.read(item.image))
         except ValueError as error:
             if not skip_bad:

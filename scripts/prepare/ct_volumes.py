@@ -16,6 +16,7 @@ from clinbundles.transforms.hu_labels import LABELLER, LEFT_LUNG, NAMES, RIGHT_L
 from clinbundles.transforms.readers.ct_series import is_slice_file, patient_key
 from clinbundles.transforms.readers.ct_volume import CTVolume, read_ct, read_labels, to_grey
 from clinbundles.transforms.readers.decoding import is_nifti
+from clinbundles.transforms.readers.folder import files_below
 
 from .annotations import Omissions
 from .series import Requirement, Series, Slice, SliceSet
@@ -53,7 +54,7 @@ def ct_nifti(
         trachea: let the automatic labels have the trachea as class 4; in pictures of 64 px it is hardly seen.
         licence: of the data.
     """
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and is_nifti(path)]
+    files = [path for path in sorted(files_below(root)) if is_nifti(path)]
     files = [path for path in files if path.name != labels]
     if not files:
         raise FileNotFoundError(f"{root}: no folder with NIfTI files (.nii, .nii.gz) here.")

@@ -103,7 +103,7 @@ def find_lists(root: Path, annotations: str | None) -> list[Path]:
         if not paths:
             raise FileNotFoundError(f"--annotations {annotations}: no such file in {root}")
         return paths
-    paths = sorted((root / "annotations").rglob("*.json")) or sorted(root.glob("*.json"))
+    paths = sorted((root / "annotations").rglob("[!.]*.json")) or sorted(root.glob("[!.]*.json"))
     if not paths:
         raise FileNotFoundError(f"{root}: no folder annotations with a COCO list here, and none beside it.")
     if len(paths) > 1 and not all(split_named(path.stem) for path in paths):
@@ -170,7 +170,7 @@ def coco_images(lists: Iterable[CocoList], folder: Path) -> Iterator[AnnotatedIm
 def files_by_name(folder: Path) -> dict[str, list[Path]]:
     """List the files of a folder and those below by their names."""
     files: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("[!.]*")):
         if path.is_file():
             files.setdefault(path.name, []).append(path)
     return files

@@ -147,7 +147,7 @@ def drive_records(folder: Path, *, observer: int) -> Iterator[Record]:
     if not labelled:
         raise FileNotFoundError(f"{folder}: no folder training/images or test/images with {masks} of DRIVE here.")
     for name in labelled:
-        for image in sorted((folder / name / "images").glob("*.tif")):
+        for image in sorted((folder / name / "images").glob("[!.]*.tif")):
             label = folder / name / masks / f"{image.stem.split('_')[0]}_manual{observer}.gif"
             yield converted(Record(image, label if label.is_file() else None, image.stem))
 

@@ -61,7 +61,7 @@ def bowl2018_crops(root: Path, *, stretch: bool = False) -> SliceSet:
             omissions.add("images in colour or of a bright ground", record.path.name)
             continue
         read = partial(nuclei_slice, pixels[..., 0], record.path.parents[1] / "masks", stretch=stretch)
-        masks = sorted((record.path.parents[1] / "masks").glob("*.png"))
+        masks = sorted((record.path.parents[1] / "masks").glob("[!.]*.png"))
         series.append(Series(record.path.name, record.group, read, [record.path, *masks]))
     return SliceSet(
         name="BOWL2018 crops",

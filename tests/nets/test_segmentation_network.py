@@ -143,8 +143,21 @@ def test_encoders_are_whole_resnet_34s_by_default(name):
     assert count(meta_network(name).network.encoder) == published - (512 + 1) * 1000
 
 
-def test_names_match_in_any_case():
-    assert SegmentationNetwork("unet", channels=SMALL["UNet"]["channels"]).network_name == "UNet"
+def test_names_have_one_spelling():
+    with pytest.raises(ValueError, match="network_name is 'unet', it must be one of UNet"):
+        SegmentationNetwork("unet")
+
+
+@pytest.mark.parametrize("name", ["UNet", "FPN", "DeepLabV3"])
+def test_one_image_is_a_batch_for_all_but_deeplab(name):
+    network = SegmentationNetwork(name, encoder_name=None if name == "UNet" else "resnet18")
+    image = torch.zeros(1, 3, 64, 64)
+    if name == "DeepLabV3":
+        with pytest.raises(ValueError, match="two images or more in training: give a larger batch_size"):
+            network.train()(image)
+    else:
+        assert network.train()(image).shape == (1, 1, 64, 64)
+    assert network.eval()(image).shape == (1, 1, 64, 64)
 
 
 def test_an_unknown_name_is_answered_with_the_ten():

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any
 
 from .decoding import is_dicom
 
-RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".webp", ".jp2", ".avif")
+# What the files begin with that are images whatever their names.
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ")
 IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *(f"{suffix}.gz" for suffix in RASTER_SUFFIXES), ".nii", ".nii.gz")
 
 
 def image_suffix(path: str | PathLike[str]) -> str:
-    """Return the suffix of a file name in small letters, both of them where the last is ``.gz`` (``a.ppm.gz``)."""
+    """Return the suffix of a file name in small letters, both of them where the last is ``.gz`` (``a.ppm.gz``).
+
+    What follows the last dot is no suffix if it is a number, as in the UID of a DICOM file.
+    """
     name = PurePath(path)
+    if name.suffix[1:].isdecimal():
+        return ""
     before = PurePath(name.stem).suffix if name.suffix.lower() == ".gz" else ""
     return (before + name.suffix).lower()
 
@@ -28,27 +37,44 @@ def image_stem(path: str | PathLike[str]) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """True for a file with a known image suffix or .dcm, and for any with the DICOM prefix; hidden files are none."""
+    """True for a file with a known image suffix or .dcm, and any that begins as an image; hidden files are none."""
     if path.name.startswith(".") or not path.is_file():
         return False
-    return image_suffix(path) in (*IMAGE_SUFFIXES, ".dcm") or is_dicom(path)
+    if image_suffix(path) in (*IMAGE_SUFFIXES, ".dcm"):
+        return True
+    with path.open("rb") as stream:
+        start = stream.read(12)
+    return start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP") or is_dicom(path)
 
 
 def find_images(folder: str) -> list[dict[str, Any]]:
     """List the images of a folder and those below as items ``{"image": path}``, in the order of their paths.
 
-    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped.
+    An image is a file with a common image suffix or .dcm, or any that begins as one. Hidden files and folders are
+    skipped, and a folder that is linked in is read as one that lies there.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
     """
-    return [{"image": str(path)} for path in _images_in(Path(folder), "**/*")]
+    return [{"image": str(path)} for path in _images(Path(folder), files_below(Path(folder)))]
 
 
-def _images_in(root: Path, pattern: str) -> list[Path]:
+def files_below(root: Path) -> Iterator[Path]:
+    """Give the files of a folder and those below, linked folders too, each folder once; hidden ones are skipped."""
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(parent)) in visited:  # a link to a folder above goes round for ever
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def _images(root: Path, files: Iterable[Path]) -> list[Path]:
     if not root.is_dir():
         raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
-    images = sorted(path for path in root.glob(pattern) if is_image(path))
+    images = sorted(path for path in files if is_image(path))
     if not images:
         raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
     return images
@@ -57,10 +83,9 @@ def _images_in(root: Path, pattern: str) -> list[Path]:
 def list_images(folder: str) -> list[dict[str, Any]]:
     """List the images of a folder as items ``{"image": path}``, in name order.
 
-    An image is a file with a common image suffix or .dcm, or any file with the DICOM prefix. Hidden files are skipped,
-    and so are the folders below.
+    As :func:`find_images`, but without the folders below.
 
     Raises:
         FileNotFoundError: no such folder, or no image in it.
     """
-    return [{"image": str(path)} for path in _images_in(Path(folder), "*")]
+    return [{"image": str(path)} for path in _images(Path(folder), Path(folder).glob("*"))]

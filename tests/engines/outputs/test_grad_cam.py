@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from clinbundles.engines.outputs.grad_cam import GradCamWriter, blend_heat
+from clinbundles.nets.classification_network import classification_network
 from clinbundles.transforms.readers.images import BinaryMaskReader, RGBImageReader
 from clinbundles.transforms.readers.loading import TolerantDataset
 
@@ -187,3 +188,41 @@ def test_a_layer_that_does_not_fit_is_named_with_those_that_exist(images: list[d
         GradCamWriter(tmp_path, twice, "1", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
     with pytest.raises(ValueError, match="2 probabilities for 3 classes"):
         evaluate(images, network, GradCamWriter(tmp_path, network, "features", [*NAMES, "third"], BinaryMaskReader()))
+
+
+class SwinLike(nn.Module):
+    """Features with their channels last: the first channel is the image at an eighth of its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 5, 8, stride=8), Permuted())
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.nn.functional.relu(self.features(image), inplace=True).mean(dim=(1, 2)))
+
+
+class Permuted(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80), (40, 40)])
+def test_features_with_their_channels_last_and_overwritten_ones_have_the_same_map(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    network, image = SwinLike(), torch.rand(3, *size)
+    maps = []
+    for layer in ("features", "features.0"):
+        maps.append(GradCamWriter(tmp_path, network, layer, ["a", "b"], RGBImageReader()).heat_map(image, 1))
+    assert maps[1].shape == (size[0] // 8, size[1] // 8)
+    if size != (40, 40):  # as many channels as rows: nothing tells them apart
+        np.testing.assert_allclose(maps[0], maps[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("swin_t", "features"), ("densenet121", "features")])
+def test_published_networks_have_a_map_of_height_and_width(tmp_path: Path, name: str, layer: str) -> None:
+    network = classification_network(name, 3)
+    heat = GradCamWriter(tmp_path, network, layer, ["a", "b", "c"], RGBImageReader()).heat_map(torch.rand(3, 64, 96), 1)
+    assert heat.shape == (2, 3)

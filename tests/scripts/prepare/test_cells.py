@@ -37,6 +37,22 @@ def test_bowl_nuclei_become_one_mask(bowl):
         assert record.convert().sum() == 10
 
 
+def hide(root):
+    """Put beside each file what macOS leaves on foreign disks."""
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7 no image")
+
+
+def test_hidden_files_are_passed_over(bowl, cells):
+    hide(bowl)
+    (record,) = bowl2018(bowl).masks.records
+    assert record.convert().sum() == 10
+    before = [image.image.name for image in sartorius(cells).instances.images]
+    hide(cells)
+    assert [image.image.name for image in sartorius(cells).instances.images] == before
+    assert not any(image.fault for image in sartorius(cells).instances.images)
+
+
 def test_a_nucleus_of_another_size_or_none_at_all_is_named(bowl):
     masks = bowl / "stage1_train" / "abc" / "masks"
     save(masks / "1.png", np.zeros((4, 7), np.uint8))

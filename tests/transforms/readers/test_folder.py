@@ -74,3 +74,29 @@ def test_a_folder_to_search_must_be_there_and_hold_an_image(folder: Path, tmp_pa
     (tmp_path / "empty" / "emptier").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="empty holds no image"):
         find_images(str(tmp_path / "empty"))
+
+
+def test_images_are_known_by_what_they_begin_with(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
+    for name, kind in {"a.jfif": "JPEG", "b.webp": "WEBP", "c": "PNG", "d.TIF": "TIFF", "e.svs": "TIFF"}.items():
+        picture.save(tmp_path / name, kind)
+    for name, content in {"f.txt": b"no image", "g": b"", "h.json": b"{}", "i.png": b"broken, and so named"}.items():
+        (tmp_path / name).write_bytes(content)
+    names = [Path(item["image"]).name for item in list_images(str(tmp_path))]
+    assert names == ["a.jfif", "b.webp", "c", "d.TIF", "e.svs", "i.png"]
+
+
+def test_a_uid_is_a_whole_name() -> None:
+    assert [image_stem(f"1.2.840.113.{k}") for k in (1, 2)] == ["1.2.840.113.1", "1.2.840.113.2"]
+    assert (image_suffix("1.2.840.113"), image_suffix("a.1.PNG")) == ("", ".png")
+
+
+def test_linked_folders_are_read_and_a_link_to_above_ends(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
+    for folder in ("inbox/today", "archive", "inbox/.hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+        picture.save(tmp_path / folder / "x.png")
+    (tmp_path / "inbox" / "older").symlink_to(tmp_path / "archive")
+    (tmp_path / "inbox" / "today" / "round").symlink_to(tmp_path / "inbox")
+    paths = [Path(item["image"]).relative_to(tmp_path) for item in find_images(str(tmp_path / "inbox"))]
+    assert paths == [Path("inbox/older/x.png"), Path("inbox/today/x.png")]
