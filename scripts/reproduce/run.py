@@ -36,6 +36,7 @@ import pandas as pd
 
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.engines.tracking.facts import describe_datalist, git_state
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.bundle import (
     check_options,
@@ -51,6 +52,7 @@ from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce.correlation import as_notes, correlate
 from clinbundles.scripts.reproduce.correlation import as_results as correlations_as_results
 from clinbundles.scripts.reproduce.plan import (
+    Cell,
     Job,
     choose_tables,
     entries,
@@ -66,10 +68,21 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
     """Train, make and evaluate one cell in its folder; a cell that is done is left alone."""
     folder, knobs = job.cell.folder, job.knobs
     result = folder / "result.json"
+    dataset_dir = str(knobs.get("dataset_dir") or bundle / "samples")
+    datalist = str(knobs.get("datalist") or Path(dataset_dir) / "datalist.json")
+    data = {
+        "dataset_dir": dataset_dir,
+        "datalist": datalist,
+        "datalist_sha256": describe_datalist(datalist)[0].get("datalist_sha256"),
+    }
     if result.is_file():
-        done = json.loads(result.read_text())["knobs"]
-        if done != json.loads(json.dumps(knobs)):
-            raise ValueError(f"{result}: was run with {done}, now asked for {knobs}. Use another --output_dir.")
+        done = json.loads(result.read_text())
+        if done["knobs"] != json.loads(json.dumps(knobs)):
+            raise ValueError(
+                f"{result}: was run with {done['knobs']}, now asked for {knobs}. Use another --output_dir."
+            )
+        if done["data"].get("datalist_sha256") != data["datalist_sha256"]:
+            raise ValueError(f"{result}: was run with another content of {datalist}. Use another --output_dir.")
         return
     if missing := [needed.name for needed in job.needs.values() if not (needed / "result.json").is_file()]:
         raise FileNotFoundError(f"{folder.name}: needs the model of {missing[0]}, which has not finished.")
@@ -96,9 +109,8 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
         run_configs(bundle, names, **options, output_dir=str(folder / "test"))
         tables = tables_of(plan).values()
         figures = {t.get("metric") or t["cost"]: float(figures_of(t, folder).mean()) for t in tables}
-    dataset_dir = str(knobs.get("dataset_dir") or bundle / "samples")
-    data = {"dataset_dir": dataset_dir, "datalist": str(knobs.get("datalist") or Path(dataset_dir) / "datalist.json")}
-    write_atomically(result, json.dumps({"knobs": knobs, "data": data, "figures": figures}, indent=4))
+    code = git_state(Path(__file__))["git_commit"]
+    write_atomically(result, json.dumps({"knobs": knobs, "data": data, "code": code, "figures": figures}, indent=4))
 
 
 class GridRun:
@@ -201,6 +213,7 @@ def reproduce(
         raise SystemExit(f"no cell finished; see {output}.")
     cells = [job.cell for job in finished]
     summary = summarise(plan, numbers, cells, chosen[0])
+    plan = plan | {"notes": [*plan.get("notes", []), *cautions(scale, cells)]}
     folder = part if part != next(iter(sets), None) else None
     apart = [
         folder or "",
@@ -216,6 +229,14 @@ def reproduce(
     if failed:
         names = ", ".join(failed)
         raise SystemExit(f"{len(failed)} of {len(jobs)} cells failed: {names}. The same command retries them.")
+
+
+def cautions(scale: str, cells: Sequence[Cell]) -> list[str]:
+    """Say what the values must not be taken for."""
+    versions = {json.loads((cell.folder / "result.json").read_text()).get("code") for cell in cells}
+    smoke = ["The smoke scale shows that everything runs: its values mean nothing."] if scale == "smoke" else []
+    mixed = [f"The cells were run by {len(versions)} versions of the code."] if len(versions) > 1 else []
+    return smoke + mixed
 
 
 def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:

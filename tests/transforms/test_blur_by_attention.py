@@ -35,6 +35,31 @@ def test_the_width_follows_attention_with_the_sign_of_the_mode(kernel, mode, sig
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("scale", "window"), [(1.0, 15), (0.5, 9), (0.25, 5), (2.0, 29)])
+def test_widths_and_window_grow_and_shrink_with_the_scale(scale, window):
+    image, attention = random_image(3, 40, 40), random_image(1, 40, 40, seed=1)
+    blur_of_scale = AttentionGaussianBlur(0.8, 0.5, 15, scale=scale)
+    assert blur_of_scale.kernel_size == window
+    expected = spatially_varying_gaussian_blur(image, scale * (0.8 + 0.5 * (1 - attention)), window)
+    torch.testing.assert_close(blur_of_scale(image, attention), expected, rtol=0, atol=1e-6)
+    by_key = AttentionGaussianBlurd("image", 0.8, 0.5, 15, scale=scale)({"image": image, "attention": attention})
+    torch.testing.assert_close(by_key["image"], expected, rtol=0, atol=1e-6)
+    drawn = RandAttentionGaussianBlurd("image", 0.8, 0.8, 0.5, scale=scale)({"image": image, "attention": attention})
+    torch.testing.assert_close(drawn["image"], expected, rtol=0, atol=1e-6)
+
+
+def test_the_same_scene_in_two_sizes_loses_the_same_share_of_its_detail():
+    """A stripe pattern on 256 px, and on 512 px where each stripe is twice as wide."""
+
+    def detail_left(size):
+        stripes = torch.sin(torch.arange(size) * (2 * math.pi * 64 / size)).expand(1, size, size)
+        blurred = AttentionGaussianBlur(2.0, 0.0, 31, scale=size / 512)(stripes, torch.zeros(1, size, size))
+        return float(blurred.std() / stripes.std())
+
+    assert detail_left(256) == pytest.approx(detail_left(512), abs=0.01)
+    assert 0.2 < detail_left(512) < 0.9
+
+
 def test_what_was_looked_at_stays_sharper_in_positive_mode_and_blurrier_in_reverse(kernel):
     image = random_image(1, 60, 60)
     attention = torch.zeros(1, 60, 60)

@@ -158,6 +158,30 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
         reproduce.reproduce("gaze_polyp_segmentation", **{**arguments, "columns": "original", "learning_rate": 0.5})
     assert "was run with" in capsys.readouterr().err
     assert json.loads(results[0].read_text())["knobs"]["arm"] == "original"
+    assert (
+        "- The smoke scale shows that everything runs: its values mean nothing." in (tmp_path / "tables.md").read_text()
+    )
+
+
+def test_cells_of_a_list_that_has_changed_are_refused_and_several_versions_of_the_code_are_said(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    datalist = tmp_path / "e" / "datalist.json"
+    datalist.parent.mkdir()
+    datalist.write_text('{"test": [{"image": "a.png"}]}')
+    (tmp_path / "c").mkdir()
+    arguments = toy | {"rows": "eyes", "columns": "whole"}
+    for seeds in ("0", "0,1"):
+        reproduce.reproduce(**arguments | {"seeds": seeds})
+    assert len([call for call in runs.calls if call["stage"] == "train"]) == 2
+    (result,) = (tmp_path / "out").glob("*seed0/result.json")
+    result.write_text(json.dumps(json.loads(result.read_text()) | {"code": "earlier"}))
+    reproduce.reproduce(**arguments | {"seeds": "0,1"})
+    assert "The cells were run by 2 versions of the code." in capsys.readouterr().out
+    datalist.write_text('{"test": [{"image": "b.png"}]}')
+    with pytest.raises(SystemExit, match="2 of 2 cells failed"):
+        reproduce.reproduce(**arguments | {"seeds": "0,1"})
+    assert "was run with another content of" in capsys.readouterr().err
 
 
 def test_what_a_cell_needs_runs_first_and_is_handed_over(
