@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..nets.weights import load_weights
 from .outputs.files import replacing
+from .weights_card import check_options, read_card, write_card
 
 
 def _save(content: Any, path: Path) -> None:
@@ -81,8 +82,7 @@ class TrainingCheckpoint:
         self.evaluator = evaluator
         self.resume = resume
         self.options = {name: json.dumps(value, default=str) for name, value in (options or {}).items()}
-        if datalist is not None and Path(datalist).is_file():
-            self.options["datalist"] = hashlib.sha256(Path(datalist).read_bytes()).hexdigest()[:12]
+        self.data = _describe_data(datalist)
         self.objects: dict[str, Any] = {"network": self.network, "optimizer": optimizer}
         if lr_scheduler is not None:
             self.objects["lr_scheduler"] = lr_scheduler
@@ -124,7 +124,11 @@ class TrainingCheckpoint:
         """Write ``model.pt`` if the validation just finished is the best so far."""
         self.check_weights(evaluator.state.epoch)
         if evaluator.state.best_metric_epoch == evaluator.state.epoch and idist.get_rank() == 0:
-            _save(self.network.state_dict(), self.best_path)
+            self._save_model()
+
+    def _save_model(self) -> None:
+        _save(self.network.state_dict(), self.best_path)
+        write_card(self.best_path, {"options": {k: json.loads(v) for k, v in self.options.items()}, **self.data})
 
     def save(self, trainer: Trainer) -> None:
         """Write ``resume.ckpt``, after a validation of the last epoch if there was none."""
@@ -140,6 +144,7 @@ class TrainingCheckpoint:
             "epoch_length": trainer.state.epoch_length,
             "batch_size": _batch_size(trainer),
             "options": self.options,
+            "data": self.data,
         }
         if self.evaluator is not None:
             content["best"] = {
@@ -147,14 +152,14 @@ class TrainingCheckpoint:
                 "best_metric_epoch": int(self.evaluator.state.best_metric_epoch),
             }
         else:
-            _save(self.network.state_dict(), self.best_path)
+            self._save_model()
         _save(content, self.resume_path)
 
     def load(self, trainer: Trainer) -> None:
         """Restore everything from ``resume.ckpt`` into the objects, the trainer and the evaluator."""
         content = self._read()
         epoch, epoch_length = content["progress"]["epoch"], content["progress"]["epoch_length"]
-        self._compare(content["progress"].get("options", {}))  # which older files lack
+        self._compare(content["progress"])
         batch_size = content["progress"].get("batch_size")  # which older files lack
         if batch_size is not None and batch_size != _batch_size(trainer):
             raise ValueError(
@@ -179,7 +184,14 @@ class TrainingCheckpoint:
                 setattr(self.evaluator.state, name, value)
         trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
 
-    def _compare(self, earlier: Mapping[str, str]) -> None:
+    def _compare(self, progress: Mapping[str, Any]) -> None:
+        earlier = progress.get("options", {})  # which older files lack
+        datalist, own = (data.get("datalist_sha256") for data in (progress.get("data", {}), self.data))
+        if datalist and own and datalist != own:
+            raise ValueError(
+                f"{self.resume_path}: begun with another content of the datalist ({datalist[:12]}, and this training "
+                f"has {own[:12]}): give that, or another ckpt_dir to begin anew."
+            )
         for name in [name for name in earlier if self.options.get(name, earlier[name]) != earlier[name]]:
             raise ValueError(
                 f"{self.resume_path}: begun with {name} {earlier[name]}, and this training has {self.options[name]}: "
@@ -226,6 +238,18 @@ def _learning_rates(item: Any) -> list[float]:
     return [group.get("initial_lr", group["lr"]) for group in item.param_groups]
 
 
+def _describe_data(datalist: str | os.PathLike | None) -> dict[str, str]:
+    """Say what data a training is on: hash, name and licence of a datalist; nothing where there is none."""
+    if datalist is None or not Path(datalist).is_file():
+        return {}
+    raw = Path(datalist).read_bytes()
+    content = json.loads(raw)
+    return {
+        "datalist_sha256": hashlib.sha256(raw).hexdigest(),
+        **{f"data_{key}": str(content[key]) for key in ("name", "licence", "data_sha256") if key in content},
+    }
+
+
 def _batch_size(trainer: Trainer) -> int | None:
     return getattr(trainer.data_loader, "batch_size", None)
 
@@ -239,19 +263,29 @@ def epochs_done(ckpt_dir: str | os.PathLike) -> int:
 class WeightsLoader:
     """Load weights before an evaluator's first batch, and print their file and the first digits of its SHA-256.
 
+    Where they have a card (:mod:`.weights_card`), its ``warning`` is printed, and ``options`` are compared with it.
+
     One loader may serve several engines: it loads once.
 
     Args:
         path: file of a state dict; None leaves the network as it is.
         network: changed in place.
+        options: of this run, by name, that must be those of the training.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`..nets.weights.load_weights`, when the engine starts.
+        FileNotFoundError, ValueError: as :func:`..nets.weights.load_weights`, when the engine starts; the weights were
+            trained with other options.
     """
 
-    def __init__(self, path: str | os.PathLike | None, network: nn.Module | None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike | None,
+        network: nn.Module | None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = path
         self.network = network
+        self.options = options or {}
         self.loaded = False
 
     def attach(self, engine: Evaluator) -> None:
@@ -262,9 +296,14 @@ class WeightsLoader:
         """Load the weights, if there are any left to load."""
         if self.loaded or self.path is None or self.network is None:
             return
-        load_weights(self.network, self.path)
-        digits = hashlib.sha256(Path(self.path).read_bytes()).hexdigest()[:12]
-        print(f"weights: {self.path}, sha256 {digits}", flush=True)
+        path = Path(self.path)
+        card = read_card(path) if path.is_file() else {}
+        check_options(path, card, self.options)
+        load_weights(self.network, path)
+        digits = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        print(f"weights: {path}, sha256 {digits}{'' if card else ', without a card'}", flush=True)
+        if warning := card.get("warning"):
+            print(warning, flush=True)
         self.loaded = True
 
 

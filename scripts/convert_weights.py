@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from clinbundles.engines.outputs.files import replacing
+from clinbundles.engines.weights_card import read_card, write_card
 from clinbundles.nets.classification_network import classification_network
 from clinbundles.nets.weights import belongs_to, read_weights
 
@@ -99,6 +100,8 @@ def convert_weights(source: str, *, output: str, half: bool = False) -> None:
     # As a stream, because a file's name would get into it.
     with replacing(output) as partial, partial.open("wb") as stream:
         torch.save(weights, stream)
+    if card := read_card(Path(source)):
+        write_card(Path(output), {name: fact for name, fact in card.items() if name != "weights_sha256"})
     print(f"{output}: {len(weights)} tensors, {Path(output).stat().st_size / 1e6:.1f} MB.")
     if origin is not None:
         print(describe(origin, output))

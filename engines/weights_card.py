@@ -1,0 +1,61 @@
+"""The card of weights: a JSON file beside them that says which they are, and what they were trained with and on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .outputs.files import write_atomically
+
+
+def card_path(weights: Path) -> Path:
+    """Name the card of a file of weights: model.json for model.pt."""
+    return weights.with_suffix(".json")
+
+
+def write_card(weights: Path, facts: Mapping[str, Any]) -> None:
+    """Write the card of weights that lie there.
+
+    Args:
+        weights: their file.
+        facts: what the card says beside their hash, such as ``options``, by name.
+    """
+    content = {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), **facts}
+    write_atomically(card_path(weights), json.dumps(content, indent=2) + "\n")
+
+
+def read_card(weights: Path) -> dict[str, Any]:
+    """Read the card of weights; of weights without one, or with that of others, it is empty.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    path = card_path(weights)
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}).") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: is no card of weights, which is a JSON object.")
+    is_of_them = card.get("weights_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
+    return card if is_of_them else {}
+
+
+def check_options(weights: Path, card: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse to use weights with other options than they were trained with; those that the card lacks are not compared.
+
+    Raises:
+        ValueError: an option differs; the message names both.
+    """
+    trained = card.get("options") or {}
+    for name, value in json.loads(json.dumps(dict(options))).items():
+        if name in trained and trained[name] != value:
+            raise ValueError(
+                f"{weights}: was trained with {name} {json.dumps(trained[name])}, and this run has "
+                f"{json.dumps(value)}: give --{name} as it was trained."
+            )

@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from clinbundles.engines.checkpoint import WeightsLoader
+from clinbundles.engines.weights_card import card_path, check_options, read_card, write_card
+from clinbundles.scripts.convert_weights import convert_weights
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "model.pt"
+    torch.save(nn.Linear(2, 1).state_dict(), path)
+    write_card(path, {"options": {"class_names": ["a", "b"], "size": 64}, "warning": "For research."})
+    return path
+
+
+def test_a_card_is_that_of_its_weights_alone(weights: Path) -> None:
+    assert card_path(weights).name == "model.json"
+    assert read_card(weights)["options"]["size"] == 64
+    torch.save(nn.Linear(2, 1).state_dict(), weights)
+    assert read_card(weights) == {}
+    card_path(weights).unlink()
+    assert read_card(weights) == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_what_is_no_card_is_named(weights: Path, text: str) -> None:
+    card_path(weights).write_text(text)
+    with pytest.raises(ValueError, match=r"model\.json: is no"):
+        read_card(weights)
+
+
+def test_a_loader_prints_the_warning_and_refuses_other_options(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WeightsLoader(weights, nn.Linear(2, 1), {"class_names": ("a", "b"), "unknown": 1}).load()
+    assert capsys.readouterr().out.splitlines()[1] == "For research."
+    network = nn.Linear(2, 1)
+    before = network.weight.clone()
+    with pytest.raises(ValueError, match=r'trained with class_names \["a", "b"\], and this run has \["b", "a"\]'):
+        WeightsLoader(weights, network, {"class_names": ["b", "a"]}).load()
+    assert torch.equal(before, network.weight)
+    check_options(weights, {}, {"size": 3})  # nothing is known
+
+
+def test_weights_in_half_precision_keep_their_card(weights: Path, tmp_path: Path) -> None:
+    convert_weights(str(weights), output=str(tmp_path / "half.pt"), half=True)
+    card = read_card(tmp_path / "half.pt")
+    assert card.pop("weights_sha256") != read_card(weights)["weights_sha256"]
+    assert card == {
+        name: fact for name, fact in json.loads(card_path(weights).read_text()).items() if "sha" not in name
+    }
