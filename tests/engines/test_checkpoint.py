@@ -136,7 +136,7 @@ def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path
         "options": {},
         "data": {},
     }
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt", "resume.ckpt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.pt", "resume.ckpt"]
 
 
 def test_the_same_weights_give_the_same_file(tmp_path: Path) -> None:
