@@ -68,7 +68,7 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
     assert evaluate == ["evaluate"]
     model = Path(weights["ckpt_path"])
     assert model.parents[1] == Path("runs", bundle.name)
-    assert {path.name for path in model.parent.iterdir()} == {"model.pt", "resume.ckpt"}
+    assert {path.name for path in model.parent.iterdir()} == {"model.json", "model.pt", "resume.ckpt"}
     run_configs(bundle, ["train"], **train | {"max_epochs": 2, "resume": True})
 
     capsys.readouterr()
