@@ -136,5 +136,5 @@ def test_a_clone_may_lie_in_a_folder_with_a_space(handler, tmp_path, template, t
     shutil.copyfile(template, store)
     size = store.stat().st_size
     trainer([handler(kind="training", tracking_uri=f"sqlite:///{store}")]).run()
-    assert {p.name for p in store.parent.iterdir()} == {"mlflow.db", "mlruns"}
+    assert {p.name for p in store.parent.iterdir()} == {"mlflow.db", ".mlflow.db.lock", "mlruns"}
     assert store.stat().st_size >= size
