@@ -27,7 +27,14 @@ FORMATS = ("ome-zarr", "tiff")
 # is done to every window too, the second has no meaning there; the scaling to [0, 1] is --intensity_range.
 POINTWISE = {"NormalizeIntensityd", "ColorSpaced"}
 NOT_OF_PIXELS = {"LoadImaged", "StrictLoadImaged", "EnsureChannelFirstd", "EnsureTyped", "CastToTyped", "Resized"}
-NOT_OF_PIXELS |= {"DivisiblePadd", "GazeToAttentionMapd", "DeleteItemsd", "SelectItemsd", "ScaleIntensityRanged"}
+NOT_OF_PIXELS |= {
+    "IntensityRangeCheckd",
+    "DivisiblePadd",
+    "GazeToAttentionMapd",
+    "DeleteItemsd",
+    "SelectItemsd",
+    "ScaleIntensityRanged",
+}
 
 
 def segment(
