@@ -194,7 +194,7 @@ def test_options_that_make_no_sense_are_refused_by_name(
         ({"class_names": "disc"}, "n_classes is 1, expected 2 to 255"),
         ({"generator_weights": "GENERATOR"}, "the interpreter was trained on the generator"),
         ({"generator_weights": "INTERPRETER"}, "weights do not fit the network"),
-        ({"generator_weights": "cut.pt"}, "cut.pt: not a file of weights"),
+        ({"generator_weights": "cut.pt"}, "cut.pt: is truncated"),
         ({"generator_weights": "nan.pt"}, "nan.pt: blocks.0.const is not finite"),
         ({"interpreter_weights": "none.pt"}, "none.pt: no such file; weights were expected there"),
     ],
@@ -268,7 +268,7 @@ def test_a_generator_that_diverges_keeps_its_last_checkpoint_and_resumes_with_it
     assert "a loss is not finite after" in refusal("train_gan", **usual | {"learning_rate": "1e9"})
     more = {**usual, "max_epochs": "2", "resume": "true"}
     for options, message in (
-        ({"learning_rate": "0.01"}, "resume.ckpt: optimizer has the learning rate 0.0025, this training 0.01"),
+        ({"learning_rate": "0.01"}, "resume.ckpt: begun with learning_rate 0.0025, and this training has 0.01"),
         ({"z_dim": "4"}, "resume.ckpt: network is that of a training with other options (size mismatch for mapping"),
         ({"path_length_weight": "2"}, "resume.ckpt: lacks the part 'path_length'"),
         ({"batch_size": "8"}, "resume.ckpt: batch_size 4, this training has 8"),
