@@ -293,9 +293,7 @@ def test_a_file_that_is_no_state_dict_is_named(tmp_path, suffix, content):
 
 def test_a_pickled_network_is_not_run(tmp_path):
     torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pt")
-    with pytest.raises(
-        ValueError, match=r"whole\.pt: (not a file of weights|is empty|is truncated|is a) that torch\.load\(…, weights_only=True\) opens"
-    ):
+    with pytest.raises(ValueError, match=r"whole\.pt: not a file of weights that torch\.load\(…, weights_only=True\)"):
         SegmentationNetwork("FPN", encoder_name="resnet18", encoder_weights=str(tmp_path / "whole.pt"))
 
 
