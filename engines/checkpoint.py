@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..nets.weights import load_weights
+from .data_hash import hash_in
 from .outputs.files import replacing
 from .weights_card import check_options, read_card, write_card
 
@@ -246,7 +247,8 @@ def _describe_data(datalist: str | os.PathLike | None) -> dict[str, str]:
     content = json.loads(raw)
     return {
         "datalist_sha256": hashlib.sha256(raw).hexdigest(),
-        **{f"data_{key}": str(content[key]) for key in ("name", "licence", "data_sha256") if key in content},
+        **{f"data_{key}": str(content[key]) for key in ("name", "licence") if key in content},
+        **hash_in(content, Path(datalist)),
     }
 
 

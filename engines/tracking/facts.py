@@ -24,6 +24,8 @@ import torch
 from ignite.engine import Engine
 from monai.utils import flatten_dict
 
+from ..data_hash import hash_in
+
 
 def knobs(config: Mapping[str, Any], *, untracked: Sequence[str] = ()) -> dict[str, str]:
     """Give the knobs of an executed config: its top-level scalars and plain lists, as text without private paths.
@@ -100,9 +102,10 @@ def describe_datalist(path: str | Path | None) -> tuple[dict[str, str], dict[str
         content = json.loads(raw)
     except ValueError as error:
         raise ValueError(f"The datalist {path} is not JSON: {error}.") from error
-    names = {"name": "data_name", "seed": "data_seed", "ratios": "data_ratios", "data_sha256": "data_sha256"}
+    names = {"name": "data_name", "seed": "data_seed", "ratios": "data_ratios"}
     params = {"datalist_sha256": hashlib.sha256(raw).hexdigest()}
     params |= {name: str(content[key]) for key, name in names.items() if key in content}
+    params |= hash_in(content, Path(path))
     params |= {f"n_{key}": str(len(content[key])) for key in ("training", "validation", "test") if key in content}
     params |= _split_and_gaze(content)
     return params, {"gaze_source": str(content["gaze"].get("source", "unknown"))} if content.get("gaze") else {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
 
 from .datalist import (
@@ -85,10 +86,10 @@ class ClassSet:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Images that can be read, the hash of all of them, and the files that cannot, as {"file", "reason"}."""
+    """Images that can be read, the hash of each, and the files that cannot, as {"file", "reason"}."""
 
     images: list[LabelledImage]
-    sha256: str
+    digests: list[str]
     duplicates: list[tuple[Path, Path]]
     faults: list[dict[str, str]]
 
@@ -109,7 +110,7 @@ def write_classes(data: ClassSet, *, root: Path, target: Path, seed: int = 0, sk
     inspection = check(data.images, root=root, reader=ChestXRayReader(force=data.force), skip_bad=skip_bad)
     arrangement = data.arrange(inspection.images, seed=seed)
     duplicates = [[path.relative_to(root).as_posix() for path in pair] for pair in inspection.duplicates]
-    notes = {"seed": seed, "data_sha256": inspection.sha256, "copies": duplicates, "skipped": inspection.faults}
+    notes = {"seed": seed, **hash_facts(inspection.digests), "copies": duplicates, "skipped": inspection.faults}
     # MONAI takes the first item of a split to know its kind: an empty one must not be there.
     lists = {
         name: list(as_items(images, root=root, class_names=class_names))
@@ -169,7 +170,7 @@ def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, s
     groups = join_groups([item.group for item in good], pairs)
     duplicates = [(good[a].image, good[b].image) for a, b in pairs if good[a].group != good[b].group]
     members = [replace(item, group=group) for item, group in zip(good, groups, strict=True)]
-    return Inspection(members, hashlib.sha256("".join(digests).encode()).hexdigest(), duplicates, faults)
+    return Inspection(members, digests, duplicates, faults)
 
 
 def check_balance(balance: Any, class_names: Sequence[str]) -> list[int] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.transforms.readers.decoding import check_range
 
@@ -155,7 +156,7 @@ def write_instances(
         **({} if intensity_range is None else {"intensity_range": list(intensity_range)}),
         **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
         **({"strata": dict(Counter(strata).most_common())} if data.by_look else {}),
-        "data_sha256": hashlib.sha256("".join(image.sha256 for image in images).encode()).hexdigest(),
+        **hash_facts(image.sha256 for image in images),
         "duplicates": [[items[first]["image"], items[second]["image"]] for first, second in duplicates],
         "left_out": {
             "images": omitted.counts,
@@ -233,8 +234,9 @@ def inspect_image(source: AnnotatedImage, *, intensity_range: Any, tally: Tally)
     own = Tally()
     instances = usable_instances(source, height=height, width=width, tally=own)
     tally.add(own)  # of images that are of use
-    known = [[i.box, i.run_lengths, i.points, i.point_labels] for i in instances]
-    digest = hashlib.sha256(source.image.read_bytes() + json.dumps(known).encode()).hexdigest()
+    # Sorted: which instance comes first is up to the names of the files of their masks.
+    known = sorted(json.dumps([i.box, i.run_lengths, i.points, i.point_labels]) for i in instances)
+    digest = hashlib.sha256(source.image.read_bytes() + "".join(known).encode()).hexdigest()
     shape = f"{width}x{height}".encode()
     return Inspection(
         source, height, width, look_of(pixels), hashlib.sha256(shape + pixels.tobytes()).hexdigest(), digest, instances

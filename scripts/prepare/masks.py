@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.transforms.readers.decoding import check_range
 from clinbundles.transforms.readers.folder import image_stem
@@ -96,8 +96,7 @@ def write_masks(
         "ratios": None if official else shares,
         **({} if intensity_range is None else {"intensity_range": list(intensity_range)}),
         **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
-        # Of all pairs in the order of their paths: it names the data, whatever the split.
-        "data_sha256": hashlib.sha256("".join(item["source_sha256"] for item in items).encode()).hexdigest(),
+        **hash_facts(item["source_sha256"] for item in items),
         "near_duplicates": [[items[first]["image"], items[second]["image"]] for first, second in duplicates],
         "skipped": faults,
         **({"gaze": gaze_facts(recordings)} if recordings else {}),

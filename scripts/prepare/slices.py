@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from clinbundles.engines.data_hash import data_hash, hash_facts
 from clinbundles.engines.outputs.files import replacing, write_atomically
 
 from .annotations import Omissions
@@ -84,7 +85,7 @@ def write_slices(
         "seed": seed if is_random else None,
         "ratios": shares if is_random else None,
         **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
-        "data_sha256": hashlib.sha256("".join(written.digests).encode()).hexdigest(),
+        **hash_facts(written.digests),
         "left_out": written.omitted.counts,
         "skipped": written.faults,
     }
@@ -236,6 +237,6 @@ def write_slice(piece: Slice, name: str, places: Mapping[str, Path], digest: str
 
 
 def sha256_of(files: Sequence[Path]) -> str:
-    """Hash the bytes of a file; of several, their hashes in order."""
+    """Hash the bytes of a file; of several, their hashes whatever their order."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return digests[0] if len(digests) == 1 else data_hash(digests)

@@ -169,6 +169,7 @@ def config(bundle, tmp_path):
     """An executed config and a datalist, both full of what must stay private."""
     datalist = tmp_path / "datalist.json"
     content = {"name": "polyps", "seed": 3, "ratios": [6, 2, 2], "data_sha256": "ab" * 32}
+    content |= {"data_sha256_of": "contents in any order"}
     content |= {
         "gaze": {"source": "simulated"},
         "training": [{"image": "DOE_JOHN.png"}] * 6,

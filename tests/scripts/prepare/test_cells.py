@@ -196,7 +196,7 @@ def test_the_nuclei_of_bowl2018_are_split_as_behind_the_published_results(shared
     if not folder.is_dir():
         pytest.skip(f"no BOWL2018: {folder} is missing")
     content = run(folder, "bowl2018")
-    assert content["data_sha256"].startswith("f576a1a651fdffa2")
+    assert content["data_sha256"].startswith("d07964ff45c43b82")
     assert drawn(content) == "9a3c3609ce5b065d"
 
 

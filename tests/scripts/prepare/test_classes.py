@@ -1,5 +1,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clinbundles.engines.data_hash import data_hash
 from clinbundles.scripts.prepare.classes import (
     LabelledImage,
     as_items,
@@ -199,15 +201,20 @@ def test_a_file_that_is_refused_stops_or_is_listed(tmp_path: Path, write_x_ray: 
     assert nothing.images == nothing.duplicates == []
 
 
-def test_the_hash_follows_the_files_and_not_their_order(tmp_path: Path, write_x_ray: Callable[..., Path]) -> None:
+def test_the_hash_follows_the_files_and_not_their_order_or_folders(
+    tmp_path: Path, write_x_ray: Callable[..., Path]
+) -> None:
     def sha256(images: list[LabelledImage]) -> str:
-        return check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False).sha256
+        return data_hash(check(images, root=tmp_path, reader=ChestXRayReader(), skip_bad=False).digests)
 
     images = [LabelledImage(write_x_ray(tmp_path / f"{k}.png", seed=k), "normal", f"p{k}", "x") for k in range(3)]
     before = sha256(images)
     assert sha256(images[::-1]) == before
-    write_x_ray(tmp_path / "1.png", seed=9)
-    assert sha256(images) != before
+    (tmp_path / "z").mkdir()
+    moved = [replace(i, image=i.image.rename(tmp_path / "z" / f"{9 - k}.png")) for k, i in enumerate(images)]
+    assert sha256(moved) == before
+    write_x_ray(moved[1].image, seed=9)
+    assert sha256(moved) != before
 
 
 def test_items_start_from_the_folder_and_number_the_classes() -> None:

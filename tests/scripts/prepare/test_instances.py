@@ -48,6 +48,20 @@ def test_the_datalist_names_one_list_for_all_and_monai_loads_it(bowl, run, tmp_p
         assert instances_of(item).boxes.tolist() == sample["boxes"].tolist()
 
 
+def test_the_hash_of_the_data_is_the_same_under_other_names(bowl, run):
+    before = run(bowl, "bowl2018", targets="instances")
+    for case in (bowl / "stage1_train").iterdir():
+        for path in (case / "masks").iterdir():
+            path.rename(path.with_name(f"z{9 - int(path.stem)}.png"))
+        name = f"other{99 - int(case.name[4:]):02}"
+        (case / "images" / f"{case.name}.png").rename(case / "images" / f"{name}.png")
+        case.rename(case.with_name(name))
+    after = run(bowl, "bowl2018", targets="instances")
+    assert after["data_sha256"] == before["data_sha256"]
+    (bowl / "stage1_train" / "other99" / "masks" / "z9.png").unlink()
+    assert run(bowl, "bowl2018", targets="instances")["data_sha256"] != before["data_sha256"]
+
+
 def test_fewer_points_are_the_first_of_more_and_another_seed_gives_others(bowl, run, tmp_path):
     def points(**flags):
         run(bowl, "bowl2018", targets="instances", **flags)

@@ -32,6 +32,18 @@ def test_the_hashes_name_the_data_whatever_the_split(plain, run):
     assert run(plain)["data_sha256"] != first["data_sha256"]
 
 
+def test_the_hash_of_the_data_is_the_same_under_other_names_and_in_other_folders(plain, run, tmp_path):
+    before = run(plain)
+    other = tmp_path / "other"
+    for name in ("images", "masks"):
+        (other / name).mkdir(parents=True)
+        for path in (plain / name).iterdir():
+            shutil.copyfile(path, other / name / f"z{9 - int(path.stem[1:])}{path.suffix}")
+    after = run(other)
+    assert after["data_sha256"] == before["data_sha256"]
+    assert [item["source_sha256"] for item in items_of(after)] != [item["source_sha256"] for item in items_of(before)]
+
+
 def test_running_twice_writes_the_same_bytes_and_leaves_nothing_else(plain, run):
     run(plain)
     before = (plain.parent / "datalist.json").read_bytes()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clinbundles.scripts.prepare.datalist import items_of
 from clinbundles.scripts.prepare.series import Requirement, Series, Slice, SliceSet
-from clinbundles.scripts.prepare.slices import reduce_grey, reduce_labels, write_slices
+from clinbundles.scripts.prepare.slices import reduce_grey, reduce_labels, sha256_of, write_slices
 
 
 def half_dark(k: int, size: tuple[int, int] = (32, 32)) -> Slice:
@@ -161,6 +161,22 @@ def test_flags_that_contradict_each_other_and_sets_without_use_are_refused(
         with pytest.raises(ValueError, match=message):
             write_slices(data, root=tmp_path, target=target, image_size=16, **flags)
         assert not list(target.parent.iterdir())
+
+
+def test_the_hash_of_the_data_is_the_same_under_other_names_of_patients_and_files(
+    tmp_path: Path, target: Path, patients: dict[str, list[Slice]]
+) -> None:
+    def sha256(names: list[str], folder: str) -> str:
+        data = made(tmp_path, dict(zip(names, patients.values(), strict=True)))
+        for name, text in zip(names, "dcba", strict=True):
+            (tmp_path / name).write_text(text)
+        (tmp_path / folder).mkdir()
+        write_slices(data, root=tmp_path, target=tmp_path / folder / "list.json", image_size=16, test=names[0])
+        return json.loads((tmp_path / folder / "list.json").read_text())["data_sha256"]
+
+    assert sha256(["d_1", "c_1", "b_1", "a_1"], "before") == sha256(["a_1", "y_1", "b_1", "z_1"], "after")
+    files = [tmp_path / name for name in ("a_1", "b_1")]
+    assert sha256_of(files) == sha256_of(files[::-1]) != sha256_of(files[:1])
 
 
 def test_one_file_of_two_patients_is_refused(tmp_path: Path, target: Path, patients: dict[str, list[Slice]]) -> None:
