@@ -56,7 +56,9 @@ def show_blur(
     pixels = np.asarray(RGBImageReader().read(Path(dataset_dir or Path(datalist).parent) / chosen["image"]))
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
     height, width = image.shape[1:]
-    attention = GazeToAttentionMap(sigma_px=gaze_sigma_px)(chosen["fixations"], (height, width))
+    attention = GazeToAttentionMap(sigma_px=gaze_sigma_px)(
+        chosen["fixations"], (height, width), chosen.get("original_size")
+    )
     positive = AttentionGaussianBlur(sigma_base, weight=weight)(image, attention)
     reverse = AttentionGaussianBlur(weight, weight=weight, mode="reverse")(image, attention)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv as csv_format
 import hashlib
 import io
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,9 @@ from tqdm import tqdm
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.prepare.datalist import SPLITS, check_output, datalist_as_json
 from clinbundles.scripts.prepare.gaze import drop_simulated, is_simulated, read_datalist
+from clinbundles.scripts.prepare.original_sizes import say_sizes, sizes_in_boxes
 from clinbundles.transforms.gaze.simulator import simulate_fixations
+from clinbundles.transforms.readers.folder import image_stem
 from clinbundles.transforms.readers.masks import read_mask
 
 SACCADE_MS = 40.0
@@ -74,14 +78,16 @@ def simulate_gaze(
 
     n_earlier = drop_simulated(content)
     rows: list[list[list[Any]]] = [[] for _ in range(observers)]
+    sizes = cache(sizes_in_boxes)
     items = [(split, item) for split in splits for item in content[split]]
     for split, item in tqdm(items, desc="simulating gaze", unit="image", disable=None):
         mask = _read_mask(item, folder)
         kind = "simulated" if split == "training" else "simulated-oracle"
         item["gaze_source"] = f"{kind}:{profile}:seed={seed}"
         item["fixations"] = [_fixations(mask, item["image"], profile, seed, number) for number in range(observers)]
+        item |= _original_size(item, folder, sizes)
         for number, fixations in enumerate(item["fixations"]):
-            rows[number] += _table_rows(item, fixations, mask.shape)
+            rows[number] += _table_rows(item, fixations, item.get("original_size", mask.shape))
     content["gaze"] = {"source": "simulated", "profile": profile, "seed": seed, "sections": splits}
     if oracle:
         content["oracle"] = True
@@ -90,6 +96,8 @@ def simulate_gaze(
         for number, path in enumerate(_table_paths(table, observers)):
             _write_table(path, rows[number])
     write_atomically(target, datalist_as_json(content))
+    if sentence := say_sizes(item for _, item in items):
+        print(sentence)
     others = sum(len(content.get(name, [])) for name in SPLITS) - len(items)
     print(f"earlier simulated gaze of {n_earlier} images dropped; {others} images of other splits get none")
     print(f"simulated {profile} gaze (seed {seed}) on {len(items)} images of {', '.join(splits)}: {target}")
@@ -122,7 +130,16 @@ def _fixations(mask: np.ndarray, image: str, profile: str, seed: int, observer: 
     ]
 
 
-def _table_rows(item: dict[str, Any], fixations: list[list[float]], size: tuple[int, ...]) -> list[list[Any]]:
+def _original_size(
+    item: dict[str, Any], folder: Path, sizes: Callable[[Path], dict[str, tuple[int, int]]]
+) -> dict[str, list[int]]:
+    """Entry with the original size of an image, where the list of boxes of its data set tells and the item does not."""
+    path = folder / item["image"]
+    size = None if item.get("original_size") else sizes(path.parent.parent).get(image_stem(path))
+    return {"original_size": list(size)} if size else {}
+
+
+def _table_rows(item: dict[str, Any], fixations: list[list[float]], size: Sequence[int]) -> list[list[Any]]:
     rows, start = [], 0.0
     for index, (x, y, duration) in enumerate(fixations, start=1):
         name = Path(item["image"]).name

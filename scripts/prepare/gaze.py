@@ -10,6 +10,7 @@ from typing import Any
 from clinbundles.engines.outputs.files import write_atomically
 
 from .datalist import SPLITS, check_output, datalist_as_json, items_of
+from .original_sizes import join_size, say_sizes
 from .recordings import gaze_facts, gaze_files, recorded_gaze, say_gaze
 
 
@@ -43,11 +44,13 @@ def add_gaze(datalist: str, gaze: str, *, replace: bool = False, output: str | N
         item.pop("fixations")
         item.pop("gaze_source", None)
     for item in items:
-        item |= recorded_gaze(item["image"], recordings)
+        item |= join_size(item, recorded_gaze(item["image"], recordings))
     content.pop("gaze", None)
     splits = {name: content.pop(name) for name in SPLITS if name in content}
     write_atomically(target, datalist_as_json({**content, "gaze": gaze_facts(recordings), **splits}))
     print(f"simulated gaze of {n_simulated} images dropped, recorded gaze of {len(older)} images replaced")
+    if sentence := say_sizes(items):
+        print(sentence)
     print(f"{say_gaze(items, recordings)}; wrote {target}")
 
 

@@ -31,6 +31,7 @@ from .datalist import (
     read_official_split,
     split_groups,
 )
+from .original_sizes import join_size, say_sizes
 from .pairs import Contents, DataSet, Record, inspect
 from .recordings import gaze_facts, recorded_gaze, say_gaze
 
@@ -86,7 +87,7 @@ def write_masks(
         by_group = {} if official else split_groups(Counter(groups), ratios=shares, seed=seed)
     split_of = [official.get(image_stem(r.path)) or by_group[g] for (r, _), g in zip(pairs, groups, strict=True)]
     items = [
-        {**as_item(*pair, root=root, group=group), **recorded_gaze(pair[0].path.name, recordings)}
+        join_size(as_item(*pair, root=root, group=group), recorded_gaze(pair[0].path.name, recordings))
         for pair, group in zip(pairs, groups, strict=True)
     ]
     splits = {name: [i for i, where in zip(items, split_of, strict=True) if where == name] for name in SPLITS}
@@ -110,6 +111,8 @@ def write_masks(
     _report(splits, label=data.label, foreground=[contents.foreground for _, contents in pairs])
     if recordings:
         print(say_gaze(items, recordings))
+    if sentence := say_sizes(items):
+        print(sentence)
     print(f"wrote {target}")
 
 
@@ -145,6 +148,7 @@ def as_item(record: Record, contents: Contents, *, root: Path, group: str) -> di
         "label": path_from(root, contents.label),
         "group": group,
         "source_sha256": contents.sha256,
+        **({"original_size": list(record.original_size)} if record.original_size else {}),
     }
 
 

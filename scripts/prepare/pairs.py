@@ -31,6 +31,7 @@ class Record:
         group: patient or sequence where known, else the image's own name.
         convert: makes the mask, bool (H, W), where ``label`` is no plain mask of its own.
         fault: why the record is of no use, as a sentence, where its layout knows.
+        original_size: height and width in px of the image before it was resized, where its data set tells.
     """
 
     image: Path | None
@@ -38,6 +39,7 @@ class Record:
     group: str
     convert: Callable[[], np.ndarray] | None = None
     fault: str | None = None
+    original_size: tuple[int, int] | None = None
 
     @property
     def path(self) -> Path:

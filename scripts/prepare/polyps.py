@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clinbundles.transforms.readers.folder import image_stem
+
+from .original_sizes import sizes_in_boxes
 from .pairs import DataSet, Record, own_folder, pair_by_name
 from .recordings import gaze_files
 
@@ -16,18 +20,22 @@ POLYPS: dict[str, Any] = {"label": "polyp", "modality": "endoscopy", "ratios": (
 def kvasir_seg(root: Path, *, gaze: str | None = None, **reading: Any) -> DataSet:
     """Kvasir-SEG: images/ and masks/ with the same names; the official split is train.txt (880) and val.txt (120).
 
+    Its list of boxes (kavsir_bboxes.json) tells the original sizes, which the width of a fixation refers to.
+
     Args:
         root: folder of the data set, or the one above it.
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
         reading: how to read them, see :func:`clinbundles.scripts.prepare.recordings.gaze_files`.
     """
     folder = own_folder(root, "Kvasir-SEG", holds="images")
+    sizes = sizes_in_boxes(folder)
+    pairs = pair_by_name(folder / "images", folder / "masks")
     return DataSet(
         folder,
         name="Kvasir-SEG",
         description="Colonoscopy frames with polyp masks (Jha et al., Kvasir-SEG: a segmented polyp dataset, 2020)",
         licence="research and education only",
-        records=pair_by_name(folder / "images", folder / "masks"),
+        records=[replace(record, original_size=sizes.get(image_stem(record.path))) for record in pairs],
         gaze=gaze_files(gaze, **reading),
         **POLYPS,
     )

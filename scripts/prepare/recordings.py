@@ -22,10 +22,12 @@ class Recording:
     Args:
         path: file that it is read from.
         fixations: x, y and duration (n, 3) by the file name of the image; n is 0 where it was shown, but not looked at.
+        original_sizes: height and width in px of the original images, by file name, where the file tells them.
     """
 
     path: Path
     fixations: Mapping[str, np.ndarray]
+    original_sizes: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class GazeFiles:
         return tuple(self._read(path, who, images) for path in self.paths for who in self.participants)
 
     def _read(self, path: Path, participant: str | None, images: Sequence[str]) -> Recording:
-        from clinbundles.transforms.gaze.readers import read_fixations  # only where there is gaze: it brings pandas
+        # Only where there is gaze: they bring pandas.
+        from clinbundles.transforms.gaze.original_sizes import naming_of, read_original_sizes
+        from clinbundles.transforms.gaze.readers import read_fixations
 
         def report(sentence: str) -> None:
             print(f"{path}: {sentence}")
@@ -63,7 +67,7 @@ class GazeFiles:
         if "image_name" in settings:
             settings["image_name"] = settings["image_name"].replace("{stem}", path.stem)
         fixations = read_fixations(path, **settings, participant=participant, images=set(images), report=report)
-        return Recording(path, fixations)
+        return Recording(path, fixations, read_original_sizes(path, images=set(images), **naming_of(settings)))
 
 
 def gaze_files(
@@ -153,13 +157,24 @@ def recorded_gaze(image: str, recordings: Sequence[Recording]) -> dict[str, Any]
     """Entries of an image's item in the datalist; observers who did not see the image leave nothing in it.
 
     An image on which nobody has a fixation has none either: it would count as looked at nowhere.
+
+    Raises:
+        ValueError: two recordings tell different original sizes of the image.
     """
     name = Path(image).name
     views = [recording.fixations[name] for recording in recordings if name in recording.fixations]
     if not any(len(rows) for rows in views):
         return {}
     fixations = [[[round(x, 5), round(y, 5), round(duration, 1)] for x, y, duration in rows.tolist()] for rows in views]
-    return {"fixations": fixations, "gaze_source": "recorded"}
+    sizes = {recording.original_sizes[name]: recording for recording in recordings if name in recording.original_sizes}
+    if len(sizes) > 1:
+        (first, one), (second, other) = list(sizes.items())[:2]
+        raise ValueError(
+            f"{name} is {first[1]}x{first[0]} px large in {one.path} and {second[1]}x{second[0]} in {other.path}: "
+            "which is the size of the original image?"
+        )
+    size: dict[str, Any] = {"original_size": list(*sizes)} if sizes else {}
+    return {**size, "fixations": fixations, "gaze_source": "recorded"}
 
 
 def gaze_facts(recordings: Sequence[Recording]) -> dict[str, Any]:

@@ -188,11 +188,12 @@ class GazeToAttentionMapd(MapTransform):
         attention_key: where the map goes, one for each entry of `keys`.
         sigma_px, sigma_deg, viewing_distance_mm, px_per_mm, reference_size: see `GazeToAttentionMap`.
         reference_size_key: entry of the item with its own (height, width) that sigma refers to, such as the original
-            size of each image; goes before `reference_size`.
+            size of each image; goes before `reference_size`. Of an item without it sigma is in pixels of its image, if
+            `reference_size` says nothing else, and the first such item is logged as a warning.
         allow_missing_keys: leave the map out where an item has no fixations or None.
 
     Raises:
-        KeyError: fixations, image or reference size are missing in an item.
+        KeyError: fixations or image are missing in an item.
         ValueError: fixations that are None or bad, or an image that is not (C, H, W).
     """
 
@@ -216,6 +217,7 @@ class GazeToAttentionMapd(MapTransform):
         if len(set(self.attention_keys)) != len(self.keys):
             raise ValueError(f"attention_key {attention_key!r} must name a place of its own for each of {self.keys}")
         self.reference_size_key = reference_size_key
+        self._has_warned = False
         self.attention_map = GazeToAttentionMap(
             sigma_px,
             sigma_deg=sigma_deg,
@@ -233,10 +235,24 @@ class GazeToAttentionMapd(MapTransform):
                     continue
                 raise ValueError(f"{key!r} is None; set allow_missing_keys to leave the attention map out")
             image = self._reference_image(item)
-            reference_size = None if self.reference_size_key is None else item[self.reference_size_key]
-            attention = self.attention_map(item[key], image.shape[1:], reference_size)
+            attention = self.attention_map(item[key], image.shape[1:], self._reference_size(item))
             item[attention_key] = _placed_like(attention, image)
         return item
+
+    def _reference_size(self, item: Mapping[Hashable, Any]) -> Sequence[int] | None:
+        if self.reference_size_key is None:
+            return None
+        size = item.get(self.reference_size_key)
+        if size is None and self.attention_map.reference_size is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s: no %s in the datalist: fixations are %g px wide in pixels of this file, too wide where it "
+                "is a smaller copy (said once for all such images).",
+                getattr(item[self.ref_key], "meta", {}).get("filename_or_obj", "an image"),
+                self.reference_size_key,
+                self.attention_map.sigma_px,
+            )
+        return size
 
     def _reference_image(self, item: Mapping[Hashable, Any]) -> Any:
         if self.ref_key not in item:

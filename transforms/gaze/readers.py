@@ -23,6 +23,7 @@ from .fixation_tables import (
     fixations_by_image,
     read_gazemedseg,
 )
+from .original_sizes import naming_of, read_original_sizes
 from .samples import Presentation, RecordingSetup, display_to_image
 from .tables import Column, GazeTable, open_table, read_points, read_time_ms, read_validity
 from .tobii import (
@@ -181,7 +182,8 @@ def with_fixations(
         gaze_settings: further arguments of :func:`read_fixations`, for what the file does not tell.
 
     Returns:
-        Copies of the items; ``"fixations"`` is a list over observers (here one) of [x, y, duration in ms] rows.
+        Copies of the items; ``"fixations"`` is a list over observers (here one) of [x, y, duration in ms] rows, and
+        ``"original_size"`` height and width of the original image where the recording tells them.
 
     Raises:
         FileNotFoundError: there is no such recording.
@@ -197,11 +199,13 @@ def with_fixations(
         raise ValueError(f"gaze_settings has {min(unknown)!r}, which read_fixations does not take.")
     try:
         gaze = read_fixations(gaze_file, gaze_format=gaze_format, images=set(names), **settings)
+        sizes = read_original_sizes(gaze_file, images=set(names), **naming_of(settings))
     except ValueError as error:
         raise ValueError(f"{error} Here such options are entries of gaze_settings.") from error
     for item, name in zip(copies, names, strict=True):
         if len(gaze.get(name, ())):
             item["fixations"] = [gaze[name].tolist()]
+            item |= {"original_size": list(sizes[name])} if name in sizes else {}
     return copies
 
 

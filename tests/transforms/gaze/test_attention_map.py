@@ -278,6 +278,30 @@ def test_the_original_size_of_each_image_may_set_its_sigma():
     torch.testing.assert_close(out["attention"].as_tensor(), expected)
 
 
+def test_a_copy_of_half_the_size_has_the_same_map_resampled():
+    fixations, original = [[[0.3, 0.4, 200], [0.7, 0.6, 100]]], (96, 128)
+    transform = GazeToAttentionMapd(sigma_px=12.0, reference_size_key="original_size")
+
+    def attention(scale):
+        image = torch.zeros(3, *(side // scale for side in original))
+        return transform({"image": image, "fixations": fixations, "original_size": original})["attention"].numpy()
+
+    resampled = attention(1).reshape(1, 48, 2, 64, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(attention(2), resampled, atol=0.01)
+    wider = GazeToAttentionMap(sigma_px=12.0)(fixations, (48, 64)).numpy()
+    assert np.abs(wider - resampled).max() > 0.1
+
+
+def test_an_item_without_its_original_size_is_said_once(caplog):
+    item = sample()
+    transform = GazeToAttentionMapd(sigma_px=7.0, reference_size_key="original_size")
+    transform(item)
+    out = transform(item)
+    torch.testing.assert_close(out["attention"].as_tensor(), GazeToAttentionMap(sigma_px=7.0)(item["fixations"], SIZE))
+    assert len(caplog.messages) == 1
+    assert "no original_size in the datalist: fixations are 7 px wide in pixels of this file" in caplog.text
+
+
 def test_two_recordings_make_two_maps():
     item = sample() | {"webcam": [[at_pixel(1, 1)]]}
     out = GazeToAttentionMapd(["fixations", "webcam"], attention_key=["expert_map", "webcam_map"], sigma_px=4.0)(item)

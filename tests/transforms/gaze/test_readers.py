@@ -211,7 +211,7 @@ def test_fixations_go_to_the_item_of_their_image_and_the_items_stay_as_they_were
     items = [{"image": "/frames/a.jpg"}, {"image": "/frames/b.png", "label": "/masks/b.png"}]
     first, second = with_fixations(items, gaze_file=recording)
     assert first == items[0]
-    assert second == {**items[1], "fixations": [[[0.25, 0.5, 200.0]]]}
+    assert second == {**items[1], "fixations": [[[0.25, 0.5, 200.0]]], "original_size": [530, 622]}
     assert "fixations" not in items[1]
 
 
