@@ -11,7 +11,7 @@ from clinbundles.engines.outputs.files import write_atomically
 
 from .datalist import SPLITS, check_output, datalist_as_json, items_of
 from .original_sizes import join_size, say_sizes
-from .recordings import gaze_facts, gaze_files, recorded_gaze, say_gaze
+from .recordings import gaze_facts, gaze_files, recorded_gaze, say_gaze, say_other_reading
 
 
 def add_gaze(datalist: str, gaze: str, *, replace: bool = False, output: str | None = None, **reading: Any) -> None:
@@ -45,10 +45,12 @@ def add_gaze(datalist: str, gaze: str, *, replace: bool = False, output: str | N
         item.pop("gaze_source", None)
     for item in items:
         item |= join_size(item, recorded_gaze(item["image"], recordings))
-    content.pop("gaze", None)
+    before, facts = content.pop("gaze", None) or {}, gaze_facts(files, recordings)
     splits = {name: content.pop(name) for name in SPLITS if name in content}
-    write_atomically(target, datalist_as_json({**content, "gaze": gaze_facts(recordings), **splits}))
+    write_atomically(target, datalist_as_json({**content, "gaze": facts, **splits}))
     print(f"simulated gaze of {n_simulated} images dropped, recorded gaze of {len(older)} images replaced")
+    if before.get("source") == "recorded" and (sentence := say_other_reading(before, facts)):
+        print(sentence)
     if sentence := say_sizes(items):
         print(sentence)
     print(f"{say_gaze(items, recordings)}; wrote {target}")

@@ -100,7 +100,7 @@ def write_masks(
         **hash_facts(item["source_sha256"] for item in items),
         "near_duplicates": [[items[first]["image"], items[second]["image"]] for first, second in duplicates],
         "skipped": faults,
-        **({"gaze": gaze_facts(recordings)} if recordings else {}),
+        **({"gaze": gaze_facts(data.gaze, recordings)} if data.gaze else {}),
     }
     # MONAI takes the first item of a split to know its kind: an empty one must not be there.
     lists = {name: members for name, members in splits.items() if members}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ class Recording:
         path: file that it is read from.
         fixations: x, y and duration (n, 3) by the file name of the image; n is 0 where it was shown, but not looked at.
         original_sizes: height and width in px of the original images, by file name, where the file tells them.
+        gaze_format: format that the file has.
     """
 
     path: Path
     fixations: Mapping[str, np.ndarray]
     original_sizes: Mapping[str, tuple[int, int]]
+    gaze_format: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class GazeFiles:
     def _read(self, path: Path, participant: str | None, images: Sequence[str]) -> Recording:
         # Only where there is gaze: they bring pandas.
         from clinbundles.transforms.gaze.original_sizes import naming_of, read_original_sizes
-        from clinbundles.transforms.gaze.readers import read_fixations
+        from clinbundles.transforms.gaze.readers import detect_format, read_fixations
+        from clinbundles.transforms.gaze.tables import open_table
 
         def report(sentence: str) -> None:
             print(f"{path}: {sentence}")
@@ -67,7 +71,11 @@ class GazeFiles:
         if "image_name" in settings:
             settings["image_name"] = settings["image_name"].replace("{stem}", path.stem)
         fixations = read_fixations(path, **settings, participant=participant, images=set(images), report=report)
-        return Recording(path, fixations, read_original_sizes(path, images=set(images), **naming_of(settings)))
+        sizes = read_original_sizes(path, images=set(images), **naming_of(settings))
+        gaze_format = settings["gaze_format"]
+        if gaze_format == "auto":
+            gaze_format = detect_format(open_table(path), settings.get("columns"))
+        return Recording(path, fixations, sizes, gaze_format)
 
 
 def gaze_files(
@@ -177,10 +185,26 @@ def recorded_gaze(image: str, recordings: Sequence[Recording]) -> dict[str, Any]
     return {**size, "fixations": fixations, "gaze_source": "recorded"}
 
 
-def gaze_facts(recordings: Sequence[Recording]) -> dict[str, Any]:
-    """What a datalist says about the recordings in it: their files with hashes."""
+def gaze_facts(files: GazeFiles, recordings: Sequence[Recording]) -> dict[str, Any]:
+    """What a datalist says about the recordings in it: their files with hashes, and how they were read.
+
+    Of a participant's name, which can tell who was recorded, it has the first digits of a hash.
+    """
     hashes = {recording.path.name: hashlib.sha256(recording.path.read_bytes()).hexdigest() for recording in recordings}
-    return {"source": "recorded", "files": hashes}
+    reading = {**files.settings, "gaze_format": ", ".join(sorted({recording.gaze_format for recording in recordings}))}
+    names = [hashlib.sha256(name.encode()).hexdigest()[:12] for name in files.participants if name is not None]
+    reading |= {"participant_sha256": names} if names else {}
+    return {"source": "recorded", "files": hashes, "reading": json.loads(json.dumps(reading))}
+
+
+def say_other_reading(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Sentence about what recorded gaze is read by now and was not before, of two facts; empty where it is the same."""
+    if "reading" not in before:
+        return "how the recorded gaze before was read is not in the datalist"
+    old, new = before["reading"], after["reading"]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    changes = [f"{name} {new.get(name, 'not given')} (before: {old.get(name, 'not given')})" for name in names]
+    return f"read with other settings than the recorded gaze before: {', '.join(changes)}" if changes else ""
 
 
 def say_gaze(items: Sequence[Mapping[str, Any]], recordings: Sequence[Recording]) -> str:

@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from clinbundles.scripts.prepare.datalist import items_of
 from clinbundles.scripts.prepare.gaze import add_gaze
+from clinbundles.scripts.prepare.recordings import Recording, gaze_facts, gaze_files
 from clinbundles.scripts.simulate_gaze import simulate_gaze
 
 
@@ -48,6 +50,49 @@ def test_recorded_gaze_is_replaced_only_where_that_is_asked_for(plain, run, gaze
     content = json.loads(datalist.read_text())
     assert [item["image"] for item in items_of(content) if "fixations" in item] == ["images/i5.jpg"]
     assert list(content["gaze"]["files"]) == ["other.csv"]
+
+
+@pytest.fixture
+def add(plain, run, tmp_path, capsys):
+    """Add fixations in pixels, read by flags, to one datalist; gives what is printed, and what it says of the gaze."""
+    run(plain)
+    table = tmp_path / "own.csv"
+    table.write_text("Who,X,Y,D,I\nann,30,15,200,i0\n")
+    common = {"gaze_columns": "x=X,y=Y,duration=D,image=I", "replace": True}
+
+    def add(**flags):
+        capsys.readouterr()
+        add_gaze(str(tmp_path / "datalist.json"), str(table), **{**common, **flags})
+        return capsys.readouterr().out, json.loads((tmp_path / "datalist.json").read_text())["gaze"]
+
+    return add
+
+
+def test_how_gaze_was_read_stands_in_the_datalist_and_other_settings_are_said(add, tmp_path):
+    out, facts = add(image_rect_px=[0, 0, 40, 30])
+    columns = {"x": "X", "y": "Y", "duration": "D", "image": "I"}
+    assert facts["reading"] == {"gaze_format": "csv", "columns": columns, "image_rect_px": [0, 0, 40, 30]}
+    assert "before" not in out
+    assert "before" not in add(image_rect_px=[0, 0, 40, 30])[0]
+    out, facts = add(image_rect_px=[10, 5, 40, 30], time_unit="ms")
+    assert "image_rect_px [10, 5, 40, 30] (before: [0, 0, 40, 30])" in out
+    assert "time_unit ms (before: not given)" in out
+    assert "columns" not in out
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    content["gaze"].pop("reading")  # as in a datalist of earlier versions
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    assert "how the recorded gaze before was read is not in the datalist" in add(image_rect_px=[0, 0, 40, 30])[0]
+
+
+def test_a_participant_is_told_apart_but_not_named(gaze):
+    recordings = [Recording(Path(__file__), {}, {}, "tobii_export")]
+
+    def facts(name):
+        return gaze_facts(gaze_files(gaze, participant=name), recordings)
+
+    assert len(facts("Ann Lee,Bo")["reading"]["participant_sha256"]) == 2
+    assert facts("Ann Lee") != facts("Bo")
+    assert "Ann" not in json.dumps(facts("Ann Lee"))
 
 
 def test_simulated_gaze_does_not_stay_beside_recorded_gaze(plain, run, gaze, tmp_path, capsys):
