@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from .fixation_tables import (
 )
 from .original_sizes import naming_of, read_original_sizes
 from .samples import Presentation, RecordingSetup, display_to_image
+from .stimulus_events import split_by_image
 from .tables import Column, GazeTable, open_table, read_points, read_time_ms, read_validity
 from .tobii import (
     PYTRACK_SIGNATURE,
@@ -261,15 +261,7 @@ def _read_csv(
     xy = read_points(table, fields["x"], fields["y"], valid=valid)
     check_positions(table.path, xy[names != ""], unit)
     xy = xy / (setup.need("screen_size_px") if unit == "px" else POSITION_UNITS[unit])
-    presentations = []
-    for rows in np.split(np.arange(len(names)), np.flatnonzero(names[1:] != names[:-1]) + 1):
-        if names[rows[0]]:
-            image_setup = replace(setup, image_name=names[rows[0]], images=None)
-            no_distance = np.full(len(rows), np.nan)
-            presentations += image_setup.from_display_fractions(
-                time_ms=time_ms[rows], left=xy[rows], right=xy[rows], distance_mm=no_distance
-            )
-    return presentations
+    return split_by_image(setup, names, time_ms=time_ms, left=xy, right=xy, distance_mm=np.full(len(names), np.nan))
 
 
 def _csv_fields(table: GazeTable, columns: Mapping[str, str]) -> dict[str, Column]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 _MISSING = frozenset({"", ".", "nan", "na", "n/a", "null", "none", "-"})
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _DELIMITERS = ("\t", ";", ",")
 
 
@@ -189,10 +190,15 @@ def find_encoding(path: Path) -> str:
     """Find the encoding of a text file: UTF-8 or UTF-16, with or without a mark at its start, or else cp1252.
 
     Raises:
-        ValueError: the file has bytes that no text has.
+        ValueError: the file is HDF5, or has bytes that no text has.
     """
     with path.open("rb") as stream:
         start = stream.read(4096)
+    if start.startswith(_HDF5):
+        raise ValueError(
+            f"{path}: an HDF5 file, such as Titta's recordings, is not read: write its tables as one CSV, in Python by "
+            "pandas.concat([pandas.read_hdf(FILE, table) for table in ('gaze', 'msg')]).to_csv('gaze.csv')."
+        )
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     # A header in UTF-16 is mostly ASCII, whose high byte is zero.

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 
 from .samples import Display, Presentation, RecordingSetup, average_eyes
+from .stimulus_events import EVENT_STEMS, shown_images, split_by_image
 from .tables import GazeTable, read_points, read_time_ms, read_validity
 
 SDK_SIGNATURE = frozenset(f"{eye}_gaze_point_on_display_area_x" for eye in ("left", "right"))
@@ -261,7 +262,7 @@ def _fixation_points(table: GazeTable, setup: RecordingSetup, names: np.ndarray)
 
 
 def read_tobii_sdk(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Read the one presentation of a Tobii Pro SDK or Titta table.
+    """Read the presentations of a Tobii Pro SDK or Titta table, one of the caller's image where it names none.
 
     Gaze is in fractions of the display, time in microseconds. Validity is ``..._gaze_point_validity`` or, in newer
     Titta files, ``..._gaze_point_valid``. The distance is how far the eyes are in front of the tracker (z of the gaze
@@ -274,7 +275,8 @@ def read_tobii_sdk(table: GazeTable, setup: RecordingSetup) -> list[Presentation
     for eye in ("left", "right"):
         stems |= {f"{eye}_gaze_point_on_display_area_y", f"{eye}_gaze_point_validity", f"{eye}_gaze_point_valid"}
         stems.add(f"{eye}_gaze_origin_in_user_coordinate_system_z")
-    table.load(frozenset(stems))
+    table.load(frozenset(stems) | EVENT_STEMS)
+    names = shown_images(table, setup)
     eyes, distances = [], []
     for eye in ("left", "right"):
         valid = table.need(f"{eye}_gaze_point_validity", f"{eye}_gaze_point_valid")
@@ -282,13 +284,13 @@ def read_tobii_sdk(table: GazeTable, setup: RecordingSetup) -> list[Presentation
         eyes.append(read_points(table, x, y, valid=read_validity(table, valid, codes=False)))
         distances.append(eye_distance(table, f"{eye}_gaze_origin_in_user_coordinate_system_z"))
     time_ms = read_time_ms(table, table.need("device_time_stamp", "system_time_stamp"), unit="us")
-    return setup.from_display_fractions(
-        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
+    return split_by_image(
+        setup, names, time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
     )
 
 
 def read_tx300(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Read the one presentation of a table of the old SDK, as recorded with a TX300.
+    """Read the presentations of a table of the old SDK, as recorded with a TX300, one where it names no image.
 
     Gaze is in fractions of the display, ``RelTimestamp`` in milliseconds, ``Time`` in microseconds. Validity above 1 is
     missing, as is a gaze of -1, -1.
@@ -297,7 +299,9 @@ def read_tx300(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
         ValueError: a column is missing or malformed, or the setup lacks what the file does not tell.
     """
     stems = {"time", "reltimestamp", *TX300_SIGNATURE}
-    table.load(frozenset(stems | {f"{eye}gazepos2dy" for eye in "lr"} | {f"{eye}eyepos3dz" for eye in "lr"}))
+    stems |= {f"{eye}gazepos2dy" for eye in "lr"} | {f"{eye}eyepos3dz" for eye in "lr"}
+    table.load(frozenset(stems) | EVENT_STEMS)
+    names = shown_images(table, setup)
     eyes, distances = [], []
     for eye in "lr":
         valid = read_validity(table, table.need(f"{eye}validity"), codes=True)
@@ -306,13 +310,13 @@ def read_tx300(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
         distances.append(eye_distance(table, f"{eye}eyepos3dz"))
     time = table.need("reltimestamp", "time")
     time_ms = read_time_ms(table, time, unit="ms" if time.stem == "reltimestamp" else "us")
-    return setup.from_display_fractions(
-        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
+    return split_by_image(
+        setup, names, time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
     )
 
 
 def read_pytrack(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
-    """Read the one presentation of a table with PyTrack's column names, such as ``Gaze2d_Left.x``.
+    """Read the presentations of a table with PyTrack's column names, such as ``Gaze2d_Left.x``, one without names.
 
     Gaze is in fractions of the display. Rows without validity are events and are left out.
 
@@ -322,9 +326,10 @@ def read_pytrack(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
     stems = {"recordingtimestamp", "eyetrackertimestamp"}
     for eye in ("left", "right"):
         stems |= {f"gaze2d_{eye}.x", f"gaze2d_{eye}.y", f"validity_{eye}", f"eyepos3d_{eye}.z"}
-    table.load(frozenset(stems))
+    table.load(frozenset(stems) | EVENT_STEMS)
     flags = [table.need(f"validity_{eye}") for eye in ("left", "right")]
     table.keep((table.text(flags[0]) != "") | (table.text(flags[1]) != ""))
+    names = shown_images(table, setup)
     eyes, distances = [], []
     for eye, flag in zip(("left", "right"), flags, strict=True):
         valid = read_validity(table, flag, codes=True)
@@ -332,8 +337,8 @@ def read_pytrack(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
         eyes.append(read_points(table, x, y, valid=valid))
         distances.append(eye_distance(table, f"eyepos3d_{eye}.z"))
     time_ms = read_time_ms(table, table.need("eyetrackertimestamp", "recordingtimestamp"))
-    return setup.from_display_fractions(
-        time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
+    return split_by_image(
+        setup, names, time_ms=time_ms, left=eyes[0], right=eyes[1], distance_mm=mean_distance(*distances)
     )
 
 

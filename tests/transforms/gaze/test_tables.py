@@ -108,9 +108,18 @@ def test_a_file_without_data_is_refused(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):
+    path = tmp_path / "gaze.bin"
+    path.write_bytes(b"\x01\x02\xff\xfe\xfa")
+    with pytest.raises(ValueError, match=r"gaze.bin: not a text file"):
+        open_table(path)
+
+
+def test_a_titta_recording_as_hdf5_is_refused_with_the_way_by_csv(tmp_path):
     path = tmp_path / "gaze.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n\xff\xfe\xfa")
-    with pytest.raises(ValueError, match=r"gaze.h5: not a text file"):
+    with pytest.raises(
+        ValueError, match=r"gaze.h5: an HDF5 file, such as Titta's.*one CSV.*\.to_csv\('gaze\.csv'\)\.$"
+    ):
         open_table(path)
 
 
