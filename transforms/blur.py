@@ -40,6 +40,7 @@ def spatially_varying_gaussian_blur(image: torch.Tensor, sigma: torch.Tensor, ke
     The computation runs in float32 (float64 for a float64 image); uint8 is rounded. It is not differentiable.
 
     On the CPU a numba kernel does the work, on CUDA a Triton kernel; without them plain torch does, more slowly.
+    On CUDA nothing waits for the device: where sigma is NaN, a floating image becomes NaN instead of being refused.
 
     Args:
         image: floating or uint8 tensor; a MetaTensor keeps its metadata and its pending operations.
@@ -60,16 +61,20 @@ def spatially_varying_gaussian_blur(image: torch.Tensor, sigma: torch.Tensor, ke
         raise ValueError(f"sigma must have shape {expected} for image {tuple(plain.shape)}, got {tuple(sigma.shape)}.")
 
     work = torch.float64 if plain.dtype == torch.float64 else torch.float32
-    pixels = plain.detach().to(work).contiguous().reshape(-1, *plain.shape[-3:])
-    widths = convert_to_tensor(sigma, track_meta=False).detach().to(plain.device, work).contiguous()
-    light = _light(widths)
-    if bool((light != light).any()):
-        raise ValueError("sigma holds NaN; every pixel needs a number.")
-
     kernel = _fused_kernel(plain.device.type) or _blur_with_torch
+    pixels = plain.detach()
+    if not (plain.is_cuda and kernel is not _blur_with_torch):  # Triton reads pixels of any type
+        pixels = pixels.to(work)
+    pixels = pixels.contiguous().reshape(-1, *plain.shape[-3:])
+    widths = convert_to_tensor(sigma, track_meta=False).detach().to(plain.device, work).contiguous()
+    if not (plain.is_cuda and plain.is_floating_point()):
+        light = _light(widths)
+        if bool((light != light).any()):
+            raise ValueError("sigma holds NaN; every pixel needs a number.")
+
     blurred = kernel(pixels, widths.reshape(-1, 1, *plain.shape[-2:]), kernel_size // 2).reshape(plain.shape)
     if not plain.is_floating_point():
-        blurred = blurred.round_()
+        blurred = blurred.round()
     return convert_to_dst_type(blurred.to(plain.dtype), dst=image)[0]
 
 
@@ -79,7 +84,8 @@ class AttentionGaussianBlur(Transform):
     sigma = sigma_base + weight (1 - attention) in mode "positive", which keeps what was looked at sharper than the
     rest; sigma = sigma_base - weight (1 - attention) in mode "reverse", where sigma <= 0.01 copies the pixel.
 
-    The blur works on the pixels as stored. `Compose` runs pending lazy operations before it; when it is called
+    On CUDA an attention out of [0, 1] turns its pixels of a floating image into NaN, as a check would wait for the
+    device. The blur works on the pixels as stored. `Compose` runs pending lazy operations before it; when it is called
     directly, they stay pending on the result.
 
     Args:
@@ -132,7 +138,9 @@ class AttentionGaussianBlur(Transform):
             )
         weights = weights.to(pixels.device, torch.promote_types(weights.dtype, torch.float32))
         light = _light(weights)
-        if weights.numel():
+        if weights.is_cuda and pixels.is_floating_point():
+            light = torch.where((light >= -ROUNDING) & (light <= 1 + ROUNDING), light, math.nan)
+        elif weights.numel():
             low, high = float(light.min()), float(light.max())
             if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails too
                 raise ValueError(f"attention must lie in [0, 1], got values from {low:g} to {high:g}.")
