@@ -11,7 +11,7 @@ from monai.engines import Trainer
 
 
 class EpochSeed:
-    """Seed Python, NumPy, torch and the data set's random transforms at the start of every epoch of a trainer.
+    """Seed Python, NumPy, torch and all random transforms at the start of every epoch of a trainer.
 
     The seed of an epoch is drawn from (seed, epoch, rank): epoch 7 sees the same crops, flips and order whether the run
     came through epochs 1 to 6 or was resumed. Attach it before handlers that draw random numbers.
@@ -36,3 +36,5 @@ class EpochSeed:
         manual_seed(epoch_seed)
         # Workers seed their own copy of the transforms; without workers nobody does.
         set_rnd(getattr(engine.data_loader, "dataset", None), seed=epoch_seed)
+        for transform in getattr(getattr(engine, "prepare_batch", None), "transforms", ()):
+            set_rnd(transform, seed=epoch_seed)

@@ -228,6 +228,11 @@ VERBS: dict[str, Verb] = {
         "time a training step of StyleGAN2 beside the published formulation",
         ("--threads 1", "--rows step --sizes 256 --device cuda --autocast"),
     ),
+    "bench training": Verb(
+        "bench.training:main",
+        "time a training of the polyp networks beside a bare loop",
+        ("", "--device cuda --size 512 --batch 32 --precision bfloat16 --workers 6"),
+    ),
     "bench two_stage": Verb(
         "bench.two_stage:main",
         "time two stages beside the same network at full resolution",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection, NdarrayOrTensor
@@ -118,7 +119,7 @@ class AttentionGaussianBlur(Transform):
         _check_kernel_size(kernel_size)
         if mode not in ("positive", "reverse"):
             raise ValueError(f'mode must be "positive" or "reverse", got {mode!r}.')
-        self.sigma_base = sigma_base
+        self.sigma_base: float | np.ndarray = sigma_base
         self.weight = weight
         self.kernel_size = 2 * math.ceil(kernel_size // 2 * scale) + 1
         self.mode = mode
@@ -145,7 +146,10 @@ class AttentionGaussianBlur(Transform):
             if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails too
                 raise ValueError(f"attention must lie in [0, 1], got values from {low:g} to {high:g}.")
         spread = self.weight if self.mode == "positive" else -self.weight
-        sigma = self.scale * (self.sigma_base + spread * (1 - light.clip(0, 1)))
+        base: Any = self.sigma_base
+        if isinstance(base, np.ndarray) and isinstance(light, torch.Tensor):
+            base = torch.from_numpy(base).to(light.device, light.dtype, non_blocking=True)
+        sigma = self.scale * (base + spread * (1 - light.clip(0, 1)))
         return spatially_varying_gaussian_blur(pixels, torch.as_tensor(sigma), self.kernel_size)
 
 
@@ -208,6 +212,7 @@ class RandAttentionGaussianBlurd(Randomizable, AttentionGaussianBlurd):
     """Blur the images (C, H, W) at `keys` by attention (1, H, W), with sigma_base ~ U(sigma_min, sigma_max) per sample.
 
     The number is drawn once a sample, also for a sample without attention, so the sequence depends on the seed alone.
+    Of a batch (B, C, H, W) with attention (B, 1, H, W), each image draws its own.
 
     Args:
         keys: the images to blur, all with the same sigma_base.
@@ -261,12 +266,15 @@ class RandAttentionGaussianBlurd(Randomizable, AttentionGaussianBlurd):
         self.sigma_max = sigma_max
 
     def randomize(self, data: Any = None) -> None:
-        """Draw sigma_base."""
-        self.blur.sigma_base = float(self.R.uniform(self.sigma_min, self.sigma_max))
+        """Draw sigma_base for the sample or batch `data`."""
+        shape = tuple(np.shape(data[self.keys[0]])) if data and self.keys[0] in data else ()
+        size = (shape[0], 1, 1, 1) if len(shape) == 4 else None
+        drawn = self.R.uniform(self.sigma_min, self.sigma_max, size)
+        self.blur.sigma_base = float(drawn) if size is None else drawn.astype(np.float32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of the sample with the images blurred by a newly drawn width."""
-        self.randomize()
+        self.randomize(data)
         return super().__call__(data)
 
 

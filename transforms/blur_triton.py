@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import torch
 import triton
 import triton.language as tl
@@ -126,7 +128,8 @@ def _tile(
 
 
 @triton.jit
-def _quarters(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@no_type_check
+def _quarters(values):  # noqa: ANN001, ANN202
     """Split (h, w, 4) into four of (h, w), which every thread has at hand."""
     even, odd = tl.split(tl.reshape(values, (values.shape[0], values.shape[1], 2, 2)))
     a, c = tl.split(even)
@@ -135,7 +138,8 @@ def _quarters(values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @triton.jit
-def _line(above, below, reads, quarters, RADIUS: tl.constexpr, SIDE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, N803
+@no_type_check
+def _line(above, below, reads, quarters, RADIUS: tl.constexpr, SIDE: tl.constexpr):  # noqa: ANN001, ANN202, N803
     """Add up the taps of two mirrored rows along x: (h, w, 4) sums of quarters[4 |dx| + i] times pixel i + dx."""
     dtype: tl.constexpr = quarters[0].dtype
     pixels = ()

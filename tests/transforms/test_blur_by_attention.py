@@ -292,3 +292,14 @@ def test_the_gpu_gives_what_the_cpu_gives(monkeypatch, fused, dtype):
     assert out.dtype == dtype
     tolerance = 1 if dtype == torch.uint8 else max(2 * torch.finfo(dtype).eps, 2e-6)
     assert (out.cpu().double() - expected.double()).abs().max() <= tolerance
+
+
+def test_each_image_of_a_batch_draws_its_own_width() -> None:
+    image, attention = torch.rand(1, 3, 24, 24).expand(3, -1, -1, -1), torch.ones(3, 1, 24, 24)
+    transform = RandAttentionGaussianBlurd("image", sigma_min=0.4, sigma_max=1.2)
+    transform.set_random_state(2)
+    out = transform({"image": image, "attention": attention})["image"]
+    widths = np.random.RandomState(2).uniform(0.4, 1.2, 3)
+    assert np.ptp(widths) > 0.1
+    for blurred, plain, width in zip(out, image, widths, strict=True):
+        torch.testing.assert_close(blurred, AttentionGaussianBlur(float(width))(plain, attention[0]), rtol=0, atol=1e-6)
