@@ -204,8 +204,8 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
     run_watched(files, as_overrides({"bundle_root": str(folder), **options}))
 
 
-def check_datalist(path: Any) -> None:
-    """Refuse a datalist that is given, and is not there or no JSON.
+def check_datalist(path: Any, *, option: str = "--datalist") -> None:
+    """Refuse a datalist that is given, by an option, and is not there or no JSON.
 
     Raises:
         FileNotFoundError, ValueError: the message names the file.
@@ -213,11 +213,11 @@ def check_datalist(path: Any) -> None:
     if not isinstance(path, str) or path[:1] in ("$", "@", "%"):
         return
     if not Path(path).is_file():
-        raise FileNotFoundError(f"--datalist {path}: no such file.")
+        raise FileNotFoundError(f"{option} {path}: no such file.")
     try:
         json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"--datalist {path}: is not JSON ({error}).") from error
+        raise ValueError(f"{option} {path}: is not JSON ({error}).") from error
 
 
 def load_network(parser: ConfigParser) -> nn.Module:

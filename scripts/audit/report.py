@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from clinbundles.engines.metrics.intervals import describe_intervals
+from clinbundles.scripts.audit.training_images import mark_seen, say_seen
 
 DISEASE = "covid19"
 AUDITED, ANEW = "audited", "trained anew"
@@ -29,6 +30,7 @@ def compose_audit(
     rows: Sequence[Row],
     *,
     facts: dict[str, Any],
+    seen: dict[str, Any],
     disease_calls: dict[str, dict[str, Any]] | None,
     grad_cam: dict[str, Any],
 ) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def compose_audit(
         rows: model, input (of INPUTS) and metrics as :func:`.class_report.write_class_report` gives them. The first is
             AUDITED on "whole", whose sources are listed; one has the input "chance".
         facts: data (a name), datalist_sha256, model_sha256, seed, training_images (their number).
+        seen: what :func:`.training_images.count_seen` returned.
         disease_calls: by group of images: images and called (numbers), and share, called over images, as
             :func:`~clinbundles.engines.metrics.intervals.with_interval` gives it. None where it was not asked.
         grad_cam: layer, images and empty_maps (numbers), lung_fields (share of the image that the fields cover),
@@ -48,6 +51,7 @@ def compose_audit(
         **facts,
         "test_images": whole["images"],
         "test_patients": whole["patients"],
+        "seen": seen,
         "results": [
             {
                 "model": model,
@@ -69,12 +73,14 @@ def conclude(audit: dict[str, Any]) -> list[str]:
     """Say in sentences what the values of an audit say, and no more.
 
     Args:
-        audit: results, disease_calls and grad_cam of :func:`compose_audit`.
+        audit: results, seen, disease_calls and grad_cam of :func:`compose_audit`.
     """
     accuracy = {(row["model"], row["input"]): row["accuracy"] for row in audit["results"]}
     baselines = {row["input"]: row["accuracy"] for row in audit["results"] if row["model"] not in (AUDITED, ANEW)}
     chance, audited = baselines["chance"]["value"], accuracy[AUDITED, "whole"]
-    said = [f"The audited model has an accuracy of {_figure(audited)} on whole images; chance is {chance:.3f}."]
+    mark = mark_seen(audit["seen"], audited=True)
+    said = [f"The audited model has an accuracy of {_figure(audited)}{mark} on whole images; chance is {chance:.3f}."]
+    said += say_seen(audit["seen"])
     if not _above(audited, chance):
         said.append("It is not told from chance, so nothing here says what it learned.")
     whole = accuracy.get((ANEW, "whole"), audited)
@@ -134,7 +140,7 @@ def as_markdown(audit: dict[str, Any]) -> str:
     for row in audit["results"]:
         recall = " / ".join(f"{row['recall'][name]['value']:.2f}" for name in classes)
         figures = f"{_figure(row['accuracy'])} | {_figure(row['macro_f1'])} | {recall}"
-        lines.append(f"| {INPUTS[row['input']]} | {row['model']} | {figures} |")
+        lines.append(f"| {INPUTS[row['input']]} | {_model(audit, row)} | {figures} |")
     lines += [
         "",
         "The border is the frame of a tenth along each edge. The lung fields are two fixed ellipses that hold the "
@@ -205,9 +211,15 @@ def draw(audit: dict[str, Any]) -> Figure:
     axes.text(chance, -0.7, f" chance {chance:.3f}", fontsize=8)
     axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), ylim=(len(rows) - 0.4, -1.1), yticks=range(len(rows)))
     axes.set_xlabel("accuracy on the test images, 95 % interval by patient")
-    axes.set_yticklabels([f"{INPUTS[row['input']]}: {row['model']}" for row in rows])
+    axes.set_yticklabels([f"{INPUTS[row['input']]}: {_model(audit, row)}" for row in rows])
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _model(audit: dict[str, Any], row: dict[str, Any]) -> str:
+    """Name the model of a row, with a mark where it was trained on test images."""
+    mark = "" if row["input"] == "chance" else mark_seen(audit["seen"], audited=row["model"] == AUDITED)
+    return row["model"] + mark
 
 
 def _chance(audit: dict[str, Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .report import DISEASE, INPUTS
+from .report import AUDITED, DISEASE, INPUTS
 
 RUN = "audit"
 
@@ -21,6 +21,8 @@ def as_results(audit: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, An
     for row in audit["results"]:
         metrics = {"val_accuracy": _with_ends(row["accuracy"]), "val_macro_f1": _with_ends(row["macro_f1"])}
         metrics |= {f"recall_{label}": _with_ends(recall) for label, recall in row["recall"].items()}
+        if row["model"] == AUDITED and audit["seen"]["known"]:
+            metrics["test_images_trained_on"] = {"value": audit["seen"]["audited"]["test"]["trained_on"]}
         results.append(_result(row["model"], INPUTS[row["input"]], metrics))
     for group, calls in (audit["disease_calls"] or {}).items():
         numbers: dict[str, Any] = {name: {"value": calls[name]} for name in ("images", "called")}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
-from torch.nn import functional as F
-from tqdm import tqdm
 
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.metrics.intervals import mean_interval, with_interval
@@ -33,13 +29,15 @@ from clinbundles.engines.outputs.per_image import patients_of, read_class_table
 from clinbundles.engines.tracking.facts import describe_datalist, scrub
 from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, score_baselines
+from clinbundles.scripts.audit.grad_cam import grad_cam_shares
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.scripts.audit.results import as_results
-from clinbundles.scripts.bundle import ROOT, open_configs, options_for, run_configs
+from clinbundles.scripts.audit.training_images import count_seen, say_seen
+from clinbundles.scripts.bundle import ROOT, check_datalist, open_configs, options_for, run_configs
 from clinbundles.scripts.flags import choose_names
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import as_json
-from clinbundles.transforms.image_region import REGIONS, lung_fields
+from clinbundles.transforms.image_region import REGIONS
 
 BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_split", "run", "report")
@@ -57,6 +55,7 @@ class Setting:
     items: dict[str, list[dict[str, Any]]]
     seed: int
     knobs: dict[str, Any]
+    seen: dict[str, Any]
 
     @property
     def common(self) -> dict[str, Any]:
@@ -80,6 +79,8 @@ def audit_shortcuts(
     cam_layer: str = "features",
     overlays: int = 3,
     seed: int = 0,
+    trained_on: str | None = None,
+    trained_on_dir: str | None = None,
     **knobs: Any,
 ) -> None:
     """Audit ``ckpt_dir``/model.pt; write audit.md, audit.json, audit.png and results.json to ``output_dir``.
@@ -96,14 +97,19 @@ def audit_shortcuts(
         cam_layer: layer for Grad-CAM: features (PneumoniaCNN), layer4 (ResNet-50).
         overlays: Grad-CAM pictures of each class.
         seed: of the trainings, the tree and the choice of the pictures.
+        trained_on: datalist that the audited model was trained on, if not ``datalist``: test images that are in it are
+            marked, and an audit of nothing else is refused.
+        trained_on_dir: folder that its paths start from; ``dataset_dir`` if not given.
         knobs: values of train.json and evaluate.json, as the model was trained: image_size,
             network_name, max_epochs, precision and so on.
     """
     chosen = choose_names(regions, list(REGIONS), "regions")
     if not isinstance(overlays, int) or overlays < 1:
         raise ValueError(f"--overlays is {overlays!r}, expected a number of pictures.")
-    setting = prepare(dataset_dir, datalist, ckpt_dir, output_dir, seed=seed, knobs=knobs)
+    training = (trained_on, trained_on_dir)
+    setting = prepare(dataset_dir, datalist, ckpt_dir, output_dir, seed=seed, knobs=knobs, training=training)
     check_weights(setting, cam_layer)
+    print(" ".join(say_seen(setting.seen)), flush=True)
     remember(setting, cam_layer=cam_layer, overlays=overlays)
     print(f"auditing on {len(setting.items['test'])} test images; results go to {setting.output}", flush=True)
     folder = setting.output / "audited"
@@ -123,9 +129,16 @@ def audit_shortcuts(
 
 
 def prepare(
-    dataset_dir: Any, datalist: Any, ckpt_dir: Any, output_dir: Any, *, seed: int, knobs: dict[str, Any]
+    dataset_dir: Any,
+    datalist: Any,
+    ckpt_dir: Any,
+    output_dir: Any,
+    *,
+    seed: int,
+    knobs: dict[str, Any],
+    training: tuple[str | None, str | None] = (None, None),
 ) -> Setting:
-    """Check the arguments of the command and read the datalist."""
+    """Check the arguments of the command and read the datalist; ``training`` is the audited model's list and folder."""
     root, file, weights = (Path(str(path)).resolve() for path in (dataset_dir, datalist, ckpt_dir))
     if not root.is_dir():
         raise FileNotFoundError(f"--dataset_dir {root}: no such folder.")
@@ -138,7 +151,31 @@ def prepare(
             raise ValueError(f"--{name} is set by the audit itself.")
     class_names = open_configs(BUNDLE, ["evaluate"], **knobs)["class_names"]
     items = read_splits(file, root, class_names)
-    return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs)
+    seen = seen_images(weights / "model.pt", items, file, root, training)
+    return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs, seen)
+
+
+def seen_images(
+    weights: Path,
+    items: dict[str, list[dict[str, Any]]],
+    datalist: Path,
+    root: Path,
+    training: tuple[str | None, str | None],
+) -> dict[str, Any]:
+    """Count the images that the audited weights were trained on, as :func:`.training_images.count_seen`."""
+    trained_on, folder = (None if path is None else Path(str(path)).resolve() for path in training)
+    check_datalist(None if trained_on is None else str(trained_on), option="--trained_on")
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"--trained_on_dir {folder}: no such folder.")
+    return count_seen(
+        weights,
+        items=items,
+        datalist=datalist,
+        root=root,
+        outside={},
+        trained_on=trained_on,
+        trained_on_dir=folder,
+    )
 
 
 def read_splits(datalist: Path, root: Path, class_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -255,67 +292,6 @@ def disease_calls(setting: Setting) -> dict[str, dict[str, Any]] | None:
     return found
 
 
-def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str, Any]:
-    """Draw Grad-CAM of a few test images a class, and give the share of its mass inside the lung fields, of all."""
-    folder, test, names = setting.output / "grad_cam", setting.items["test"], setting.class_names
-    path = folder / "lung_share.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    print(f"Grad-CAM at layer {layer}: {per_class} pictures a class, shares of all test images", flush=True)
-    table, _ = read_class_table(setting.output / "audited" / "whole" / "per_image.csv", names)
-    writer = {
-        "_target_": "clinbundles.engines.outputs.grad_cam.GradCamWriter",
-        **{"output_dir": "@output_dir", "network": "@network", "target_layer": layer},
-        **{"class_names": "@class_names", "reader": "@image_reader"},
-    }
-    parser = setting.parser(output_dir=str(folder))
-    shown = [test[k] for k in pick(test, per_class=per_class, seed=setting.seed)]
-    parser.update({"evaluation#dataset#data": shown, "grad_cam": writer})
-    parser["validate#handlers"] = ["@validate#weights_loader", "@grad_cam"]
-    parser.get_parsed_content("validate#evaluator").run()
-    heat_map = parser.get_parsed_content("grad_cam").heat_map
-    preprocessing = parser.get_parsed_content("validate#preprocessing")
-    shares = []
-    for item, predicted in zip(tqdm(test, desc="Grad-CAM", unit="image"), table["prediction"], strict=True):
-        image = preprocessing(item)["image"]
-        fields = lung_fields(*image.shape[-2:]).numpy()
-        shares.append(share_inside(heat_map(image, names.index(predicted)), fields))
-    table["share"] = shares
-    good = table.dropna(subset="share")
-    found = {
-        "layer": layer,
-        "share": _mean(good["share"].to_numpy(), good),
-        "share_by_label": {
-            str(name): round(float(share), 4) for name, share in good.groupby("label")["share"].mean().items()
-        },
-        "lung_fields": round(float(fields.mean()), 4),
-        "images": len(good),
-        "empty_maps": len(table) - len(good),
-    }
-    write_atomically(path, json.dumps(found, indent=4))
-    return found
-
-
-def pick(items: Sequence[dict[str, Any]], *, per_class: int, seed: int) -> list[int]:
-    """Draw ``per_class`` items of each class at random; their indices, in order."""
-    taken: Counter[int] = Counter()
-    chosen = []
-    for k in np.random.default_rng(seed).permutation(len(items)).tolist():
-        taken[items[k]["label"]] += 1
-        if taken[items[k]["label"]] <= per_class:
-            chosen.append(k)
-    return sorted(chosen)
-
-
-def share_inside(heat: np.ndarray, fields: np.ndarray) -> float:
-    """Measure the share of a map (h, w), stretched to (H, W), that lies where bool (H, W) is true.
-
-    NaN for a map that is zero everywhere.
-    """
-    stretched = F.interpolate(torch.from_numpy(heat)[None, None].float(), fields.shape, mode="bilinear")[0, 0].numpy()
-    return float(stretched[fields].sum() / stretched.sum()) if stretched.sum() > 0 else float("nan")
-
-
 def write_audit(
     setting: Setting, rows: Sequence[Row], calls: dict[str, dict[str, Any]] | None, grad_cam: dict[str, Any]
 ) -> str:
@@ -328,7 +304,7 @@ def write_audit(
         "seed": setting.seed,
         "training_images": len(setting.items["training"]),
     }
-    audit = compose_audit(rows, facts=facts, disease_calls=calls, grad_cam=grad_cam)
+    audit = compose_audit(rows, facts=facts, seen=setting.seen, disease_calls=calls, grad_cam=grad_cam)
     text = as_markdown(audit)
     write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")
     write_atomically(setting.output / "audit.md", text)

@@ -9,10 +9,18 @@ GRAD_CAM = {
     "images": 8,
     "empty_maps": 1,
 }
+NONE = {"images": 9, "trained_on": 0, "validated_on": 0, "same_patient": 0}
+SEEN = {"known": True, "basis": "a test says so", "audited": {"test": NONE}, "list": NONE}
 
 
 def make_audit(
-    *, whole: float, border: float, chance: float = 0.3, half: float = 0.05, sources: dict | None = None
+    *,
+    whole: float,
+    border: float,
+    chance: float = 0.3,
+    half: float = 0.05,
+    sources: dict | None = None,
+    seen: dict = SEEN,
 ) -> dict:
     def row(model: str, name: str, value: float) -> tuple[str, str, dict]:
         figure = {"value": value, "low": value - half, "high": value + half}
@@ -27,7 +35,7 @@ def make_audit(
         row("always the commonest class", "chance", chance),
     ]
     facts = {"data": "noise", "datalist_sha256": "a" * 64, "model_sha256": "b" * 64, "seed": 0, "training_images": 18}
-    return compose_audit(rows, facts=facts, disease_calls=None, grad_cam=GRAD_CAM)
+    return compose_audit(rows, facts=facts, seen=seen, disease_calls=None, grad_cam=GRAD_CAM)
 
 
 def test_the_conclusion_says_no_more_than_the_figures() -> None:
@@ -68,3 +76,31 @@ def test_every_row_but_chance_is_a_bar_that_the_line_of_chance_crosses() -> None
         "the file's aspect ratio alone: decision tree",
     ]
     assert [0.3, 0.3] in [list(line.get_xdata()) for line in axes.lines]
+
+
+def test_a_row_whose_model_saw_test_images_is_marked_in_table_picture_and_conclusion() -> None:
+    seen = SEEN | {"audited": {"test": NONE | {"trained_on": 4, "validated_on": 1, "same_patient": 2}}}
+    audit = make_audit(whole=0.9, border=0.6, seen=seen)
+    lines = as_markdown(audit).split("\n")
+    assert [line for line in lines if "trained on)" in line and line.startswith("|")] == [
+        "| the whole image | audited (4 of 9 trained on) | 0.900 [0.850, 0.950] | 0.900 [0.850, 0.950] "
+        "| 0.90 / 0.90 / 0.90 |"
+    ]
+    assert "trained on 4 of the 9 test images: their values here are not those of new images" in lines[-2]
+    assert "Of the test images 1 chose their checkpoint. Of the test images 2 are of patients" in lines[-2]
+    labels = [label.get_text() for label in draw(audit).axes[0].get_yticklabels()]
+    assert labels[0] == "the whole image: audited (4 of 9 trained on)"
+
+    audit = make_audit(whole=0.9, border=0.6, seen=SEEN | {"list": NONE | {"trained_on": 3}})
+    table = as_markdown(audit)
+    assert "| audited |" in table
+    assert "| trained anew (3 of 9 trained on) |" in table
+    assert "| nothing | always the commonest class |" in table
+    assert "The datalist has 3 of its 9 test images in training too" in table
+
+
+def test_what_the_weights_were_trained_on_may_be_unknown_and_that_is_said() -> None:
+    unknown = {"known": False, "basis": "they have no card", "audited": None, "list": NONE}
+    text = as_markdown(make_audit(whole=0.9, border=0.6, seen=unknown))
+    assert "| audited (training images unknown) |" in text
+    assert "were trained on test images cannot be known: they have no card. If they were, their values say" in text

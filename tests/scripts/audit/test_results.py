@@ -10,6 +10,9 @@ RUN: dict[str, Any] = {
 }
 
 
+SEEN = {"images": 6, "trained_on": 2, "validated_on": 0, "same_patient": 0}
+
+
 def metrics(accuracy: float, low: float | None) -> dict[str, Any]:
     score = {"value": accuracy, "low": low, "high": low and 1.0}
     classes = {name: {"images": 3, "recall": score} for name in ("normal", "covid19")}
@@ -21,6 +24,7 @@ def test_each_classifier_group_and_map_is_a_result_with_its_interval() -> None:
     audit = compose_audit(
         [("audited", "whole", metrics(0.9, 0.8)), ("always the commonest class", "chance", metrics(0.5, None))],
         facts={},
+        seen={"known": True, "basis": "", "audited": {"test": SEEN}, "list": SEEN},
         disease_calls={"test, without covid19": {"images": 4, "called": 1, "share": {"value": 0.25, "low": None}}},
         grad_cam={"share": {"value": 0.6, "low": 0.5, "high": 0.7}, "lung_fields": 0.55},
     )
@@ -28,6 +32,7 @@ def test_each_classifier_group_and_map_is_a_result_with_its_interval() -> None:
     check_results(content, "results.json")
     named = {(result["row"], result["column"]): result["metrics"] for result in content["results"]}
     assert named["audited", "the whole image"]["recall_covid19"] == {"value": 0.9, "low": 0.8, "high": 1.0}
+    assert named["audited", "the whole image"]["test_images_trained_on"] == {"value": 2}
     assert named["always the commonest class", "nothing"]["val_accuracy"] == {"value": 0.5}
     assert named["called covid19", "test, without covid19"] == {
         "images": {"value": 4},

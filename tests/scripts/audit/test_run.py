@@ -244,6 +244,25 @@ def test_wrong_arguments_are_one_sentence_before_anything_runs(module: ModuleTyp
     assert not Path(data["output_dir"]).exists()
 
 
+def test_test_images_that_the_model_was_trained_on_are_marked_or_refused(
+    module: ModuleType, data: dict, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = json.loads(Path(data["datalist"]).read_text())
+    trained = {"training": content["test"][:4], "validation": content["validation"]}
+    (tmp_path / "trained.json").write_text(json.dumps(trained))
+    module.audit_shortcuts(**data, regions="border", retrain=False)
+    assert "trained on test images cannot be known: they have no card" in capsys.readouterr().out
+    named = {"trained_on": str(tmp_path / "trained.json")}
+    module.audit_shortcuts(**data, regions="border", retrain=False, **named)
+    text = (tmp_path / "out" / "audit.md").read_text()
+    assert text.count("audited (4 of 30 trained on)") == 2
+    (tmp_path / "trained.json").write_text(json.dumps({"training": content["test"]}))
+    with pytest.raises(ValueError, match="was trained on all 30 test images"):
+        module.audit_shortcuts(**data, **named)
+    with pytest.raises(FileNotFoundError, match=r"--trained_on .*absent: no such file"):
+        module.audit_shortcuts(**data, trained_on="absent")
+
+
 @pytest.mark.parametrize("split", ["training", "validation", "test"])
 def test_a_missing_split_is_named(module: ModuleType, data: dict, split: str) -> None:
     content = json.loads(Path(data["datalist"]).read_text())
@@ -275,22 +294,3 @@ def test_a_folder_of_another_audit_is_refused(module: ModuleType, data: dict, ru
     torch.save({name: 2 * weight for name, weight in torch.load(model, weights_only=True).items()}, model)
     with pytest.raises(ValueError, match="was begun with model"):
         module.audit_shortcuts(**data)
-
-
-def test_an_even_map_has_the_share_that_the_fields_cover(module: ModuleType) -> None:
-    fields = np.zeros((64, 64), dtype=bool)
-    fields[:16] = True
-    assert module.share_inside(np.ones((4, 4), dtype=np.float32), fields) == pytest.approx(0.25)
-    top = np.zeros((4, 4), dtype=np.float32)
-    top[0] = 1
-    assert module.share_inside(top, fields) > 0.8
-    assert module.share_inside(top[::-1].copy(), fields) == 0
-    assert np.isnan(module.share_inside(np.zeros((4, 4), dtype=np.float32), fields))
-
-
-def test_pictures_are_drawn_of_every_class_and_the_same_ones_each_time(module: ModuleType) -> None:
-    items = [{"label": label} for label in [0] * 10 + [1] * 5 + [2]]
-    chosen = module.pick(items, per_class=3, seed=1)
-    assert sorted(items[k]["label"] for k in chosen) == [0, 0, 0, 1, 1, 1, 2]
-    assert chosen == sorted(set(chosen))
-    assert chosen == module.pick(items, per_class=3, seed=1)
