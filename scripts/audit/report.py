@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from clinbundles.engines.metrics.intervals import describe_intervals
+from clinbundles.engines.metrics.intervals import describe_intervals, share_interval, with_interval
+from clinbundles.scripts.audit.outside import outside_lines, say_outside
 from clinbundles.scripts.audit.training_images import mark_seen, say_seen
 
 DISEASE = "covid19"
@@ -22,6 +23,7 @@ INPUTS = {
     "source": "the source's name alone",
     "chance": "nothing",
 }
+TRAITS = ("device", "age", "sex")
 FEW = 5  # images of a source, below which it is not listed by itself
 Row = tuple[str, str, dict[str, Any]]  # model, input, and the metrics of class_report
 
@@ -30,21 +32,26 @@ def compose_audit(
     rows: Sequence[Row],
     *,
     facts: dict[str, Any],
+    patients: dict[str, int],
     seen: dict[str, Any],
     disease_calls: dict[str, dict[str, Any]] | None,
     grad_cam: dict[str, Any],
+    outside: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Compose an audit of the metrics of every model on every input: what the other functions take, and JSON can hold.
 
     Args:
         rows: model, input (of INPUTS) and metrics as :func:`.class_report.write_class_report` gives them. The first is
             AUDITED on "whole", whose sources are listed; one has the input "chance".
-        facts: data (a name), datalist_sha256, model_sha256, seed, training_images (their number).
+        facts: data (a name), datalist_sha256, model_sha256, seed, training_images (their number), entries (what
+            the datalist says of a test image, by name).
+        patients: how many of each class the test images are of; of images whose patients are not known, the images.
         seen: what :func:`.training_images.count_seen` returned.
         disease_calls: by group of images: images and called (numbers), and share, called over images, as
             :func:`~clinbundles.engines.metrics.intervals.with_interval` gives it. None where it was not asked.
         grad_cam: layer, images and empty_maps (numbers), lung_fields (share of the image that the fields cover),
             share (of the mass inside them, as of with_interval) and share_by_label (its mean by name of the class).
+        outside: by name of the set what :func:`.outside.summarise` returned, and temperature.
     """
     whole = rows[0][2]
     audit = {
@@ -58,22 +65,27 @@ def compose_audit(
                 "input": name,
                 "accuracy": metrics["scores"]["val_accuracy"],
                 "macro_f1": metrics["scores"]["val_macro_f1"],
-                "recall": {label: found["recall"] for label, found in metrics["classes"].items()},
+                "recall": {
+                    label: _share(found["recall"]["value"], patients[label])
+                    for label, found in metrics["classes"].items()
+                },
             }
             for model, name, metrics in rows
         ],
         "sources": whole["sources"],
         "disease_calls": disease_calls,
         "grad_cam": grad_cam,
+        "outside": outside,
+        "patients": patients,
     }
-    return audit | {"conclusion": conclude(audit)}
+    return audit | {"conclusion": conclude(audit), "not_measured": list_gaps(audit)}
 
 
 def conclude(audit: dict[str, Any]) -> list[str]:
     """Say in sentences what the values of an audit say, and no more.
 
     Args:
-        audit: results, seen, disease_calls and grad_cam of :func:`compose_audit`.
+        audit: results, seen, disease_calls, grad_cam and outside of :func:`compose_audit`.
     """
     accuracy = {(row["model"], row["input"]): row["accuracy"] for row in audit["results"]}
     baselines = {row["input"]: row["accuracy"] for row in audit["results"] if row["model"] not in (AUDITED, ANEW)}
@@ -101,6 +113,7 @@ def conclude(audit: dict[str, Any]) -> list[str]:
     if calls := audit["disease_calls"]:
         parts = [f"{found['called']} of {found['images']} ({group})" for group, found in calls.items()]
         said.append(f"The audited model calls {DISEASE}: {', '.join(parts)}.")
+    said += [f"Outside, {sentence}" for sentence in say_outside(audit["outside"], audit["seen"])]
     share, area = audit["grad_cam"]["share"], audit["grad_cam"]["lung_fields"]
     if share["low"] is not None:
         verdict = "more than" if share["low"] > area else "less than" if share["high"] < area else "not told from"
@@ -113,6 +126,38 @@ def conclude(audit: dict[str, Any]) -> list[str]:
         "What a part of the image gives away a model may use; that this one does, on a given image, is not shown here."
     )
     return said
+
+
+def list_gaps(audit: dict[str, Any]) -> list[str]:
+    """List what an audit did not measure.
+
+    Args:
+        audit: of :func:`compose_audit`: all but conclusion and not_measured.
+    """
+    trained = {row["input"] for row in audit["results"] if row["model"] == ANEW}
+    seen = audit["seen"]
+    gaps = []
+    if not seen["known"]:
+        gaps.append(f"whether the weights were trained on test images: {seen['basis']}")
+    if missing := [INPUTS[name] for name in ("border", "lungs_masked", "lungs") if name not in trained]:
+        gaps.append(f"what {', '.join(missing)} gives away, for nothing was trained anew on it")
+    if not audit["test_patients"]:
+        gaps.append("the spread over patients, for the datalist has no groups: the intervals are over images")
+    if audit["sources"] is None:
+        gaps.append("the accuracy by source, for the datalist names none")
+    if audit["disease_calls"] is None:
+        gaps.append("what images of one source are called, for the datalist has no split same_source")
+    if not audit["outside"]:
+        gaps.append("images from elsewhere, for no set was given by --outside")
+    else:
+        gaps.append("how often the outside sets are called rightly, for they have no labels")
+    named = [name for name in TRAITS if name in audit["entries"]]
+    lacks = [name for name in TRAITS if name not in named]
+    if lacks:
+        gaps.append(f"differences by {', '.join(lacks)}, of which the datalist says nothing")
+    if named:
+        gaps.append(f"differences by {', '.join(named)}, which the datalist tells and no audit reads yet")
+    return gaps
 
 
 def as_markdown(audit: dict[str, Any]) -> str:
@@ -134,13 +179,13 @@ def as_markdown(audit: dict[str, Any]) -> str:
         f"class of training: accuracy {_chance(audit):.3f}. Intervals: 95 %, "
         f"{describe_intervals(audit['test_patients'] or audit['test_images'], unit)}; of a share of 0 or 1 Wilson's.",
         "",
-        f"| input | model | accuracy [95 % CI] | macro F1 [95 % CI] | recall {' / '.join(classes)} |",
-        "|---|---|---|---|---|",
+        "| input | model | accuracy [95 % CI] | macro F1 [95 % CI] |",
+        "|---|---|---|---|",
     ]
     for row in audit["results"]:
-        recall = " / ".join(f"{row['recall'][name]['value']:.2f}" for name in classes)
-        figures = f"{_figure(row['accuracy'])} | {_figure(row['macro_f1'])} | {recall}"
+        figures = f"{_figure(row['accuracy'])} | {_figure(row['macro_f1'])}"
         lines.append(f"| {INPUTS[row['input']]} | {_model(audit, row)} | {figures} |")
+    lines += _recall_lines(audit, classes)
     lines += [
         "",
         "The border is the frame of a tenth along each edge. The lung fields are two fixed ellipses that hold the "
@@ -168,12 +213,29 @@ def as_markdown(audit: dict[str, Any]) -> str:
         f"{mean} ({by_label}). The fields cover {cam['lung_fields']:.3f} of the image, which is what an aimless map "
         f"would have. Empty maps, left out: {cam['empty_maps']}.",
         "",
+        *(outside_lines(audit["outside"], audit["seen"]) if audit["outside"] else []),
         "## What the figures say",
         "",
         " ".join(audit["conclusion"]),
         "",
+        "## What was not measured",
+        "",
+        *(f"- {gap}" for gap in audit["not_measured"]),
+        "",
     ]
     return "\n".join(lines)
+
+
+def _recall_lines(audit: dict[str, Any], classes: Sequence[str]) -> list[str]:
+    """Table of the recalls of the classes, with their intervals."""
+    unit = "patients" if audit["test_patients"] else "images"
+    counts = " / ".join(str(audit["patients"][name]) for name in classes)
+    lines = ["", f"| input | model |{'|'.join(f' recall {name} [95 % CI] ' for name in classes)}|"]
+    lines.append("|---|---|" + "---|" * len(classes))
+    for row in audit["results"]:
+        recalls = " | ".join(_figure(row["recall"][name]) for name in classes)
+        lines.append(f"| {INPUTS[row['input']]} | {_model(audit, row)} | {recalls} |")
+    return [*lines, "", f"Intervals of a recall are Wilson's, with n the {counts} {unit} of {' / '.join(classes)}."]
 
 
 def _source_lines(sources: dict[str, dict[str, Any]], classes: Sequence[str]) -> list[str]:
@@ -214,6 +276,12 @@ def draw(audit: dict[str, Any]) -> Figure:
     axes.set_yticklabels([f"{INPUTS[row['input']]}: {_model(audit, row)}" for row in rows])
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _share(value: float, n_units: int) -> dict[str, float | None]:
+    """Give a share and Wilson's interval of it over so many patients, which holds the share."""
+    low, high = share_interval(round(value * n_units), n_units)
+    return with_interval(value, np.array([min(low, value), max(high, value)]))
 
 
 def _model(audit: dict[str, Any], row: dict[str, Any]) -> str:

@@ -27,6 +27,13 @@ def as_results(audit: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, An
     for group, calls in (audit["disease_calls"] or {}).items():
         numbers: dict[str, Any] = {name: {"value": calls[name]} for name in ("images", "called")}
         results.append(_result(f"called {DISEASE}", group, numbers | {"share": _with_ends(calls["share"])}))
+    for name, found in audit["outside"].items():
+        for label, each in found["classes"].items():
+            numbers = {"images": {"value": found["used"]}, "called": {"value": each["called"]}}
+            results.append(_result(f"outside {name}", label, numbers | {"share": _with_ends(each["share"])}))
+        results.append(
+            _result(f"outside {name}", "all", {"mean_confidence": _with_ends({"value": found["mean_confidence"]})})
+        )
     cam = audit["grad_cam"]
     shares = {"share_of_mass": _with_ends(cam["share"]), "share_of_image": {"value": cam["lung_fields"]}}
     results.append(_result("Grad-CAM", "the lung fields", shares))

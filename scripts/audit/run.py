@@ -27,9 +27,11 @@ from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically
 from clinbundles.engines.outputs.per_image import patients_of, read_class_table
 from clinbundles.engines.tracking.facts import describe_datalist, scrub
+from clinbundles.engines.weights_card import read_card
 from clinbundles.nets.weights import fit_weights, read_weights
 from clinbundles.scripts.audit.baselines import BASELINES, score_baselines
 from clinbundles.scripts.audit.grad_cam import grad_cam_shares
+from clinbundles.scripts.audit.outside import keep_images, parse_sets, summarise
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.scripts.audit.results import as_results
 from clinbundles.scripts.audit.training_images import count_seen, say_seen
@@ -38,6 +40,7 @@ from clinbundles.scripts.flags import choose_names
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS
+from clinbundles.transforms.readers.folder import find_images
 
 BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_split", "run", "report")
@@ -56,6 +59,7 @@ class Setting:
     seed: int
     knobs: dict[str, Any]
     seen: dict[str, Any]
+    outside: dict[str, Path]
 
     @property
     def common(self) -> dict[str, Any]:
@@ -81,6 +85,7 @@ def audit_shortcuts(
     seed: int = 0,
     trained_on: str | None = None,
     trained_on_dir: str | None = None,
+    outside: str | None = None,
     **knobs: Any,
 ) -> None:
     """Audit ``ckpt_dir``/model.pt; write audit.md, audit.json, audit.png and results.json to ``output_dir``.
@@ -100,14 +105,15 @@ def audit_shortcuts(
         trained_on: datalist that the audited model was trained on, if not ``datalist``: test images that are in it are
             marked, and an audit of nothing else is refused.
         trained_on_dir: folder that its paths start from; ``dataset_dir`` if not given.
+        outside: folders of images from elsewhere, "NAME=FOLDER,NAME=FOLDER": what the audited model calls them.
         knobs: values of train.json and evaluate.json, as the model was trained: image_size,
             network_name, max_epochs, precision and so on.
     """
     chosen = choose_names(regions, list(REGIONS), "regions")
     if not isinstance(overlays, int) or overlays < 1:
         raise ValueError(f"--overlays is {overlays!r}, expected a number of pictures.")
-    training = (trained_on, trained_on_dir)
-    setting = prepare(dataset_dir, datalist, ckpt_dir, output_dir, seed=seed, knobs=knobs, training=training)
+    paths = {"trained_on": trained_on, "trained_on_dir": trained_on_dir, "outside": outside}
+    setting = prepare(dataset_dir, datalist, ckpt_dir, output_dir, seed=seed, knobs=knobs, **paths)
     check_weights(setting, cam_layer)
     print(" ".join(say_seen(setting.seen)), flush=True)
     remember(setting, cam_layer=cam_layer, overlays=overlays)
@@ -115,16 +121,16 @@ def audit_shortcuts(
     folder = setting.output / "audited"
     parts = ["whole", *(region for region in chosen if region != "whole")]
     rows = [(AUDITED, part, evaluate(setting, setting.ckpt_dir, folder / part, region=part)) for part in parts]
-    calls = disease_calls(setting)
+    calls, strangers = disease_calls(setting), classify_outside(setting)
     print(f"scoring what needs no pixel: {', '.join(BASELINES)}", flush=True)
     names, items = setting.class_names, setting.items
     baselines = score_baselines(items["training"], items["test"], names, setting.output / "baselines", seed=seed)
     last_rows = [(BASELINES[name], name, metrics) for name, metrics in baselines.items()]
     grad_cam = grad_cam_shares(setting, layer=cam_layer, per_class=overlays)
-    report = write_audit(setting, rows + last_rows, calls, grad_cam)
+    report = write_audit(setting, rows + last_rows, calls, grad_cam, strangers)
     for region in chosen if retrain else ():
         rows.append((ANEW, region, train_and_evaluate(setting, region)))
-        report = write_audit(setting, rows + last_rows, calls, grad_cam)
+        report = write_audit(setting, rows + last_rows, calls, grad_cam, strangers)
     print(f"{report}\naudit.md, audit.json, audit.png and results.json: {setting.output}")
 
 
@@ -136,9 +142,11 @@ def prepare(
     *,
     seed: int,
     knobs: dict[str, Any],
-    training: tuple[str | None, str | None] = (None, None),
+    trained_on: Any = None,
+    trained_on_dir: Any = None,
+    outside: Any = None,
 ) -> Setting:
-    """Check the arguments of the command and read the datalist; ``training`` is the audited model's list and folder."""
+    """Check the arguments of the command and read the datalist."""
     root, file, weights = (Path(str(path)).resolve() for path in (dataset_dir, datalist, ckpt_dir))
     if not root.is_dir():
         raise FileNotFoundError(f"--dataset_dir {root}: no such folder.")
@@ -151,31 +159,20 @@ def prepare(
             raise ValueError(f"--{name} is set by the audit itself.")
     class_names = open_configs(BUNDLE, ["evaluate"], **knobs)["class_names"]
     items = read_splits(file, root, class_names)
-    seen = seen_images(weights / "model.pt", items, file, root, training)
-    return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs, seen)
-
-
-def seen_images(
-    weights: Path,
-    items: dict[str, list[dict[str, Any]]],
-    datalist: Path,
-    root: Path,
-    training: tuple[str | None, str | None],
-) -> dict[str, Any]:
-    """Count the images that the audited weights were trained on, as :func:`.training_images.count_seen`."""
-    trained_on, folder = (None if path is None else Path(str(path)).resolve() for path in training)
-    check_datalist(None if trained_on is None else str(trained_on), option="--trained_on")
-    if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"--trained_on_dir {folder}: no such folder.")
-    return count_seen(
-        weights,
+    check_datalist(trained_on, option="--trained_on")
+    if trained_on_dir is not None and not Path(trained_on_dir).is_dir():
+        raise FileNotFoundError(f"--trained_on_dir {trained_on_dir}: no such folder.")
+    sets = parse_sets(outside)
+    seen = count_seen(
+        weights / "model.pt",
         items=items,
-        datalist=datalist,
+        datalist=file,
         root=root,
-        outside={},
-        trained_on=trained_on,
-        trained_on_dir=folder,
+        outside={name: find_images(str(folder)) for name, folder in sets.items()},
+        trained_on=None if trained_on is None else Path(trained_on).resolve(),
+        trained_on_dir=None if trained_on_dir is None else Path(trained_on_dir).resolve(),
     )
+    return Setting(root, file, weights, Path(str(output_dir)).resolve(), class_names, items, seed, knobs, seen, sets)
 
 
 def read_splits(datalist: Path, root: Path, class_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -292,8 +289,42 @@ def disease_calls(setting: Setting) -> dict[str, dict[str, Any]] | None:
     return found
 
 
+def classify_outside(setting: Setting) -> dict[str, dict[str, Any]]:
+    """Classify the outside sets by the audited model, at the temperature of its card, and summarise each by name."""
+    weights = setting.ckpt_dir / "model.pt"
+    temperature = float(read_card(weights).get("temperature") or 1.0)
+    found = {}
+    for name, folder in setting.outside.items():
+        output = setting.output / "outside" / name
+        table = output / "per_image.csv"
+        keep_images(folder, output)
+        if not table.is_file():
+            print(f"classifying the outside set {name}", flush=True)
+            options = options_for(BUNDLE, ["inference"], setting.knobs) | {"region": "whole"}
+            options |= {"dataset_dir": str(folder), "output_dir": str(output), "ckpt_path": str(weights)}
+            try:
+                run_configs(BUNDLE, ["inference"], **options, temperature=temperature)
+            except Exception:
+                # Of a set of which nothing could be read the table says why, and the others go on.
+                if not table.is_file() or summarise(table, setting.class_names)["used"]:
+                    raise
+        found[name] = summarise(table, setting.class_names) | {"temperature": temperature}
+    return found
+
+
+def count_patients(setting: Setting) -> dict[str, int]:
+    """Count the patients of each class in the test split; an image without a group is a patient of its own."""
+    groups = {(item["label"], item.get("group", f"image {k}")) for k, item in enumerate(setting.items["test"])}
+    labels = [label for label, _ in groups]
+    return {name: labels.count(k) for k, name in enumerate(setting.class_names)}
+
+
 def write_audit(
-    setting: Setting, rows: Sequence[Row], calls: dict[str, dict[str, Any]] | None, grad_cam: dict[str, Any]
+    setting: Setting,
+    rows: Sequence[Row],
+    calls: dict[str, dict[str, Any]] | None,
+    grad_cam: dict[str, Any],
+    outside: dict[str, dict[str, Any]],
 ) -> str:
     """Write audit.json, audit.png, audit.md, and results.json for clinbundles report --merge; give the text."""
     params, _ = describe_datalist(setting.datalist)
@@ -303,8 +334,10 @@ def write_audit(
         "model_sha256": _sha256(setting.ckpt_dir / "model.pt"),
         "seed": setting.seed,
         "training_images": len(setting.items["training"]),
+        "entries": sorted({name for item in setting.items["test"] for name in item}),
     }
-    audit = compose_audit(rows, facts=facts, seen=setting.seen, disease_calls=calls, grad_cam=grad_cam)
+    more = {"seen": setting.seen, "disease_calls": calls, "grad_cam": grad_cam, "outside": outside}
+    audit = compose_audit(rows, facts=facts, patients=count_patients(setting), **more)
     text = as_markdown(audit)
     write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")
     write_atomically(setting.output / "audit.md", text)

@@ -21,6 +21,8 @@ def make_audit(
     half: float = 0.05,
     sources: dict | None = None,
     seen: dict = SEEN,
+    outside: dict | None = None,
+    entries: tuple[str, ...] = ("image", "label"),
 ) -> dict:
     def row(model: str, name: str, value: float) -> tuple[str, str, dict]:
         figure = {"value": value, "low": value - half, "high": value + half}
@@ -35,7 +37,10 @@ def make_audit(
         row("always the commonest class", "chance", chance),
     ]
     facts = {"data": "noise", "datalist_sha256": "a" * 64, "model_sha256": "b" * 64, "seed": 0, "training_images": 18}
-    return compose_audit(rows, facts=facts, seen=seen, disease_calls=None, grad_cam=GRAD_CAM)
+    facts |= {"entries": entries}
+    patients = dict(zip(NAMES, (3, 2, 20), strict=True))
+    more: dict = {"seen": seen, "disease_calls": None, "grad_cam": GRAD_CAM, "outside": outside or {}}
+    return compose_audit(rows, facts=facts, patients=patients, **more)
 
 
 def test_the_conclusion_says_no_more_than_the_figures() -> None:
@@ -83,11 +88,14 @@ def test_a_row_whose_model_saw_test_images_is_marked_in_table_picture_and_conclu
     audit = make_audit(whole=0.9, border=0.6, seen=seen)
     lines = as_markdown(audit).split("\n")
     assert [line for line in lines if "trained on)" in line and line.startswith("|")] == [
-        "| the whole image | audited (4 of 9 trained on) | 0.900 [0.850, 0.950] | 0.900 [0.850, 0.950] "
-        "| 0.90 / 0.90 / 0.90 |"
+        "| the whole image | audited (4 of 9 trained on) | 0.900 [0.850, 0.950] | 0.900 [0.850, 0.950] |",
+        "| the whole image | audited (4 of 9 trained on) | 0.900 [0.439, 1.000] | 0.900 [0.342, 1.000] "
+        "| 0.900 [0.699, 0.972] |",
     ]
-    assert "trained on 4 of the 9 test images: their values here are not those of new images" in lines[-2]
-    assert "Of the test images 1 chose their checkpoint. Of the test images 2 are of patients" in lines[-2]
+    said = " ".join(audit["conclusion"])
+    assert said in lines
+    assert "trained on 4 of the 9 test images: their values here are not those of new images" in said
+    assert "Of the test images 1 chose their checkpoint. Of the test images 2 are of patients" in said
     labels = [label.get_text() for label in draw(audit).axes[0].get_yticklabels()]
     assert labels[0] == "the whole image: audited (4 of 9 trained on)"
 
@@ -104,3 +112,29 @@ def test_what_the_weights_were_trained_on_may_be_unknown_and_that_is_said() -> N
     text = as_markdown(make_audit(whole=0.9, border=0.6, seen=unknown))
     assert "| audited (training images unknown) |" in text
     assert "were trained on test images cannot be known: they have no card. If they were, their values say" in text
+
+
+def test_a_recall_has_wilsons_interval_over_the_patients_of_its_class() -> None:
+    audit = make_audit(whole=0.9, border=0.6, half=0.01)
+    assert audit["results"][0]["recall"]["covid19"] == {"value": 0.9, "low": 0.699, "high": 0.9721}
+    assert audit["results"][0]["recall"]["bacterial"]["low"] < 0.5
+    assert "Wilson's, with n the 3 / 2 / 20 patients of normal / bacterial / covid19." in as_markdown(audit)
+
+
+def test_the_audit_ends_with_what_it_did_not_measure() -> None:
+    unknown = {"known": False, "basis": "they have no card", "audited": None, "list": NONE}
+    text = as_markdown(make_audit(whole=0.9, border=0.6, seen=unknown, entries=("image", "label", "sex")))
+    gaps = text.partition("## What was not measured")[2]
+    for gap in (
+        "- whether the weights were trained on test images: they have no card",
+        "- what all but the lung fields, the lung fields alone gives away, for nothing was trained anew on it",
+        "- the accuracy by source, for the datalist names none",
+        "for the datalist has no split same_source",
+        "- images from elsewhere, for no set was given by --outside",
+        "- differences by device, age, of which the datalist says nothing",
+        "- differences by sex, which the datalist tells and no audit reads yet",
+    ):
+        assert gap in gaps
+    assert "groups" not in gaps
+    audit = make_audit(whole=0.9, border=0.6, sources={"a": {"images": 9, "labels": {}, "accuracy": 1.0}})
+    assert not [gap for gap in audit["not_measured"] if "source, for" in gap or "trained on" in gap]

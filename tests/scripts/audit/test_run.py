@@ -106,6 +106,14 @@ def runs(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Runs:
 def test_a_small_audit_runs_from_images_to_its_report(
     module: ModuleType, data: dict, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "web").mkdir()
+    for name in ("secret-1", "secret-2"):
+        pixels = np.random.default_rng(1).integers(256, size=(40, 36), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "web" / f"{name}.png")
+    (tmp_path / "web" / "secret-3.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "secret-4.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    data["outside"] = f"web={tmp_path / 'web'},bad={tmp_path / 'bad'}"
     module.audit_shortcuts(**data, regions="border", overlays=1)
     out = tmp_path / "out"
     audit = json.loads((out / "audit.json").read_text())
@@ -126,6 +134,11 @@ def test_a_small_audit_runs_from_images_to_its_report(
     assert len(list((out / "grad_cam" / "overlays").glob("*.png"))) == 3
     assert audit["grad_cam"]["images"] + audit["grad_cam"]["empty_maps"] == 30
     assert audit["grad_cam"]["lung_fields"] == pytest.approx(0.56, abs=0.03)
+    counts = [[audit["outside"][name][key] for key in ("in", "used", "left_out")] for name in ("web", "bad")]
+    assert counts == [[3, 2, 1], [1, 0, 1]]
+    assert sum(each["called"] for each in audit["outside"]["web"]["classes"].values()) == 2
+    assert audit["outside"]["web"]["temperature"] == 1
+    assert audit["patients"] == {"normal": 10, "bacterial": 10, "covid19": 10}
     with Image.open(out / "audit.png") as picture:
         assert picture.width > 1000
 
@@ -255,7 +268,7 @@ def test_test_images_that_the_model_was_trained_on_are_marked_or_refused(
     named = {"trained_on": str(tmp_path / "trained.json")}
     module.audit_shortcuts(**data, regions="border", retrain=False, **named)
     text = (tmp_path / "out" / "audit.md").read_text()
-    assert text.count("audited (4 of 30 trained on)") == 2
+    assert text.count("| the whole image | audited (4 of 30 trained on) |") == 2
     (tmp_path / "trained.json").write_text(json.dumps({"training": content["test"]}))
     with pytest.raises(ValueError, match="was trained on all 30 test images"):
         module.audit_shortcuts(**data, **named)
