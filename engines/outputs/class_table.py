@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 
+from ...transforms.readers.loading import FAILURE
 from .files import distinct_names, input_file, write_atomically, write_csv_atomically
-from .per_image import number_patients
-
-logger = logging.getLogger(__name__)
+from .per_image import number_patients, say_failures
 
 
 class ClassTableWriter:
@@ -36,7 +34,8 @@ class ClassTableWriter:
 
     Raises:
         ValueError: ``class_names`` are fewer than two or not distinct; while running, a prediction that is not one
-            probability a class, or a label that is no class.
+            probability a class, or a label that is no class; once both files are written, none of the images could be
+            read.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class ClassTableWriter:
         if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
             raise ValueError(f"class_names are {self.class_names}, expected two or more different ones.")
         self.items: list[dict[str, Any]] = []
+        self._tolerant = False  # whether the data set goes on past a file that cannot be read
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -63,7 +63,7 @@ class ClassTableWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
-        self.items = []
+        self.items, self._tolerant = [], False
 
     def keep_batch(self, engine: Engine) -> None:
         """Keep what the table needs of the batch just done."""
@@ -74,7 +74,8 @@ class ClassTableWriter:
 
     def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
         path = input_file(item)
-        facts: dict[str, Any] = {"path": path, "failure": item.get("failure") or "", "probabilities": None}
+        self._tolerant |= FAILURE in item
+        facts: dict[str, Any] = {"path": path, "failure": item.get(FAILURE) or "", "probabilities": None}
         facts["warning"] = item.get("warning") or ""
         facts |= {key: item[key] for key in ("source", "group") if item.get(key) is not None}
         if item.get(self.label_key) is not None:  # MONAI sets None where there is none
@@ -100,7 +101,7 @@ class ClassTableWriter:
         return [float(f"{value:.9g}") for value in values]
 
     def write(self, engine: Engine) -> None:
-        """Write both files, and log how many images were classified."""
+        """Write both files, and say how many images were used where some may be left out."""
         names = distinct_names(item["path"] for item in self.items)
         keys = {key for item in self.items for key in item}
         rows = [self._row(item, names[item["path"]], keys) for item in self.items]
@@ -110,9 +111,8 @@ class ClassTableWriter:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
-        failures = sum(1 for row in rows if row["failure"])
-        level = logging.WARNING if failures else logging.INFO
-        logger.log(level, "%d images classified, %d failed (see per_image.csv)", len(rows) - failures, failures)
+        if self._tolerant:
+            say_failures(rows)
 
     def _row(self, item: dict[str, Any], name: str, keys: set[str]) -> dict[str, Any]:
         """Make an item's row of the table; ``keys`` are those that any item has."""

@@ -33,7 +33,7 @@ from .files import (
     write_csv_atomically,
 )
 from .outlines import polygons
-from .per_image import complete_rows
+from .per_image import complete_rows, say_failures
 
 FOLDERS = ("label_maps", "overlays", "geojson")
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
@@ -65,6 +65,9 @@ class InstanceWriter:
         reader: reads the image file again for the overlay, (H, W, 3).
         network: has ``detections``, see :func:`..metrics.instances.detections_of`.
         pred_key: key of the label map (1, H, W).
+
+    Raises:
+        ValueError: while running, once the tables are written, none of the images could be read.
     """
 
     def __init__(
@@ -164,8 +167,8 @@ class InstanceWriter:
         write_csv_atomically(self.output_dir / "per_cell.csv", self.cells, columns=CELL_COLUMNS)
         content = {"images": self.images, "annotations": self.annotations, "categories": [{"id": 1, "name": "cell"}]}
         write_atomically(self.output_dir / "detections.json", json.dumps(content))
-        if failures := sum(bool(row.get(FAILURE)) for row in self.rows):
-            print(f"{len(self.rows)} images came in, {failures} could not be read: see per_image.csv", flush=True)
+        if any(FAILURE in row for row in self.rows):
+            say_failures(self.rows)
 
 
 def check_map(labels: np.ndarray, image: np.ndarray, path: Path) -> None:

@@ -105,13 +105,15 @@ def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence
 
 
 def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print how many images came in, were used, and could not be read by the ``failure`` of their rows.
+    """Print how many images came in, were used, and were left out by the ``failure`` of their rows.
 
     Raises:
         ValueError: none was used.
     """
     failed = sum(bool(row["failure"]) for row in rows)
-    counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} failed"
-    if failed == len(rows):
-        raise ValueError(f"{counts}: per_image.csv says why, and of the first: {rows[0]['failure']}")
+    counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} left out"
     print(counts + (": per_image.csv says why." if failed else "."), flush=True)
+    if failed == len(rows):
+        raise ValueError(
+            f"0 of {len(rows)} images could be read: per_image.csv says why, and of the first: {rows[0]['failure']}"
+        )

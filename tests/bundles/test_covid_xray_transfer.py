@@ -244,7 +244,12 @@ def test_a_batch_goes_on_past_bad_files_and_lists_them(model: Path, tmp_path: Pa
 def test_force_reads_a_lateral_view_all_the_same(model: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     write_lateral(next((BUNDLE / "samples" / "images").glob("*.dcm")), tmp_path / "images" / "lateral.dcm")
-    assert classify(tmp_path / "images", tmp_path / "no", model)[0]["failure"]
+    with pytest.raises(RuntimeError) as caught:
+        classify(tmp_path / "images", tmp_path / "no", model)
+    assert str(caught.value.__cause__).startswith(
+        "0 of 1 images could be read: per_image.csv says why, and of the first"
+    )
+    assert rows(tmp_path / "no" / "per_image.csv")[0]["failure"]
     assert not classify(tmp_path / "images", tmp_path / "yes", model, force=True)[0]["failure"]
 
 
@@ -324,7 +329,7 @@ def test_the_command_line_trains_and_classifies(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     count = len(list((BUNDLE / "samples" / "images").iterdir()))
-    assert f"{count} images classified, 0 failed" in said
+    assert f"{count} in, {count} used, 0 left out." in said
     assert len(rows(tmp_path / "out" / "per_image.csv")) == count
 
 

@@ -150,11 +150,11 @@ def test_a_corrupt_frame_costs_its_row_and_no_other(
     frames: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture, batch_size: int
 ) -> None:
     whole = infer(frames, weights, tmp_path / "whole")
-    assert "2 in, 2 used, 0 failed.\n" in capsys.readouterr().out
+    assert "2 in, 2 used, 0 left out.\n" in capsys.readouterr().out
     jpeg = (frames / "frame.jpg").read_bytes()
     (frames / "b.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     rows = infer(frames, weights, tmp_path / "out", batch_size=batch_size)
-    assert "3 in, 2 used, 1 failed: per_image.csv says why.\n" in capsys.readouterr().out
+    assert "3 in, 2 used, 1 left out: per_image.csv says why.\n" in capsys.readouterr().out
     assert list(rows) == ["b.jpg", "capture.dcm", "frame.jpg"]
     assert rows["b.jpg"].pop("failure").startswith("b.jpg: not a readable image file")
     assert set(rows["b.jpg"].values()) == {"b.jpg", ""}
@@ -171,7 +171,9 @@ def test_a_folder_of_nothing_but_corrupt_frames_is_an_error_with_its_reason(weig
     (tmp_path / "frames" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(RuntimeError) as caught:
         infer(tmp_path / "frames", weights, tmp_path / "out")
-    assert str(caught.value.__cause__).startswith("1 in, 0 used, 1 failed: per_image.csv says why, and of the first: a")
+    assert str(caught.value.__cause__).startswith(
+        "0 of 1 images could be read: per_image.csv says why, and of the first: a"
+    )
     assert "a.jpg: not a readable image file" in (tmp_path / "out" / "per_image.csv").read_text()
 
 

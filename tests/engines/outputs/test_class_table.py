@@ -1,6 +1,5 @@
 import csv
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def test_the_table_names_classes_and_gives_back_the_probabilities_to_the_last_di
 
 
 def test_a_file_that_could_not_be_read_is_in_the_table_with_its_reason_and_no_prediction(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     items = [item("/p/a.png", (5, 0, 1), label=0), item("/p/broken.png", label=0), item("/p/c.png", (0, 4, 0), label=1)]
     rows = evaluate(items, tmp_path)
@@ -83,8 +82,14 @@ def test_a_file_that_could_not_be_read_is_in_the_table_with_its_reason_and_no_pr
     assert rows[1]["label"] == "normal"
     assert {rows[1][key] for key in rows[1] if key not in ("image", "label", "failure")} == {""}
     assert [row["correct"] for row in rows] == ["1", "", "1"]
-    assert caplog.messages[-1] == "2 images classified, 1 failed (see per_image.csv)"
-    assert caplog.records[-1].levelno == logging.WARNING
+    assert capsys.readouterr().out.endswith("3 in, 2 used, 1 left out: per_image.csv says why.\n")
+
+
+def test_a_folder_of_which_nothing_could_be_read_is_an_error_and_its_table_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"0 of 2 images could be read: .*the first: broken\.png: not a readable"):
+        evaluate([item("/p/broken.png"), item("/p/broken2.png")], tmp_path)
+    assert len((tmp_path / "per_image.csv").read_text().splitlines()) == 3
+    assert len(json.loads((tmp_path / "predictions.json").read_text())) == 2
 
 
 def test_predictions_json_says_the_same_as_the_table(tmp_path: Path) -> None:
@@ -109,9 +114,8 @@ def test_a_warning_stands_beside_the_prediction(tmp_path: Path) -> None:
 
 
 def test_what_the_items_do_not_have_is_no_column_and_every_run_begins_a_new_table(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="clinbundles")
     for _ in range(2):
         rows = evaluate([item("a.png"), item("b.png"), item("c.png")], tmp_path)
         assert list(rows[0]) == [
@@ -122,7 +126,7 @@ def test_what_the_items_do_not_have_is_no_column_and_every_run_begins_a_new_tabl
             "warning",
         ]
         assert len(rows) == 3
-    assert caplog.messages[-1] == "3 images classified, 0 failed (see per_image.csv)"
+    assert capsys.readouterr().out.endswith("3 in, 3 used, 0 left out.\n")
     writer = ClassTableWriter(tmp_path, NAMES)
     evaluator = SupervisedEvaluator(
         torch.device("cpu"),
@@ -136,13 +140,8 @@ def test_what_the_items_do_not_have_is_no_column_and_every_run_begins_a_new_tabl
         assert len(writer.items) == 1
 
 
-def test_all_files_may_fail(tmp_path: Path) -> None:
-    rows = evaluate([item("/x/broken1.png"), item("/x/broken2.png")], tmp_path)
-    assert [bool(row["failure"]) for row in rows] == [True, True]
-
-
 def test_a_failure_names_the_file_as_the_table_does(tmp_path: Path) -> None:
-    rows = evaluate([item("/d/a/broken.png"), item("/d/b/broken.png")], tmp_path)
+    rows = evaluate([item("/d/a/broken.png"), item("/d/b/broken.png"), item("/d/c.png")], tmp_path)
     assert rows[1]["failure"] == "b/broken.png: not a readable image file."
 
 

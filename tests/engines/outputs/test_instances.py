@@ -225,4 +225,7 @@ def test_an_image_that_could_not_be_read_has_its_reason_in_the_table_and_no_file
     ]
     assert [path.name for path in (out / "label_maps").iterdir()] == ["a.tif"]
     assert len(read_coco(out / "detections.json").images) == 1
-    assert "2 images came in, 1 could not be read" in capsys.readouterr().out
+    assert "2 in, 1 used, 1 left out: per_image.csv says why.\n" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"0 of 1 images could be read: .*the first: b\.png: no image"):
+        write(tmp_path / "bad", Finder([FOUND]), files[1:], failure=[f"{tmp_path}/b.png: no image"])
+    assert [row["failure"] for row in rows(tmp_path / "bad" / "out" / "per_image.csv")] == ["b.png: no image"]

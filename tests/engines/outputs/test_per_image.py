@@ -47,6 +47,7 @@ def test_what_came_in_was_used_and_failed_is_said_and_nothing_used_is_an_error(c
     good, bad = {"image": "a.png", "failure": ""}, {"image": "b.png", "failure": "b.png: is empty."}
     say_failures([good, bad, good])
     say_failures([good])
-    assert capsys.readouterr().out == "3 in, 2 used, 1 failed: per_image.csv says why.\n1 in, 1 used, 0 failed.\n"
-    with pytest.raises(ValueError, match=r"2 in, 0 used, 2 failed: .* of the first: b\.png: is empty\."):
+    assert capsys.readouterr().out == "3 in, 2 used, 1 left out: per_image.csv says why.\n1 in, 1 used, 0 left out.\n"
+    with pytest.raises(ValueError, match=r"0 of 2 images could be read: .* of the first: b\.png: is empty\."):
         say_failures([bad, bad])
+    assert capsys.readouterr().out == "2 in, 0 used, 2 left out: per_image.csv says why.\n"
