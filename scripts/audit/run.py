@@ -336,7 +336,7 @@ def write_audit(
         "training_images": len(setting.items["training"]),
         "entries": sorted({name for item in setting.items["test"] for name in item}),
     }
-    more = {"seen": setting.seen, "disease_calls": calls, "grad_cam": grad_cam, "outside": outside}
+    more: dict[str, Any] = {"seen": setting.seen, "disease_calls": calls, "grad_cam": grad_cam, "outside": outside}
     audit = compose_audit(rows, facts=facts, patients=count_patients(setting), **more)
     text = as_markdown(audit)
     write_atomically(setting.output / "audit.json", json.dumps(audit, indent=4, ensure_ascii=False) + "\n")

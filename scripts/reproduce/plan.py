@@ -27,7 +27,7 @@ def choose_tables(plan: dict[str, Any], wanted: Any) -> list[str]:
 
 
 def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, Any]]:
-    """What each of the plan's "rows" or "columns" stands for at a scale: configs, knobs, after and not."""
+    """What each of the plan's "rows" or "columns" stands for at a scale: configs, knobs, after, own and not."""
     name, listed = next(iter(plan[axis].items()))
     if isinstance(listed, list):
         listed = {item: {"knobs": {name: item}} for item in listed}
@@ -39,12 +39,13 @@ def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, 
             after = after | {"ckpt_path": parent}
         if unknown := [n for n in (parent, *after.values()) if n is not None and n not in listed]:
             raise ValueError(f"reproduce.json: {item!r} needs {unknown[0]!r}, which is not one of the {axis}.")
-        base = {"configs": plan["configs"], "knobs": {}, "after": {}} if parent is None else resolved(parent)
+        base = {"configs": plan["configs"], "knobs": {}, "after": {}, "own": []} if parent is None else resolved(parent)
         configs = {stage: as_parts(names) for stage, names in entry.get("configs", base["configs"]).items()}
         return {
             "configs": {"evaluate": configs["evaluate"]} if "weights_of" in entry else configs,
             "knobs": base["knobs"] | entry.get("knobs", {}) | entry.get("scales", {}).get(scale, {}),
             "after": base["after"] | after,
+            "own": [*base["own"], *entry.get("own", [])],
             "not": entry.get("not", []),
         }
 
@@ -77,7 +78,10 @@ def make_jobs(
     defaults: dict[str, Any],
     overrides: dict[str, Any],
 ) -> list[Job]:
-    """The cells of the chosen columns, each behind those it is after; knobs go from defaults to overrides."""
+    """The cells of the chosen columns, each behind those it is after.
+
+    Knobs go from defaults to overrides, which leave a column's own as they are.
+    """
     jobs: dict[Path, Job] = {}
 
     def left_out(row: str, column: str) -> bool:
@@ -85,7 +89,8 @@ def make_jobs(
 
     def add(seed: str, row: str, column: str) -> Job:
         needed = {knob: add(seed, row, other) for knob, other in columns[column]["after"].items()}
-        knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | overrides
+        given = {knob: value for knob, value in overrides.items() if knob not in columns[column]["own"]}
+        knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | given
         if "dataset_dir" in needed:
             knobs.pop("datalist", None)  # what was made has a list of its own
         knobs |= {knob: str(job.result) for knob, job in needed.items()}

@@ -14,6 +14,7 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
 - ``configs``: those that train, make data and evaluate, by name, laid one on another with commas between them, "train",
   "make" and "evaluate"; a column without "evaluate" is for others to use;
 - ``after``: {knob: column}, that column's cell runs first and the knob is its model.pt, or the folder of what it made;
+- ``own``: knobs of a column that an option of the command line leaves as they are, such as the start of one network;
 - ``like``: a column from which it takes over all of this; ``weights_of``: the same, but that column's model.pt is
   evaluated with other knobs instead of training again;
 - ``not``: columns that a row leaves out.
