@@ -126,7 +126,7 @@ VERBS: dict[str, Verb] = {
         (
             "--dataset_dir /data --datalist /data/covid.json --ckpt_dir runs/covid --output_dir runs/audit",
             "--dataset_dir /data --datalist /data/covid.json --ckpt_dir runs/covid --output_dir runs/audit "
-            "--retrain false",
+            "--retrain false --outside web=/data/web,ward=/data/ward --trained_on /data/trained.json",
         ),
     ),
     "audit copies": Verb(

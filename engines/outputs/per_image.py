@@ -105,7 +105,7 @@ def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence
 
 
 def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print how many images came in, were used, and were left out by the ``failure`` of their rows.
+    """Print how many images were used and left out, by the ``failure`` of their rows.
 
     Raises:
         ValueError: none was used.

@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from tqdm import tqdm
 from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.outputs.per_image import patients_of, read_class_table
+from clinbundles.scripts.audit.setting import Setting
 from clinbundles.transforms.image_region import lung_fields
-
-if TYPE_CHECKING:
-    from clinbundles.scripts.audit.run import Setting
 
 
 def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def outside_lines(outside: Mapping[str, Mapping[str, Any]], seen: Mapping[str, A
 
 
 def say_outside(outside: Mapping[str, Mapping[str, Any]], seen: Mapping[str, Any]) -> list[str]:
-    """Say in a sentence for each set how many images came in, were used and left out, and what they are called."""
+    """Say of each set how many images were used and left out, and what they are called."""
     said = []
     for name, found in outside.items():
         sentence = f"{name}: {found['in']} images in, {found['used']} used, {found['left_out']} left out"

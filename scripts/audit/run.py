@@ -3,7 +3,8 @@
     clinbundles audit --dataset_dir DIR --datalist FILE --ckpt_dir DIR --output_dir DIR
 
 Scores the model of ``ckpt_dir`` on the test split, on whole images and on parts of them alone; the same network
-trained anew on these parts; a decision tree on the aspect ratio; a table of the sources. Writes audit.md, audit.json
+trained anew on these parts; a decision tree on the aspect ratio; a table of the sources; what it calls the images of
+outside sets. Marks test images that it was trained on, and ends with what was not measured. Writes audit.md, audit.json
 and audit.png. What is there already is not done again. Pass the knobs that the model was trained with.
 """
 
@@ -13,13 +14,11 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from monai.bundle import ConfigParser
 from monai.data import load_decathlon_datalist
 
 from clinbundles.engines.checkpoint import epochs_done
@@ -34,42 +33,16 @@ from clinbundles.scripts.audit.grad_cam import grad_cam_shares
 from clinbundles.scripts.audit.outside import keep_images, parse_sets, summarise
 from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row, as_markdown, compose_audit, draw
 from clinbundles.scripts.audit.results import as_results
+from clinbundles.scripts.audit.setting import BUNDLE, Setting
 from clinbundles.scripts.audit.training_images import count_seen, say_seen
-from clinbundles.scripts.bundle import ROOT, check_datalist, open_configs, options_for, run_configs
+from clinbundles.scripts.bundle import check_datalist, open_configs, options_for, run_configs
 from clinbundles.scripts.flags import choose_names
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS
 from clinbundles.transforms.readers.folder import find_images
 
-BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_split", "run", "report")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all steps of an audit share: ``items`` are those of the datalist's splits, with whole paths."""
-
-    dataset_dir: Path
-    datalist: Path
-    ckpt_dir: Path
-    output: Path
-    class_names: list[str]
-    items: dict[str, list[dict[str, Any]]]
-    seed: int
-    knobs: dict[str, Any]
-    seen: dict[str, Any]
-    outside: dict[str, Path]
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """Options of every run of the bundle."""
-        paths = {"dataset_dir": str(self.dataset_dir), "datalist": str(self.datalist)}
-        return self.knobs | paths | {"seed": self.seed}
-
-    def parser(self, **overrides: Any) -> ConfigParser:
-        """The evaluation's config, to take parts of it."""
-        return open_configs(BUNDLE, ["evaluate"], ckpt_path=str(self.ckpt_dir / "model.pt"), **self.common, **overrides)
 
 
 def audit_shortcuts(
