@@ -42,6 +42,7 @@ from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS
 from clinbundles.transforms.readers.folder import find_images
 
+LOADER_OPTIONS = {"class_names": "@class_names", "image_size": "@image_size"}
 OWN_KNOBS = ("region", "resume", "bundle_root", "ckpt_path", "split", "training_split", "run", "report")
 
 
@@ -171,9 +172,11 @@ def read_splits(datalist: Path, root: Path, class_names: Sequence[str]) -> dict[
 
 
 def check_weights(setting: Setting, layer: str) -> None:
-    """Refuse a model.pt that is not of the network that the knobs make, and a layer that this has not."""
-    path = setting.ckpt_dir / "model.pt"
-    network = setting.parser().get_parsed_content("network_def")
+    """Refuse a model.pt that is not of the network that the knobs make or of whole images, and a layer that is not."""
+    path, parser = setting.ckpt_dir / "model.pt", setting.parser()
+    if (trained := (read_card(path).get("options") or {}).get("region", "whole")) != "whole":
+        raise ValueError(f"{path}: was trained on region {trained}; the audit is of models of whole images.")
+    network = parser.get_parsed_content("network_def")
     weights = read_weights(path)
     try:
         fit_weights(network, weights, source=path)
@@ -216,7 +219,8 @@ def evaluate(
             split=split,
             # Neither the temperature nor the time of a file is asked for.
             run=["$@validate#evaluator.run()", "$@report()"],
-            **{"report#validation_table": None},
+            # A part of the image is not what the card says the weights were trained on: that is the question here.
+            **{"report#validation_table": None, "validate#weights_loader#options": LOADER_OPTIONS},
             **setting.common,
         )
     return json.loads((folder / "metrics.json").read_text())

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from clinbundles.engines.metrics.class_report import write_class_report
+from clinbundles.engines.weights_card import write_card
 from clinbundles.nets.pneumonia_cnn import PneumoniaCNN
 from clinbundles.scripts import cli
 from clinbundles.scripts.audit.baselines import baseline_table
@@ -106,6 +107,8 @@ def runs(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Runs:
 def test_a_small_audit_runs_from_images_to_its_report(
     module: ModuleType, data: dict, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The card names the region of the training, which is no reason not to look at another one.
+    write_card(tmp_path / "model" / "model.pt", {"options": {"region": "whole", "image_size": 32}})
     (tmp_path / "web").mkdir()
     for name in ("secret-1", "secret-2"):
         pixels = np.random.default_rng(1).integers(256, size=(40, 36), dtype=np.uint8)
@@ -290,6 +293,12 @@ def test_a_broken_datalist_or_model_is_named(module: ModuleType, data: dict) -> 
         module.audit_shortcuts(**data)
     Path(data["datalist"]).write_text("{")
     with pytest.raises(ValueError, match=r"list\.json: is not JSON"):
+        module.audit_shortcuts(**data)
+
+
+def test_a_model_of_a_part_of_the_image_is_not_audited(module: ModuleType, data: dict, runs: Runs) -> None:
+    write_card(Path(data["ckpt_dir"]) / "model.pt", {"options": {"region": "border"}})
+    with pytest.raises(ValueError, match=r"model\.pt: was trained on region border"):
         module.audit_shortcuts(**data)
 
 
