@@ -208,6 +208,11 @@ VERBS: dict[str, Verb] = {
         "draw how long it takes to annotate a cell by a box, points or a mask",
         ("", "--seconds_per_point 1.4 --output mine.png"),
     ),
+    "pack": Verb(
+        "pack.run:pack",
+        "write a bundle as one zip that runs where this project is not installed",
+        ("gaze_polyp_segmentation", "--all --out dist"),
+    ),
     "bench blur": Verb(
         "bench.blur:main",
         "time the attention blur beside torchvision's blur of one width",

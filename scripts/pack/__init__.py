@@ -1,0 +1,1 @@
+"""Self-contained zips of bundles: what runs where this project is not installed."""
