@@ -11,12 +11,14 @@ from monai.inferers import Inferer
 from torch import nn
 from torch.nn import functional as F
 
+from .cuda_graph import CapturedNetwork
 from .macs import count_macs, count_macs_paper, output_on_meta
 from .uncertain_windows import (
     SCORES,
     add_windows,
     gather_windows,
     paste_windows,
+    shrink,
     window_places,
     window_uncertainty,
     window_weights,
@@ -126,15 +128,22 @@ class TwoStageSegmenter(nn.Module):
         """Return the logits of the image (B, C, *S), a floating-point tensor as both networks expect it."""
         if not torch.jit.is_scripting():
             image = _plain(image)
-        patch, stride, counts = self.windows(image)
+        patch, stride, _ = self.windows(image)
         padded = self._pad(image, patch)
         result = self.stage_1(padded)
-        numbers = self.choose(padded, result, patch, stride, counts)
+        numbers = self.choose(padded, result, patch, stride)
         if numbers.numel() > 0:
-            result = self._refine(padded, result, window_places(numbers, counts), patch, stride)
+            result = self._refine(padded, result, numbers, patch, stride)
         for axis in range(2, image.dim()):
             result = result.narrow(axis, 0, image.shape[axis])
         return result if self.use_logits else _logits(result)
+
+    @torch.jit.unused
+    def capture(self, image: torch.Tensor) -> CapturedNetwork:
+        """Return the same segmenter for images of this shape, type and device alone: on a GPU, one CUDA graph."""
+        if self.selector == "threshold":
+            raise ValueError("selector='threshold' refines another number of windows in each image: no capture.")
+        return CapturedNetwork(self, _plain(image))
 
     def windows(self, image: torch.Tensor) -> tuple[list[int], list[int], list[int]]:
         """Return the side of a window, the step to the next and their number, by axis, for an image (B, C, *S)."""
@@ -172,27 +181,27 @@ class TwoStageSegmenter(nn.Module):
 
     def stage_1(self, image: torch.Tensor) -> torch.Tensor:
         """Return the stage-1 probabilities (logits with ``score_on="logits"``) (B, O, *S) of an image (B, C, *S)."""
-        small_size = [max(1, side // self.scale) for side in image.shape[2:]]
-        small = F.interpolate(image, size=small_size, mode="area")
+        small = shrink(image, self.scale)
         padding: list[int] = []
-        for side in small_size[::-1]:
+        for side in small.shape[:1:-1]:
             padding += [0, -side % self.divisor]
         logits = self.low_net(F.pad(small, padding, mode="replicate") if max(padding) > 0 else small).float()
-        for k in range(len(small_size)):
-            logits = logits.narrow(2 + k, 0, small_size[k])
+        for axis in range(2, image.dim()):
+            logits = logits.narrow(axis, 0, small.shape[axis])
         values = logits if self.use_logits else _probabilities(logits)
         mode = "bilinear" if image.dim() == 4 else "trilinear"
         return F.interpolate(values, size=image.shape[2:], mode=mode, align_corners=False)
 
-    def choose(
-        self, image: torch.Tensor, stage_1: torch.Tensor, patch: list[int], stride: list[int], counts: list[int]
-    ) -> torch.Tensor:
+    def choose(self, image: torch.Tensor, stage_1: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
         """Return the numbers (K,) of the windows to refine, counted through the batch, by their stage-1 map."""
         if self.selector == "top_k" and self.n_select == 0:
             return torch.zeros([0], dtype=torch.long, device=image.device)
         uncertainty = window_uncertainty(stage_1, self.score, patch, stride)
-        if not bool(torch.isfinite(uncertainty).all()):
-            raise ValueError("stage 1 gave NaN or infinite values, so its windows cannot be scored.")
+        finite = torch.isfinite(uncertainty).all()
+        if torch.jit.is_scripting():
+            torch._assert_async(finite, "stage 1 gave NaN or infinite values, so its windows cannot be scored.")
+        else:
+            _require_finite(finite)
         n_windows = uncertainty.shape[1]
         if self.selector == "threshold":
             return torch.nonzero(uncertainty.flatten() >= self.threshold)[:, 0]
@@ -205,8 +214,8 @@ class TwoStageSegmenter(nn.Module):
             count = min(self.affordable(image), n_windows)
         if count > n_windows:
             raise ValueError(f"n_select={count}: there are only {n_windows} windows.")
-        first = torch.arange(uncertainty.shape[0], device=uncertainty.device)[:, None] * n_windows
-        return (uncertainty.topk(count, dim=1)[1] + first).flatten()
+        first = torch.arange(0, uncertainty.numel(), n_windows, device=uncertainty.device)
+        return (uncertainty.topk(count, dim=1)[1] + first[:, None]).flatten()
 
     @torch.jit.unused
     def corners(self, image: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
@@ -214,7 +223,7 @@ class TwoStageSegmenter(nn.Module):
         image = _plain(image)
         patch, stride, counts = self.windows(image)
         padded = self._pad(image, patch)
-        numbers = self.choose(padded, self.stage_1(padded), patch, stride, counts)
+        numbers = self.choose(padded, self.stage_1(padded), patch, stride)
         places = torch.stack(window_places(numbers, counts), dim=1)
         return places * torch.tensor([1, *stride], device=places.device), patch
 
@@ -234,31 +243,34 @@ class TwoStageSegmenter(nn.Module):
         self,
         image: torch.Tensor,
         stage_1: torch.Tensor,
-        places: list[torch.Tensor],
+        numbers: torch.Tensor,
         patch: list[int],
         stride: list[int],
     ) -> torch.Tensor:
-        """Return the stage-1 map with stage 2 in the windows at ``places``; ``stage_1`` is overwritten."""
+        """Return the stage-1 map with stage 2 in the windows with these numbers; ``stage_1`` may be overwritten."""
         overlapping = stride != patch
         weights = window_weights(patch, self.blend, image.device)
-        total = torch.zeros_like(stage_1) if overlapping else stage_1
-        weight_sum = torch.zeros_like(stage_1[:, :1]) if overlapping else stage_1
-        size = self.patch_batch_size if self.patch_batch_size > 0 else places[0].numel()
-        for start in range(0, places[0].numel(), size):
-            batch = [place[start : start + size] for place in places]
+        # Where windows overlap, the last channel of the sum is that of the weights.
+        shape = list(stage_1.shape)
+        shape[1] += 1
+        total = stage_1.new_zeros(shape) if overlapping else stage_1
+        size = self.patch_batch_size if self.patch_batch_size > 0 else numbers.numel()
+        for batch in numbers.split(size):
             windows = gather_windows(image, batch, patch, stride)
             if self.conditioned:
                 condition = gather_windows(stage_1, batch, patch, stride).to(windows.dtype)
                 windows = torch.cat([windows, condition], dim=1)
-            logits = self.high_net(windows).float()
-            values = logits if self.use_logits else _probabilities(logits)
+            values = self.high_net(windows).float()
+            values = values if self.use_logits else _probabilities(values)
             if overlapping:
-                add_windows(total, values * weights, batch, patch, stride)
-                each = weights.expand([values.shape[0], 1] + patch)  # noqa: RUF005 - TorchScript knows no stars
-                add_windows(weight_sum, each, batch, patch, stride)
+                values = torch.cat([values * weights, weights.expand_as(values[:, :1])], dim=1)
+                add_windows(total, values, batch, patch, stride)
             else:
                 paste_windows(total, values, batch, patch)
-        return torch.where(weight_sum > 0, total / weight_sum.clamp(min=1e-6), stage_1) if overlapping else total
+        if not overlapping:
+            return total
+        covered = total[:, -1:]
+        return torch.where(covered > 0, total[:, :-1] / covered.clamp(min=1e-6), stage_1)
 
 
 class TwoStageInferer(Inferer):
@@ -275,14 +287,16 @@ class TwoStageInferer(Inferer):
         self.low_net = low_net
         self.high_net = high_net
         self.options = options
-        TwoStageSegmenter(low_net, low_net, **options)  # refuse wrong options now, not at the first image
+        self._segmenter = TwoStageSegmenter(low_net, low_net, **options)  # refuse wrong options now
 
     def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the logits (B, O, *S) of images (B, C, *S)."""
         if args or kwargs:
             raise ValueError(f"the networks take the image alone, got {[*args, *kwargs]} too.")
         high_net = network if self.high_net is None else self.high_net
-        return TwoStageSegmenter(self.low_net, high_net, **self.options)(inputs)
+        if self._segmenter.high_net is not high_net:
+            self._segmenter = TwoStageSegmenter(self.low_net, high_net, **self.options)
+        return self._segmenter(inputs)
 
 
 @dataclass(frozen=True)
@@ -361,6 +375,17 @@ def _multiples(sides: Sequence[int], divisor: int) -> list[int]:
 def _plain(image: torch.Tensor) -> torch.Tensor:
     """Drop meta data: MetaTensor's bookkeeping costs time at every step and fails on gathered windows."""
     return image.as_tensor() if isinstance(image, MetaTensor) else image
+
+
+def _require_finite(finite: torch.Tensor) -> None:
+    """Refuse what is not finite: at once on a CPU; a GPU stops at this check in its own time, the host not waiting."""
+    sentence = "stage 1 gave NaN or infinite values, so its windows cannot be scored."
+    try:
+        torch._assert_async(finite, sentence)
+    except RuntimeError as error:
+        if finite.device.type != "cpu":
+            raise
+        raise ValueError(sentence) from error
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -43,10 +43,37 @@ def pixel_uncertainty(probabilities: torch.Tensor, score: str) -> torch.Tensor:
     return change
 
 
+def shrink(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return the means over areas of an image (B, C, *S): sides ``factor`` times shorter, of one pixel or more.
+
+    Areas of one size are pooled: interpolation takes as long on a CPU, and leaves most of a GPU idle.
+    """
+    size: list[int] = []
+    divides = True
+    for side in image.shape[2:]:
+        size.append(max(1, side // factor))
+        divides = divides and side % factor == 0
+    if not divides:
+        return F.interpolate(image, size=size, mode="area")
+    return F.avg_pool2d(image, factor) if image.dim() == 4 else F.avg_pool3d(image, factor)
+
+
 def window_means(values: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
-    """Return the means (B, windows) of a map (B, 1, *S) over every window."""
-    pooled = F.avg_pool2d(values, patch, stride) if values.dim() == 4 else F.avg_pool3d(values, patch, stride)
-    return pooled.flatten(1)
+    """Return the means (B, windows) of a map (B, 1, *S) over every window; the windows end where the map does.
+
+    Axis by axis, over the blocks that windows share: pooling with a kernel as large as a window is one thread a window
+    on a GPU.
+    """
+    kernel = [1] * len(patch)
+    step = [1] * len(patch)
+    for k in range(len(patch) - 1, -1, -1):
+        block = math.gcd(patch[k], stride[k])
+        values = values.unflatten(2 + k, [values.shape[2 + k] // block, block]).mean(3 + k)
+        kernel[k] = patch[k] // block
+        step[k] = stride[k] // block
+    if max(kernel) > 1:
+        values = F.avg_pool2d(values, kernel, step) if len(patch) == 2 else F.avg_pool3d(values, kernel, step)
+    return values.flatten(1)
 
 
 def window_uncertainty(stage_1: torch.Tensor, score: str, patch: list[int], stride: list[int]) -> torch.Tensor:
@@ -71,50 +98,74 @@ def window_places(numbers: torch.Tensor, counts: list[int]) -> list[torch.Tensor
     return places[::-1]
 
 
-def _grid_of_windows(image: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
-    """Return a view (B, *counts, C, *patch) on the windows of an image (B, C, *S)."""
-    axes = len(patch)
-    for k in range(axes):
-        image = image.unfold(2 + k, patch[k], stride[k])
-    return image.movedim(1, 1 + axes)
+def _channels_last(image: torch.Tensor) -> bool:
+    """Say whether an image lies in memory with its channels last, and not in the order of its axes."""
+    layout = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
+    return image.is_contiguous(memory_format=layout) and not image.is_contiguous()
 
 
-def gather_windows(
-    image: torch.Tensor, places: list[torch.Tensor], patch: list[int], stride: list[int]
-) -> torch.Tensor:
-    """Cut the windows (K, C, *patch) at K places out of an image (B, C, *S)."""
-    grid = _grid_of_windows(image, patch, stride)
-    if len(patch) == 2:
-        return grid[places[0], places[1], places[2]]
-    return grid[places[0], places[1], places[2], places[3]]
+def _run_numbers(image: torch.Tensor, numbers: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
+    """Return the numbers of the runs, see :func:`gather_windows`, that the windows (K,) of an image are made of."""
+    unit = [1] * len(patch)
+    unit[-1] = math.gcd(patch[-1], stride[-1])
+    shape = [image.shape[0], 1 if _channels_last(image) else image.shape[1]]
+    for k in range(len(patch)):
+        shape.append(image.shape[2 + k] // unit[k])
+    total = 1
+    for side in shape:
+        total *= side
+    grid = torch.arange(total, device=image.device).view(shape)
+    corners, inside = grid[:, 0], grid[0]
+    for k in range(len(patch)):
+        corners = corners.unfold(1 + k, patch[k] // unit[k], stride[k] // unit[k]).select(-1, 0)
+        inside = inside.narrow(1 + k, 0, patch[k] // unit[k])
+    return (corners.flatten().index_select(0, numbers)[:, None] + inside.flatten()).flatten()
 
 
-def paste_windows(target: torch.Tensor, windows: torch.Tensor, places: list[torch.Tensor], patch: list[int]) -> None:
-    """Write K windows (K, O, *patch) that do not overlap into ``target`` (B, O, *S), in place."""
-    grid = _grid_of_windows(target, patch, patch)
-    if len(patch) == 2:
-        grid[places[0], places[1], places[2]] = windows
-    else:
-        grid[places[0], places[1], places[2], places[3]] = windows
+def _as_runs(image: torch.Tensor, channels_last: bool, patch: list[int], stride: list[int]) -> torch.Tensor:
+    """See images (N, C, *S) as runs (R, pixels of a run): a view where they lie in memory like that, else a copy."""
+    run = math.gcd(patch[-1], stride[-1])
+    if channels_last:
+        return image.movedim(1, -1).reshape(-1, run * image.shape[1])
+    return image.reshape(-1, run)
+
+
+def gather_windows(image: torch.Tensor, numbers: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
+    """Cut the windows (K, C, *patch) with the numbers (K,) out of images (B, C, *S), in their memory format.
+
+    What is copied is runs: neighbours within a line that no window parts, with their channels where these are last in
+    memory. One index a run costs a small part of one a pixel, and the host never waits to know the numbers.
+    """
+    last = _channels_last(image)
+    rows = _run_numbers(image, numbers, patch, stride)
+    windows = _as_runs(image, last, patch, stride).index_select(0, rows)
+    shape = [numbers.shape[0], image.shape[1]]
+    if last:
+        return windows.view(shape[:1] + patch + shape[1:]).movedim(-1, 1)
+    return windows.view(shape + patch)
+
+
+def _target_runs(target: torch.Tensor, patch: list[int], stride: list[int]) -> torch.Tensor:
+    last = _channels_last(target)
+    if not (last or target.is_contiguous()):
+        raise ValueError(f"target of strides {target.stride()}: expected a contiguous or channels-last tensor.")
+    return _as_runs(target, last, patch, stride)
+
+
+def paste_windows(target: torch.Tensor, windows: torch.Tensor, numbers: torch.Tensor, patch: list[int]) -> None:
+    """Write windows (K, O, *patch) that do not overlap into ``target`` (B, O, *S), in place."""
+    rows = _run_numbers(target, numbers, patch, patch)
+    runs = _as_runs(windows, _channels_last(target), patch, patch)
+    _target_runs(target, patch, patch).index_copy_(0, rows, runs)
 
 
 def add_windows(
-    target: torch.Tensor, windows: torch.Tensor, places: list[torch.Tensor], patch: list[int], stride: list[int]
+    target: torch.Tensor, windows: torch.Tensor, numbers: torch.Tensor, patch: list[int], stride: list[int]
 ) -> None:
-    """Add K windows (K, O, *patch) that may overlap to a contiguous ``target`` (B, O, *S), in place."""
-    step = 1
-    pixel = torch.zeros([1] * (1 + len(patch)), dtype=torch.long, device=target.device)
-    corner = torch.zeros_like(places[0])
-    for k in range(len(patch) - 1, -1, -1):
-        shape = [1] * (1 + len(patch))
-        shape[1 + k] = patch[k]
-        pixel = pixel + (torch.arange(patch[k], device=target.device) * step).view(shape)
-        corner = corner + places[1 + k] * (stride[k] * step)
-        step *= target.shape[2 + k]
-    channel = torch.arange(target.shape[1], device=target.device) * step
-    corner = corner + places[0] * (step * target.shape[1])
-    first = (corner[:, None] + channel[None]).view([windows.shape[0], windows.shape[1]] + [1] * len(patch))
-    target.view(-1).index_add_(0, (first + pixel[None]).view(-1), windows.reshape(-1))
+    """Add windows (K, O, *patch) that may overlap to ``target`` (B, O, *S), in place."""
+    rows = _run_numbers(target, numbers, patch, stride)
+    runs = _as_runs(windows, _channels_last(target), patch, stride)
+    _target_runs(target, patch, stride).index_add_(0, rows, runs)
 
 
 def window_weights(patch: list[int], blend: str, device: torch.device) -> torch.Tensor:

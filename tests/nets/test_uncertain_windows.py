@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from clinbundles.nets.uncertain_windows import (
     SCORES,
@@ -11,6 +12,7 @@ from clinbundles.nets.uncertain_windows import (
     gather_windows,
     paste_windows,
     pixel_uncertainty,
+    shrink,
     window_means,
     window_places,
     window_uncertainty,
@@ -80,8 +82,11 @@ def test_numbers_places_means_and_windows_agree_with_a_loop(
         for b in range(2)
         for corner in itertools.product(*starts)
     ]
-    places = window_places(torch.arange(len(by_hand)), counts)
-    torch.testing.assert_close(gather_windows(image, places, patch, stride), torch.stack(by_hand))
+    numbers = torch.arange(len(by_hand))
+    torch.testing.assert_close(gather_windows(image, numbers, patch, stride), torch.stack(by_hand))
+    first, *corner = (int(place[5]) for place in window_places(numbers, counts))
+    area = (slice(c * s, c * s + p) for c, s, p in zip(corner, stride, patch, strict=True))
+    torch.testing.assert_close(image[(first, slice(None), *area)], by_hand[5])
     means = window_means(image[:, :1], patch, stride).flatten()
     torch.testing.assert_close(means, torch.stack([w[0].mean() for w in by_hand]))
 
@@ -92,16 +97,15 @@ def test_pasting_what_was_cut_out_changes_nothing_and_other_windows_stay(
 ) -> None:
     torch.manual_seed(0)
     image = torch.rand(2, 3, *size)
-    counts = [side // p for side, p in zip(size, patch, strict=True)]
-    places = window_places(torch.tensor([0, 5, 7]), counts)
-    windows = gather_windows(image, places, patch, patch)
+    numbers = torch.tensor([0, 5, 7])
+    windows = gather_windows(image, numbers, patch, patch)
     target = image.clone()
-    paste_windows(target, windows, places, patch)
+    paste_windows(target, windows, numbers, patch)
     torch.testing.assert_close(target, image)
-    paste_windows(target, windows + 1, places, patch)
+    paste_windows(target, windows + 1, numbers, patch)
     changed = (target != image).float().sum()
     assert changed == windows.numel()
-    torch.testing.assert_close(gather_windows(target, places, patch, patch), windows + 1)
+    torch.testing.assert_close(gather_windows(target, numbers, patch, patch), windows + 1)
 
 
 @pytest.mark.parametrize(("size", "patch", "stride"), [((12, 8), [4, 4], [2, 2]), ((8, 8, 4), [4, 4, 2], [2, 2, 1])])
@@ -112,12 +116,45 @@ def test_adding_overlapping_windows_equals_a_loop(size: tuple[int, ...], patch: 
     places = window_places(numbers, counts)
     windows = torch.rand(4, 2, *patch)
     target, by_hand = torch.zeros(2, 2, *size), torch.zeros(2, 2, *size)
-    add_windows(target, windows, places, patch, stride)
+    add_windows(target, windows, numbers, patch, stride)
     for k in range(4):
         corner = [int(places[1 + a][k]) * stride[a] for a in range(len(patch))]
         area = tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
         by_hand[(int(places[0][k]), slice(None), *area)] += windows[k]
     torch.testing.assert_close(target, by_hand)
+
+
+@pytest.mark.parametrize(("size", "layout"), [((12, 8), torch.channels_last), ((8, 8, 4), torch.channels_last_3d)])
+def test_images_with_their_channels_last_are_cut_and_pasted_alike(
+    size: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    image, numbers = torch.rand(2, 3, *size), torch.tensor([5, 1, 2])
+    patch, half = [4] * len(size), [2] * len(size)
+    windows = gather_windows(image, numbers, patch, half)
+    last = gather_windows(image.to(memory_format=layout), numbers, patch, half)
+    assert last.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(last, windows)
+    for write, stride in ((paste_windows, [patch]), (add_windows, [patch, half])):
+        target, other = image.clone(), image.to(memory_format=layout, copy=True)
+        write(target, windows, numbers, *stride)
+        write(other, last, numbers, *stride)
+        torch.testing.assert_close(other, target)
+        assert not torch.equal(target, image)
+
+
+def test_a_target_that_would_be_copied_is_refused() -> None:
+    target = torch.zeros(1, 2, 8, 16)[..., ::2]
+    for call in (paste_windows, lambda *given: add_windows(*given, [4, 4])):
+        with pytest.raises(ValueError, match="target of strides"):
+            call(target, torch.ones(1, 2, 4, 4), torch.tensor([0]), [4, 4])
+
+
+@pytest.mark.parametrize("size", [(16, 24), (8, 16, 24), (17, 24), (4, 24)])
+def test_shrinking_takes_means_over_areas(size: tuple[int, ...]) -> None:
+    image = torch.rand(2, 3, *size)
+    smaller = [max(1, side // 8) for side in size]
+    torch.testing.assert_close(shrink(image, 8), F.interpolate(image, smaller, mode="area"))
 
 
 def test_gaussian_weights_peak_in_the_middle_and_constant_ones_are_flat() -> None:
