@@ -44,7 +44,7 @@ format: env  ## let ruff rewrite the code
 
 bench: env  ## ratio tables: this project's methods beside what one would use instead
 	$(BIN)/clinbundles bench blur
-	$(BIN)/clinbundles bench two_stage
+	$(BIN)/clinbundles bench two_stage --sizes 768 --precisions float32
 	$(BIN)/clinbundles bench classifier
 
 ui: env  ## open the MLflow interface on the local database

@@ -241,7 +241,7 @@ VERBS: dict[str, Verb] = {
     "bench two_stage": Verb(
         "bench.two_stage:main",
         "time two stages beside the same network at full resolution",
-        ("", "--device cuda --autocast --channels_last"),
+        ("--sizes 768 --precisions float32", "--device cuda --json two_stage.json"),
     ),
     "demo": Verb("demo:demo", "train, evaluate and track on the shipped polyp frames", ("", "--max_epochs 5")),
 }

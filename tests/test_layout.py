@@ -26,7 +26,6 @@ UNTESTED_SCRIPTS = (
     "scripts/bench/blur.py",
     "scripts/bench/cells.py",
     "scripts/bench/classifier.py",
-    "scripts/bench/two_stage.py",
 )
 MOST_LINES = 400
 

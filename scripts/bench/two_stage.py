@@ -1,10 +1,14 @@
-"""Print what two-stage segmentation takes, in time and memory, as a share of the same network at full resolution.
+"""Print what two-stage segmentation takes, in time and memory, beside the same networks alone and full resolution.
 
-    clinbundles bench two_stage [--size 768] [--channels 3] [--device cuda] [--autocast] [--channels_last]
+    clinbundles bench two_stage [--sizes 768,2048] [--batches 1,8] [--precisions float32,bfloat16] [--device cuda]
 
 The networks are the paper's U-Net with random weights: the windows they choose mean nothing, the work is the same.
-Every round runs each contender once, so that a busy machine slows all of them alike; the tables show medians. Memory is
-what one forward adds at its peak, each contender in a process of its own; weights and image are not part of it.
+"Networks alone" are both of them on tensors of the sizes that two stages give them: what is left is the cost of
+shrinking, scoring, choosing, cutting and pasting. bfloat16 is autocast, with channels last in memory. On CUDA each row
+comes a second time as one captured graph, which casts the weights anew in every run, and is compared with captured
+rows. Every round runs each contender once, so that a busy machine slows all of them alike; the tables show the medians
+of the rounds and of their ratios. Memory is what one forward adds at its peak, each contender in a process of its own;
+weights and image are not part of it.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -21,67 +26,117 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
+from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.nets.cuda_graph import CapturedNetwork
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageSegmenter, two_stage_macs
-from clinbundles.scripts.bench.rounds import describe_machine, now, time_rounds
+from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
+from clinbundles.scripts.flags import as_parts, choose_names
 
 N_PATCHES = (2, 4, 8)
+LAYOUTS = {"float32": torch.contiguous_format, "bfloat16": torch.channels_last}
+TITLES = ("", "ms", "time / full resolution", "time / networks alone", "MACs / full resolution")
 
 
-def networks(channels: int, device: str, layout: torch.memory_format) -> tuple[nn.Module, ...]:
+class NetworksAlone(nn.Module):
+    """Both networks, on a small image that stays and on windows."""
+
+    def __init__(self, low_net: nn.Module, high_net: nn.Module, small: torch.Tensor) -> None:
+        super().__init__()
+        self.low_net, self.high_net, self.small = low_net, high_net, small
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the windows (K, C, H, W)."""
+        self.low_net(self.small)
+        return self.high_net(windows)
+
+
+def networks(channels: int, device: str, layout: torch.memory_format) -> tuple[nn.Module, nn.Module]:
     """Return the networks of stage 1 and 2 with fixed random weights."""
     torch.manual_seed(0)
-    return tuple(StridedUNet(channels).to(device).to(memory_format=layout).eval() for _ in range(2))
+    low, high = (StridedUNet(channels).to(device).to(memory_format=layout).eval() for _ in range(2))
+    return low, high
 
 
-def times(calls: dict[str, Callable[[], Any]], nets: tuple[nn.Module, ...], rounds: int, device: str) -> dict[str, Any]:
-    """Return the median seconds of each call, and the median share of them spent outside the networks."""
-    inside: dict[str, list[float]] = {name: [] for name in calls}
-    spent = [0.0]
-    enter, leave = (lambda *_, sign=sign: spent.append(spent.pop() + sign * now(device)) for sign in (-1, 1))
-    handles = [net.register_forward_pre_hook(enter) for net in nets] + [
-        net.register_forward_hook(leave) for net in nets
-    ]
+def contenders(
+    nets: tuple[nn.Module, nn.Module], shape: tuple[int, int, int], device: str, layout: torch.memory_format
+) -> dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]]:
+    """Return what to call, on which image, and what each row says of it beside times.
 
-    def counted(name: str) -> None:
-        spent[0] = 0.0
-        calls[name]()
-        inside[name].append(spent[0])
-
-    measured = time_rounds({name: partial(counted, name) for name in calls}, rounds=rounds, device=device)
-    for handle in handles:
-        handle.remove()
-    shares = {
-        name: [1 - within / whole for within, whole in zip(inside[name][-rounds:], measured[name], strict=True)]
-        for name in calls
-    }
-    return {name: [statistics.median(measured[name]), statistics.median(shares[name])] for name in calls}
-
-
-def print_times(nets: tuple[nn.Module, ...], shape: tuple[int, int, int], device: str, rounds: int) -> None:
-    """Print the table for images of ``shape`` (batch, channels, side), square."""
+    Args:
+        nets: of stage 1 and 2.
+        shape: batch, channels and side of the square images.
+        device: cpu or cuda.
+        layout: of the images in memory.
+    """
     batch, channels, size = shape
-    random = partial(torch.rand, device=device)
-    image, small = random(batch, channels, size, size), random(batch, channels, size // 8, size // 8)
-    calls: dict[str, Callable[[], Any]] = {"full resolution": partial(nets[1], image)}
-    macs = {"full resolution": "1.0000"}
+
+    def random(number: int, side: int) -> torch.Tensor:
+        return torch.rand(number, channels, side, side, device=device).to(memory_format=layout)
+
+    image, small = random(batch, size), random(batch, size // 8)
+    named: dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]] = {
+        "full resolution": (nets[1], image, {"n_patches": 1, "macs": 1.0})
+    }
     for n in N_PATCHES:
-        windows = random(batch * n, channels, size // n, size // n)
         segmenter = TwoStageSegmenter(*nets, n_patches=n)
-        alone, whole = f"networks alone, N_p = {n}", f"TwoStageSegmenter, N_p = {n}"
-        calls[alone] = lambda windows=windows: (nets[0](small), nets[1](windows))  # type: ignore[misc]
-        calls[whole] = partial(segmenter, image)
-        macs[alone] = macs[whole] = f"{two_stage_macs(segmenter, (channels, size, size)).ratio:.4f}"
-    for n in N_PATCHES:
+        about = {"n_patches": n, "macs": two_stage_macs(segmenter, (channels, size, size)).ratio}
+        named[f"networks alone, N_p = {n}"] = (NetworksAlone(*nets, small), random(batch * n, size // n), about)
+        named[f"two stages, N_p = {n}"] = (segmenter, image, about)
+    return named
+
+
+def measure(
+    named: dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]], rounds: int, device: str, sliding: bool
+) -> list[dict[str, Any]]:
+    """Time the contenders, on CUDA captured too, and return a row each."""
+    calls: dict[str, Callable[[], Any]] = {name: partial(call, image) for name, (call, image, _) in named.items()}
+    network, whole, _ = named["full resolution"]
+    for n in N_PATCHES if sliding else ():
         for overlap in (0.0, 0.25):
-            inferer = SlidingWindowInferer(size // n, sw_batch_size=n, overlap=overlap)
-            calls[f"SlidingWindowInferer, side / {n}, overlap {overlap}"] = partial(inferer, image, nets[1])
-    measured = times(calls, nets, rounds, device)
-    full = measured["full resolution"][0]
-    print(f"\nbatch {batch}, {channels} x {size} x {size}, {rounds} rounds\n")
-    print("| | ms | time / full resolution | outside the networks | MACs / full resolution |\n|---|---|---|---|---|")
-    for name, (seconds, outside) in measured.items():
-        print(f"| {name} | {seconds * 1e3:.1f} | {seconds / full:.3f} | {outside:.1%} | {macs.get(name, '')} |")
+            inferer = SlidingWindowInferer(whole.shape[-1] // n, sw_batch_size=n, overlap=overlap)
+            calls[f"SlidingWindowInferer, side / {n}, overlap {overlap}"] = partial(inferer, whole, network)
+    if device.startswith("cuda"):
+        calls |= {f"{name}, captured": partial(CapturedNetwork(*given[:2]), given[1]) for name, given in named.items()}
+    seconds = time_rounds(calls, rounds=rounds, warm_up=3 if device.startswith("cuda") else 1, device=device)
+    rows: list[dict[str, Any]] = []
+    for name, values in seconds.items():
+        plain = name.removesuffix(", captured")
+        suffix = name.removeprefix(plain)
+        alone = seconds.get(plain.replace("two stages", "networks alone") + suffix) if "N_p" in name else None
+        rows.append(
+            {
+                "row": name,
+                "ms": statistics.median(values) * 1e3,
+                "of_full": ratio(values, seconds[f"full resolution{suffix}"]),
+                "of_networks": ratio(values, alone) if alone else None,
+                **(named[plain][2] if plain in named else {}),
+            }
+        )
+    return rows
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print a table."""
+    print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
+    for row in rows:
+        shares = [row["of_full"], row["of_networks"], row.get("macs")]
+        cells = [row["row"], f"{row['ms']:.1f}", *("" if share is None else f"{share:.3f}" for share in shares)]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def table(precision: str, shape: tuple[int, int, int], device: str, rounds: int, sliding: bool) -> list[dict[str, Any]]:
+    """Print the table for images of ``shape`` (batch, channels, side), and return its rows."""
+    layout = LAYOUTS[precision]
+    nets = networks(shape[1], device, layout)
+    try:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            rows = measure(contenders(nets, shape, device, layout), rounds, device, sliding)
+    except torch.OutOfMemoryError:
+        print("does not fit the memory of the GPU")
+        return []
+    print_rows(rows)
+    return rows
 
 
 def peak(network: nn.Module, image: torch.Tensor) -> int:
@@ -103,37 +158,71 @@ def print_memory(size: int) -> None:
     print(f"\nPeak memory, batch 1, {size} x {size}\n\n| | MiB | / full resolution |\n|---|---|---|")
     full = 0
     for n, at_once in ((0, None), (2, None), (4, None), (8, None), (2, 1), (4, 1), (8, 1)):
-        child = [sys.executable, *sys.argv, f"--peak_of={n}", f"--patch_batch_size={at_once}"]
+        options = [f"--peak_of={n}", f"--patch_batch_size={at_once}"]
+        child = [sys.executable, "-m", "clinbundles.scripts.cli", *sys.argv[1:], *options]
         found = int(subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
         full = full or found
         name = f"TwoStageSegmenter, N_p = {n}, patch_batch_size {at_once}" if n > 0 else "full resolution"
         print(f"| {name} | {found / 2**20:.0f} | {found / full:.3f} |", flush=True)
 
 
+def whole_numbers(parts: Any, option: str) -> list[int]:
+    """Read "768,2048" as whole numbers of 1 or more."""
+    if wrong := [part for part in as_parts(parts) if not part.isdecimal() or int(part) < 1]:
+        raise ValueError(f"--{option}: {wrong[0]!r} is no whole number of 1 or more.")
+    return [int(part) for part in as_parts(parts)]
+
+
 def main(
-    size: int = 768,
+    sizes: str | None = None,
     channels: int = 3,
     device: str = "cpu",
-    autocast: bool = False,
-    channels_last: bool = False,
+    precisions: str | None = None,
     threads: int = 2,
-    batches: Sequence[int] = (1, 8),
+    batches: str = "1,8",
     rounds: int = 3,
+    sliding: bool = False,
     memory_size: int = 2048,
+    json: str | None = None,
     peak_of: int | None = None,
     patch_batch_size: int | None = None,
 ) -> None:
-    """Print all tables; ``memory_size`` 0 leaves memory out, ``peak_of`` is for the processes that measure it."""
+    """Print all tables, and write their rows where ``--json`` names a file.
+
+    Args:
+        sizes: sides of the square images; 768 and 2048, on CUDA 4096 too.
+        channels: of the images.
+        device: cpu or cuda.
+        precisions: float32, or bfloat16 with channels last; both.
+        threads: of a CPU.
+        batches: images at a time.
+        rounds: how often each is timed.
+        sliding: time MONAI's SlidingWindowInferer with windows of the same size too.
+        memory_size: side of the image whose peak memory is measured; 0 leaves memory out.
+        json: file of the rows, and of what they were measured on.
+        peak_of: windows along each axis, for the processes that measure memory.
+        patch_batch_size: windows at a time, for the same.
+    """
     torch.set_num_threads(threads)
-    nets = networks(channels, device, torch.channels_last if channels_last else torch.contiguous_format)
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocast):
-        if peak_of is not None:
-            segmenter = partial(TwoStageSegmenter, *nets, n_patches=peak_of, patch_batch_size=patch_batch_size)
+    names = choose_names(precisions, list(LAYOUTS), "precisions")
+    sides = whole_numbers(sizes or ("768,2048,4096" if device.startswith("cuda") else "768,2048"), "sizes")
+    if peak_of is not None:
+        with torch.inference_mode():
+            nets = networks(channels, device, torch.contiguous_format)
+            options: dict[str, Any] = {"n_patches": peak_of, "patch_batch_size": patch_batch_size}
             image = torch.rand(1, channels, memory_size, memory_size, device=device)
-            print(peak(segmenter() if peak_of > 0 else nets[1], image))
-            return
-        print(describe_machine(threads))
-        for batch in batches:
-            print_times(nets, (batch, channels, size), device, rounds)
+            print(peak(TwoStageSegmenter(*nets, **options) if peak_of > 0 else nets[1], image))
+        return
+    machine = describe_machine(threads)
+    print(machine)
+    rows: list[dict[str, Any]] = []
+    for precision in names:
+        for size in sides:
+            for batch in whole_numbers(batches, "batches"):
+                print(f"\n{precision}, batch {batch}, {channels} x {size} x {size}, {rounds} rounds\n", flush=True)
+                about = {"precision": precision, "size": size, "batch": batch}
+                rows += [about | row for row in table(precision, (batch, channels, size), device, rounds, sliding)]
+                if json:
+                    write_atomically(json, dumps({"machine": machine, "rows": rows}, indent=4) + "\n")
     if memory_size:
         print_memory(memory_size)
