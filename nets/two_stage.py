@@ -59,7 +59,7 @@ class TwoStageSegmenter(nn.Module):
 
     Raises:
         ValueError: an option outside its range; in ``forward``, an empty or integer image, a side that leaves whole
-            windows in the padding, or NaN from stage 1.
+            windows in the padding, or NaN from stage 1 (on a GPU an assertion there, which ends its use).
 
     Source: Teixeira e Silva et al., Two-stage Semantic Segmentation in Neural Networks, section 3; finer windows are
     its future work.
