@@ -87,30 +87,33 @@ def contenders(
 
 
 def measure(
-    named: dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]], rounds: int, device: str, sliding: bool
+    named: dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]],
+    rounds: int,
+    device: str,
+    *,
+    sliding: bool = False,
+    captured: bool = False,
 ) -> list[dict[str, Any]]:
-    """Time the contenders, on CUDA captured too, and return a row each."""
-    calls: dict[str, Callable[[], Any]] = {name: partial(call, image) for name, (call, image, _) in named.items()}
-    network, whole, _ = named["full resolution"]
+    """Time the contenders, as they are and with MONAI's inferer or each as one graph, and return a row each."""
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, (network, image, _) in named.items():
+        calls[name] = partial(CapturedNetwork(network, image) if captured else network, image)
+    network, image, _ = named["full resolution"]
     for n in N_PATCHES if sliding else ():
         for overlap in (0.0, 0.25):
-            inferer = SlidingWindowInferer(whole.shape[-1] // n, sw_batch_size=n, overlap=overlap)
-            calls[f"SlidingWindowInferer, side / {n}, overlap {overlap}"] = partial(inferer, whole, network)
-    if device.startswith("cuda"):
-        calls |= {f"{name}, captured": partial(CapturedNetwork(*given[:2]), given[1]) for name, given in named.items()}
+            inferer = SlidingWindowInferer(image.shape[-1] // n, sw_batch_size=n, overlap=overlap)
+            calls[f"SlidingWindowInferer, side / {n}, overlap {overlap}"] = partial(inferer, image, network)
     seconds = time_rounds(calls, rounds=rounds, warm_up=3 if device.startswith("cuda") else 1, device=device)
     rows: list[dict[str, Any]] = []
     for name, values in seconds.items():
-        plain = name.removesuffix(", captured")
-        suffix = name.removeprefix(plain)
-        alone = seconds.get(plain.replace("two stages", "networks alone") + suffix) if "N_p" in name else None
+        alone = seconds.get(name.replace("two stages", "networks alone")) if "N_p" in name else None
         rows.append(
             {
-                "row": name,
+                "row": f"{name}, captured" if captured else name,
                 "ms": statistics.median(values) * 1e3,
-                "of_full": ratio(values, seconds[f"full resolution{suffix}"]),
+                "of_full": ratio(values, seconds["full resolution"]),
                 "of_networks": ratio(values, alone) if alone else None,
-                **(named[plain][2] if plain in named else {}),
+                **(named[name][2] if name in named else {}),
             }
         )
     return rows
@@ -129,12 +132,15 @@ def table(precision: str, shape: tuple[int, int, int], device: str, rounds: int,
     """Print the table for images of ``shape`` (batch, channels, side), and return its rows."""
     layout = LAYOUTS[precision]
     nets = networks(shape[1], device, layout)
-    try:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
-            rows = measure(contenders(nets, shape, device, layout), rounds, device, sliding)
-    except torch.OutOfMemoryError:
-        print("does not fit the memory of the GPU")
-        return []
+    rows: list[dict[str, Any]] = []
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+        try:
+            named = contenders(nets, shape, device, layout)
+            rows += measure(named, rounds, device, sliding=sliding)
+            if device.startswith("cuda"):
+                rows += measure(named, rounds, device, captured=True)
+        except torch.OutOfMemoryError:
+            print("what is missing does not fit the memory of the GPU")
     print_rows(rows)
     return rows
 
