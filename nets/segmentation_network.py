@@ -37,6 +37,14 @@ _SMP_CLASSES = {
     "PSPNet": smp.PSPNet,
     "DeepLabV3": smp.DeepLabV3,
 }
+# The arguments that not all of them take.
+_TAKES = {
+    "UNet": ("channels",),
+    "ResAttUNet": ("channels",),
+    "FCN": ("encoder_weights",),
+    "TransUNet": ("encoder_weights",),
+    **dict.fromkeys(_SMP_CLASSES, ("encoder_name", "encoder_weights")),
+}
 _TRANS_UNET_WEIGHTS = "vit_base_r50_s16_224.orig_in21k"
 # What a classification checkpoint holds beyond its encoder, as torchvision, smp and timm name it.
 _CLASSIFICATION_PARTS = ("fc.", "last_linear.", "classifier.", "_fc.", "linear.", "head.", "pre_logits.", "cls_token")
@@ -87,9 +95,13 @@ class SegmentationNetwork(nn.Module):
         if network_name not in NETWORK_NAMES:
             raise ValueError(f"network_name is {network_name!r}, it must be one of {', '.join(NETWORK_NAMES)}")
         self.network_name = name = network_name
-        _refuse(name, "encoder_weights", encoder_weights, unless=name not in ("UNet", "ResAttUNet"))
-        _refuse(name, "encoder_name", encoder_name, unless=name in _SMP_CLASSES)
-        _refuse(name, "channels", channels, unless=name in ("UNet", "ResAttUNet"))
+        for argument, value in (
+            ("encoder_weights", encoder_weights),
+            ("encoder_name", encoder_name),
+            ("channels", channels),
+        ):
+            if value is not None and argument not in _TAKES[name]:
+                raise ValueError(f"{name} does not take {argument}, which is {value!r}; leave it None")
 
         self.network: Any
         self.divisor: int
@@ -124,6 +136,26 @@ class SegmentationNetwork(nn.Module):
         return self.network(image)
 
 
+def untaken_encoder_options(options: Mapping[str, Any]) -> list[str]:
+    """Name the options of an encoder that are given to a network which does not take them.
+
+    Weights of an encoder that was named are for those networks alone that take encoders by name: FCN and TransUNet have
+    one of their own.
+
+    Args:
+        options: of a training, with ``network_name``, and perhaps ``encoder_name`` and ``initial_weights``.
+
+    Raises:
+        ValueError: unknown network.
+    """
+    name = options["network_name"]
+    if name not in NETWORK_NAMES:
+        raise ValueError(f"network_name is {name!r}, it must be one of {', '.join(NETWORK_NAMES)}")
+    given = [option for option in ("encoder_name", "initial_weights") if options.get(option) is not None]
+    needed = "encoder_name" if "encoder_name" in given else "encoder_weights"
+    return [] if needed in _TAKES[name] else given
+
+
 class _Fcn(nn.Module):
     """torchvision's FCN, its logits as a tensor instead of a dict."""
 
@@ -135,11 +167,6 @@ class _Fcn(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.fcn(image)["out"]
-
-
-def _refuse(network_name: str, argument: str, value: object, *, unless: bool) -> None:
-    if value is not None and not unless:
-        raise ValueError(f"{network_name} does not take {argument}, which is {value!r}; leave it None")
 
 
 def _widths(network_name: str, channels: Sequence[int], *, count: int) -> tuple[int, ...]:

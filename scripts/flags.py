@@ -255,7 +255,7 @@ def choose_names(parts: Any, names: Sequence[str], option: str) -> list[str]:
     """
     if parts is None:
         return list(names)
-    chosen = as_parts(parts)
+    chosen = [parts] if parts in names else as_parts(parts)  # a name may have a comma of its own
     if unknown := [part for part in chosen if part not in names]:
         raise ValueError(f"{option}: {unknown[0]!r} is not one of {', '.join(names)}{nearest(unknown[0], names)}")
     return [name for name in names if name in chosen]

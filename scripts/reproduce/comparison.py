@@ -108,6 +108,9 @@ def feet(plan: Mapping[str, Any], summary: pd.DataFrame) -> list[str]:
         summary: what :func:`.tables.summarise` returned.
     """
     lines = caveats(plan, summary)
+    columns = summary[next(iter(plan["columns"]))].drop_duplicates()
+    if len(columns) == 1:
+        lines.append(f"{columns.iloc[0]}: no comparison, as it is the only column.")
     compared = summary[summary["difference"].notna()] if "difference" in summary else summary[:0]
     for row, group in compared.groupby(next(iter(plan["rows"])), sort=False):
         smallest = group.groupby("metric", sort=False)["smallest_difference"].max().dropna()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Job:
     knobs: dict[str, Any]
     needs: dict[str, Path]
     wave: int  # one more than that of the cells it needs
+    left_out: tuple[str, ...] = ()  # knobs asked for, of which its network takes none
 
     @property
     def result(self) -> Path:
@@ -108,6 +110,33 @@ def make_jobs(
         if not left_out(row, column):
             add(seed, row, column)
     return list(jobs.values())
+
+
+def leave_out_untaken(plan: dict[str, Any], jobs: Sequence[Job], overrides: dict[str, Any]) -> list[Job]:
+    """Take from each cell the knobs asked for that its network does not take, as the plan's ``leave_out`` finds them.
+
+    Raises:
+        ValueError: there is one that no network of the grid takes.
+    """
+    if not overrides or (path := plan.get("leave_out")) is None:
+        return list(jobs)
+    module, _, function = path.rpartition(".")
+    untaken = getattr(import_module(module), function)
+    fitted = []
+    for job in jobs:
+        names = tuple(name for name in untaken(job.knobs) if name in overrides)
+        knobs = {name: value for name, value in job.knobs.items() if name not in names}
+        fitted.append(replace(job, knobs=knobs, left_out=names))
+    for name in overrides:
+        if all(name in job.left_out for job in fitted):
+            raise ValueError(f"--{name}: none of {', '.join(dict.fromkeys(job.cell.row for job in jobs))} takes it.")
+    return fitted
+
+
+def say_left_out(jobs: Sequence[Job]) -> list[str]:
+    """Say which rows were run without a knob that others had."""
+    rows = {job.cell.row: job.left_out for job in jobs if job.left_out}
+    return [f"{row}: does not take {' and '.join(names)}: trained from random weights." for row, names in rows.items()]
 
 
 def give_data(

@@ -45,7 +45,9 @@ def sources_of(
 def _settings(plan: Mapping[str, Any], job: Job) -> dict[str, Any]:
     named = {next(iter(plan["rows"])), next(iter(plan["columns"])), "seed", "dataset_dir", "datalist", *job.needs}
     plain = {knob: Path(value).name if isinstance(value, str) else value for knob, value in job.knobs.items()}
-    return {knob: value for knob, value in plain.items() if knob not in named}
+    return {knob: value for knob, value in plain.items() if knob not in named} | dict.fromkeys(
+        job.left_out, "not taken"
+    )
 
 
 def heading(sources: Sources) -> str:

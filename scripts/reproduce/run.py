@@ -21,6 +21,8 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
 
 ``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first,
 where both have the same seeds and scored the same images.
+``leave_out`` names the function that finds which knobs asked for a cell's network does not take: it runs without them,
+and the tables say so.
 ``rank_correlation`` has the ``suffix`` of columns that score the same networks on another test set, and its ``name``.
 """
 
@@ -58,7 +60,9 @@ from clinbundles.scripts.reproduce.plan import (
     choose_tables,
     entries,
     give_data,
+    leave_out_untaken,
     make_jobs,
+    say_left_out,
 )
 from clinbundles.scripts.reproduce.plots import plot, plot_lines
 from clinbundles.scripts.reproduce.results import Sources, as_results, heading, sources_of
@@ -196,6 +200,9 @@ def reproduce(
     jobs = make_jobs(
         all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=plan["scales"][scale], overrides=knobs
     )
+    if not jobs:
+        raise ValueError(f"{', '.join(all_rows)} without {', '.join(chosen)}: left out by {plan_file}, nothing to run.")
+    jobs = leave_out_untaken(plan, jobs, knobs)
     check_knobs(bundle_dir, jobs)
 
     grid = None if tracking is False else GridRun(bundle_dir, scale, output, tracking_uri)
@@ -210,11 +217,17 @@ def reproduce(
     shown = [job for job in jobs if job.cell.column in chosen and "evaluate" in job.configs]
     finished = [job for job in shown if (job.cell.folder / "result.json").is_file()]
     finished.sort(key=lambda job: chosen.index(job.cell.column))  # the first of them is what is compared with
+    if not shown and not failed:  # as those that others start from
+        if grid is not None:
+            grid.finish([], "FINISHED", None)
+        made = ", ".join(str(job.result) for job in jobs if job.cell.column in chosen)
+        print(f"no comparison: {', '.join(chosen)} has no evaluation of its own; it made {made}")
+        return
     if not finished:
         raise SystemExit(f"no cell finished; see {output}.")
     cells = [job.cell for job in finished]
     summary = summarise(plan, numbers, cells, chosen[0])
-    plan = plan | {"notes": [*plan.get("notes", []), *cautions(scale, cells)]}
+    plan = plan | {"notes": [*plan.get("notes", []), *say_left_out(finished), *cautions(scale, cells)]}
     folder = part if part != next(iter(sets), None) else None
     apart = [
         folder or "",

@@ -200,7 +200,9 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
             reference = first.get(row)
             if (measured := measure(table, group, like=reference)) is not None:
                 line |= describe(measured)
-                line |= compare(measured, reference) if reference is not None and column != paired_with else {}
+                if column != paired_with:
+                    absent = {"not_compared": f"{paired_with} is not there"}
+                    line |= absent if reference is None else compare(measured, reference)
             elif (row, paired_with) in groups and (whole := _over_seeds(table, groups[row, paired_with]).mean()):
                 line["ratio"] = over_seeds.mean() / whole
             lines.append(line)
@@ -249,6 +251,8 @@ def _side_by_side(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
     rows, columns = list(dict.fromkeys(summary[row_name])), list(dict.fromkeys(summary[column_name]))
     cells = {(c["table"], c[row_name], c[column_name]): c for _, c in summary.iterrows()}
     titles = summary.drop_duplicates("table").set_index("table")["metric"]
+    if len(columns) == 1:
+        return _alone(plan, summary, titles)
     head = [row_name, column_name]
     for number, title in titles.items():
         metric = number in plan["tables"]
@@ -267,10 +271,25 @@ def _side_by_side(plan: dict[str, Any], summary: pd.DataFrame) -> list[str]:
     return text
 
 
-def _cost(cell: pd.Series | None) -> str:
+def _alone(plan: dict[str, Any], summary: pd.DataFrame, titles: pd.Series) -> list[str]:
+    """One line a row of a single column, with nothing to compare it with."""
+    row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
+    head = [row_name, column_name, *titles]
+    text = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row, group in summary.groupby(row_name, sort=False):
+        cells = {cell["table"]: cell for _, cell in group.iterrows()}
+        line = [str(row), group[column_name].iloc[0]]
+        for number in titles.index:
+            cell = cells.get(number)
+            line.append(_mean_and_spread(cell) if number in plan["tables"] else _cost(cell, alone=True))
+        text.append("| " + " | ".join(line) + " |")
+    return text
+
+
+def _cost(cell: pd.Series | None, *, alone: bool = False) -> str:
     if cell is None or pd.isna(cell["mean"]):
         return "–"
-    return f"{cell['mean']:.4g}" + ("" if pd.isna(cell.get("ratio")) else f" ({cell['ratio']:.3f})")
+    return f"{cell['mean']:.4g}" + ("" if alone or pd.isna(cell.get("ratio")) else f" ({cell['ratio']:.3f})")
 
 
 def _published(cell: pd.Series | None) -> str:

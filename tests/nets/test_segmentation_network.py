@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
 from clinbundles.nets import segmentation_network
-from clinbundles.nets.segmentation_network import NETWORK_NAMES, SegmentationNetwork
+from clinbundles.nets.segmentation_network import NETWORK_NAMES, SegmentationNetwork, untaken_encoder_options
 from clinbundles.nets.trans_unet import TransUNet
 
 FROM_SMP = NETWORK_NAMES[4:]
@@ -318,3 +318,19 @@ def test_a_download_that_fails_says_what_to_give_instead(monkeypatch, name, sour
     monkeypatch.setattr(source, no_network)
     with pytest.raises(ConnectionError, match="'imagenet' is a name and must be downloaded, which failed; give a path"):
         small_network(name, encoder_weights="imagenet")
+
+
+def test_options_of_an_encoder_are_left_out_exactly_where_the_network_refuses_them():
+    named = {"encoder_name": "resnet18", "initial_weights": None}
+    both = {"encoder_name": "resnet18", "initial_weights": "file.pt"}
+    for name in NETWORK_NAMES:
+        try:
+            small_network(name, encoder_name="resnet18")
+            refused = []
+        except ValueError:
+            refused = ["encoder_name"]
+        assert untaken_encoder_options({"network_name": name, **named}) == refused
+        assert untaken_encoder_options({"network_name": name, **both}) == (list(both) if refused else [])
+        weights = untaken_encoder_options({"network_name": name, "initial_weights": "imagenet"})
+        assert weights == (["initial_weights"] if name in ("UNet", "ResAttUNet") else [])
+        assert untaken_encoder_options({"network_name": name}) == []

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from clinbundles.scripts.reproduce.plan import choose_tables, entries, make_jobs
+from clinbundles.scripts.reproduce.plan import choose_tables, entries, leave_out_untaken, make_jobs, say_left_out
 
 PLAN = {
     "configs": {},
@@ -51,3 +51,28 @@ def test_weights_from_the_command_line_reach_the_one_model_that_starts_from_imag
 def test_the_smoke_scale_needs_no_download() -> None:
     assert knobs_of_models("smoke")["Model_3"]["initial_weights"] is None
     assert "initial_weights" not in knobs_of_models("paper")["Model_3"]  # that of train_resnet50.json
+
+
+def test_a_network_without_an_encoder_runs_without_its_options_and_the_tables_say_so() -> None:
+    plan = {
+        "configs": {"train": "train"},
+        "rows": {"network_name": ["UNet", "FPN"]},
+        "columns": {"arm": ["original"]},
+        "leave_out": "clinbundles.nets.segmentation_network.untaken_encoder_options",
+    }
+    given = {"encoder_name": "resnet18", "initial_weights": "a.pt", "batch_size": 2}
+
+    def fitted(*names: str) -> list:
+        rows = {name: row for name, row in entries(plan, "rows", "tiny").items() if name in names}
+        columns = entries(plan, "columns", "tiny")
+        jobs = make_jobs(rows, columns, ["original"], ["0"], Path("out"), defaults={}, overrides=given)
+        return leave_out_untaken(plan, jobs, given)
+
+    unet, fpn = fitted("UNet", "FPN")
+    assert unet.knobs == {"network_name": "UNet", "arm": "original", "seed": 0, "batch_size": 2}
+    assert fpn.knobs == given | {"network_name": "FPN", "arm": "original", "seed": 0}
+    assert say_left_out([unet, fpn]) == [
+        "UNet: does not take encoder_name and initial_weights: trained from random weights."
+    ]
+    with pytest.raises(ValueError, match="--encoder_name: none of UNet takes it"):
+        fitted("UNet")

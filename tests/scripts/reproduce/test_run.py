@@ -327,6 +327,32 @@ def test_the_command_line_takes_rows_and_columns_with_spaces(reproduce: ModuleTy
     assert "evaluate cells_stage1_seed0" in runs.names()
 
 
+def test_a_single_column_has_tables_that_compare_nothing(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    reproduce.reproduce(**toy, rows="eyes", columns="fine", tables="3a,3b")
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "| data_set | method | Dice | MAC |" in text
+    assert "| eyes | fine | 0.6000 | 100 |" in text
+    assert "- fine: no comparison, as it is the only column." in text
+    capsys.readouterr()
+    reproduce.reproduce(**toy, rows="eyes", columns="coarse")
+    assert f"it made {tmp_path / 'out' / 'eyes_coarse_seed0' / 'model.pt'}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="cells without fine: left out"):
+        reproduce.reproduce(**toy, rows="cells", columns="fine")
+
+
+def test_a_row_without_the_first_column_is_not_compared(
+    reproduce: ModuleType, runs: Runs, toy: dict, tmp_path: Path
+) -> None:
+    plan = PLAN | {"sets": {"levers": ["fine", "whole"]}}
+    (tmp_path / "bundles" / "toy" / "configs" / "reproduce.json").write_text(json.dumps(plan))
+    reproduce.reproduce(**toy, tables="3a")
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "- cells, whole: not compared, as fine is not there." in text
+    assert "| eyes | whole | 0.6000 | +0.0000 [" in text
+
+
 PLANS = sorted(ROOT.glob("bundles/*/configs/reproduce.json"))
 
 
@@ -345,3 +371,45 @@ def test_every_shipped_plan_can_be_laid_out_with_knobs_that_its_configs_have(
             assert "evaluate" in job.configs or any(job.cell.folder in other.needs.values() for other in jobs)
     for names in plan.get("sets", {}).values():
         assert all("evaluate" in columns[name]["configs"] for name in names)
+
+
+class EveryScore:
+    """Stands in for run_configs: an evaluation leaves all that any table of a bundle is counted from."""
+
+    def __init__(self, plan: dict) -> None:
+        self.plan = plan
+
+    def __call__(self, _: Path, names: list[str], *, output_dir: str, **knobs) -> None:
+        folder = Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = {"image": ["a", "b"], "label": ["x", "y"], "prediction": ["x", "x"]}
+        tables |= {f"{name}_{k}": [4, 2 + k] for name in ("both", "either") for k in (0, 1)}
+        tables |= {table["metric"]: [0.5, 0.7] for table in self.plan["tables"].values()}
+        pd.DataFrame(tables).to_csv(folder / "per_image.csv", index=False)
+        (folder / "cost.json").write_text(json.dumps({t["cost"]: 2.0 for t in self.plan.get("costs", {}).values()}))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda p: p.parents[1].name)
+def test_every_column_of_a_bundle_can_be_asked_for_alone(
+    reproduce: ModuleType, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = json.loads(path.read_text())
+    monkeypatch.setattr(reproduce, "run_configs", EveryScore(plan))
+    monkeypatch.setattr(reproduce, "check_knobs", lambda *_: None)  # of which another test is
+    for module in ("plot", "plot_lines"):
+        monkeypatch.setattr(reproduce, module, lambda *_: _[-1].touch())
+    columns = grid_plan.entries(plan, "columns", "smoke")
+    row = next(name for name in grid_plan.entries(plan, "rows", "smoke") if name in ("samples", "UNet", "PACE"))
+    kinds = {
+        json.dumps([column["configs"], sorted(column["after"])]): name
+        for name, column in columns.items()
+        if name not in plan.get("sets", {})
+    }
+    for name in [*kinds.values(), *(name for name in columns if "," in name)]:
+        output = tmp_path / name.replace("/", "-")
+        if name in plan["rows"].get("data_set", {}).get("samples", {}).get("not", []):
+            continue
+        arguments = {"rows": row, "columns": name, "scale": "smoke", "seeds": 0, "tracking": False}
+        reproduce.reproduce(path.parents[1].name, **arguments, output_dir=str(output))
+        if "evaluate" in columns[name]["configs"]:
+            assert f"- {name}: no comparison, as it is the only column." in (output / "tables.md").read_text()
