@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..nets.weights import load_weights
 from .data_hash import hash_in
 from .outputs.files import replacing
-from .weights_card import check_options, read_card, write_card
+from .weights_card import check_options, read_card, weights_sentence, write_card
 
 
 def _save(content: Any, path: Path) -> None:
@@ -266,6 +266,7 @@ class WeightsLoader:
     """Load weights before an evaluator's first batch, and print their file and the first digits of its SHA-256.
 
     Where they have a card (:mod:`.weights_card`), its ``warning`` is printed, and ``options`` are compared with it.
+    The state of the engine keeps hash and warning as ``weights``, from where a table of its images takes them.
 
     One loader may serve several engines: it loads once.
 
@@ -289,10 +290,18 @@ class WeightsLoader:
         self.network = network
         self.options = options or {}
         self.loaded = False
+        self.sentence = ""
 
     def attach(self, engine: Evaluator) -> None:
         """Register with ``engine``."""
-        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.STARTED, self.start)
+
+    def start(self, engine: Evaluator) -> None:
+        """Load the weights, and leave in the engine's state which they are."""
+        self.load()
+        if self.sentence:
+            sentences = getattr(engine.state, "weights", ())
+            engine.state.weights = tuple(dict.fromkeys((*sentences, self.sentence)))
 
     def load(self) -> None:
         """Load the weights, if there are any left to load."""
@@ -306,6 +315,7 @@ class WeightsLoader:
         print(f"weights: {path}, sha256 {digits}{'' if card else ', without a card'}", flush=True)
         if warning := card.get("warning"):
             print(warning, flush=True)
+        self.sentence = weights_sentence(digits, card)
         self.loaded = True
 
 

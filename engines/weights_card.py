@@ -46,6 +46,16 @@ def read_card(weights: Path) -> dict[str, Any]:
     return card if is_of_them else {}
 
 
+def weights_sentence(digits: str, card: Mapping[str, Any]) -> str:
+    """Say which weights made a result, and what they are for: their hash and the warning of their card.
+
+    Args:
+        digits: the first twelve of their SHA-256.
+        card: of them; empty where there is none.
+    """
+    return f"sha256 {digits}: {card.get('warning') or 'no card says what these weights are for.'}"
+
+
 def check_options(weights: Path, card: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Refuse to use weights with other options than they were trained with; those that the card lacks are not compared.
 

@@ -13,7 +13,9 @@ from ignite.engine import Engine, Events
 
 from ...transforms.readers.loading import FAILURE
 from .files import distinct_names, input_file, write_atomically, write_csv_atomically
-from .per_image import number_patients, say_failures
+from .per_image import name_weights, number_patients, say_failures
+
+logger = logging.getLogger(__name__)
 
 
 class ClassTableWriter:
@@ -21,10 +23,11 @@ class ClassTableWriter:
 
     Columns: image; label where the items have one; prediction; probability_<class> for each class; correct (0 or 1)
     where there is a label; failure (why the file could not be read, or empty); warning (what its reader says of it);
-    source and patient where the items have ``source`` and ``group``. An image is named by its file, with folders only
-    where two files have the same name. A patient is a number in the order of appearance: what a group is called may
-    tell who it is. A file that could not be read has no prediction, no probabilities and no correct. Probabilities have
-    the 9 digits that give a float32 back.
+    source and patient where the items have ``source`` and ``group``; the weights with what they are for.
+
+    An image is named by its file, with folders only where two files have the same name. A patient is a number in the
+    order of appearance: what a group is called may tell who it is. A file that could not be read has no prediction, no
+    probabilities and no correct. Probabilities have the 9 digits that give a float32 back.
 
     Args:
         output_dir: folder for both files.
@@ -108,6 +111,7 @@ class ClassTableWriter:
         if "group" in keys:
             for row, patient in zip(rows, number_patients([item.get("group") for item in self.items]), strict=True):
                 row["patient"] = patient
+        name_weights(rows, engine)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)

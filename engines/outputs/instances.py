@@ -33,7 +33,7 @@ from .files import (
     write_csv_atomically,
 )
 from .outlines import polygons
-from .per_image import complete_rows, say_failures
+from .per_image import complete_rows, name_weights, say_failures
 
 FOLDERS = ("label_maps", "overlays", "geojson")
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
@@ -54,8 +54,8 @@ class InstanceWriter:
     - ``per_cell.csv``: number in the label map, area, centroid and score of each cell, also in micrometers where the
       file tells the size of its pixels. The middle of the first pixel is at 0.5.
     - ``per_image.csv``: size, number of cells, share of the image that they cover, size of a pixel, each per-image
-      metric of the evaluator and, where the items have ``group``, the number of the patient. An image that could not be
-      read (``failure``) has the reason, and no other file.
+      metric of the evaluator, where the items have ``group`` the number of the patient, and the weights with what they
+      are for. An image that could not be read (``failure``) has the reason, and no other file.
     - ``scores.json``: the metrics of the evaluator, if it has any.
     - ``detections.json``: a COCO list of everything that was found, with scores. Unlike the label map it has the
       detections of low scores too, and those that others hide: this is what average precision is computed from.
@@ -159,6 +159,7 @@ class InstanceWriter:
     def write_tables(self, engine: Engine) -> None:
         """Write the tables, metrics included, and the list of detections."""
         complete_rows(self.rows, getattr(engine.state, "metric_details", {}), self.groups)
+        name_weights(self.rows, engine)
         scores = {name: value for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
         if scores:
             finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}

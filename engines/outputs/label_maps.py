@@ -29,7 +29,7 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
-from .per_image import number_patients
+from .per_image import name_weights, number_patients
 from .sample_grid import tile
 
 # Rows towards posterior, columns towards the patient's left, slices towards the head.
@@ -65,7 +65,7 @@ class LabelMapWriter:
     affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices; where there is a label, its
     overlay on the left and the prediction's on the right) and ``per_image.csv``: image, height, width and slices, for
     each class its share of the image and, where there is a label, the pixels in both (``both_<k>``) and in either
-    (``either_<k>``) and, where the items have ``group``, the number of the patient.
+    (``either_<k>``) and, where the items have ``group``, the number of the patient; the weights with what they are for.
 
     Args:
         output_dir: folder for all of it.
@@ -167,6 +167,7 @@ class LabelMapWriter:
         if any(group is not None for group in self.groups):
             for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
                 row["patient"] = patient
+        name_weights(self.rows, engine)
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows, columns=columns)
         if self.source is not None:

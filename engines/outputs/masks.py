@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from ...transforms.readers.loading import FAILURE
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
-from .per_image import complete_rows, say_failures
+from .per_image import complete_rows, name_weights, say_failures
 
 MEASURES = ("height", "width", "segmented_share", "n_regions", "max_probability")
 PREDICTION_COLOR = (0, 255, 255)
@@ -59,10 +59,11 @@ class PredictionWriter:
     Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (where there is a label, hits green, misses orange
     and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
     share of the image segmented, number of connected regions, highest probability, where the items have ``failure`` why
-    the file could not be read, then one column for every per-image metric of the evaluator and, where the items have
-    ``group``, the number of the patient. An image that could not be read has a row alone, and no files. The name is the
-    file's stem; of images with the same stem each is named by more of its path, in the table as
-    :func:`.files.distinct_names` does.
+    the file could not be read, then one column for every per-image metric of the evaluator, where the items have
+    ``group`` the number of the patient, and the weights with what they are for.
+
+    An image that could not be read has a row alone, and no files. The name is the file's stem; of images with the same
+    stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
 
     A handler and not a transform, so that the postprocessing stays usable where an application saves in its own way.
 
@@ -143,6 +144,7 @@ class PredictionWriter:
     def write_table(self, engine: Engine) -> None:
         """Write ``per_image.csv``, metrics included."""
         complete_rows(self.rows, getattr(engine.state, "metric_details", {}), self.groups)
+        name_weights(self.rows, engine)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
         if any(FAILURE in row for row in self.rows):
             say_failures(self.rows)

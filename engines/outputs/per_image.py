@@ -1,4 +1,4 @@
-"""The table ``per_image.csv`` of an evaluation, one row an image: its reader, and the numbers of its patients."""
+"""The table ``per_image.csv`` of an evaluation, one row an image: its reader, its patients and its weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ignite.engine import Engine
 
-TEXTS = ("image", "label", "prediction", "failure", "source")
+TEXTS = ("image", "label", "prediction", "failure", "source", "weights")
 
 
 def read_per_image(path: Path, *, columns: Sequence[str] = ()) -> tuple[pd.DataFrame, int]:
@@ -102,6 +103,20 @@ def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence
     if any(group is not None for group in groups):
         for row, patient in zip(rows, number_patients(groups), strict=True):
             row["patient"] = patient
+
+
+def name_weights(rows: Sequence[dict[str, Any]], engine: Engine) -> None:
+    """Add to each row which weights made it and what they are for, where a loader left that in the engine's state.
+
+    Every row says so, because rows are sorted, cut out and copied into other tables.
+
+    Args:
+        rows: one an image; changed in place.
+        engine: the evaluator, see :class:`..checkpoint.WeightsLoader`.
+    """
+    if sentences := getattr(engine.state, "weights", ()):
+        for row in rows:
+            row["weights"] = " ".join(sentences)
 
 
 def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:

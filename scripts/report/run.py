@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.engines.weights_card import read_card
 
 from .pages import fill, loose_decimals
 from .results import KEYS, as_json, check_results, merge_results, read_results
@@ -71,7 +72,7 @@ def bundle_names(bundle: str | None) -> list[str]:
 
 
 def root_page() -> str:
-    """The project's README.md with the table of all bundles filled in."""
+    """The project's README.md with the table of all bundles filled in: numbers, and what the weights are for."""
     path = ROOT / "README.md"
     rows = []
     for name in bundle_names(None):
@@ -83,7 +84,7 @@ def root_page() -> str:
         folder = f"bundles/{name}/docs"
         rows.append(
             [
-                f"[{name}]({folder}/README.md)",
+                f"[{name}]({folder}/README.md){_warning(docs.parent)}",
                 head["images"],
                 head["metric_title"],
                 cell_text(content, head, f"{_name(docs)}/results.json: headline"),
@@ -93,6 +94,12 @@ def root_page() -> str:
         )
     table = as_markdown(["bundle", "images", "metric", "ours, CPU scale", "published", "picture"], rows)
     return fill(path.read_text(encoding="utf-8"), {("table", "bundles"): table}, "README.md")
+
+
+def _warning(folder: Path) -> str:
+    """What the card of a bundle's weights says they are for, as a line below its name."""
+    warning = read_card(folder / "models" / "model.pt").get("warning")
+    return f"<br>*Weights: {warning[0].lower()}{warning[1:]}*" if warning else ""
 
 
 def bundle_pages(folder: Path) -> dict[Path, str]:

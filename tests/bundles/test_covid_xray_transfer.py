@@ -174,7 +174,8 @@ def test_a_folder_of_jpeg_and_dicom_becomes_a_table(model: Path, tmp_path: Path)
     for row in table:
         assert row["failure"] == ""
         assert sum(float(row[f"probability_{name}"]) for name in CLASSES) == pytest.approx(1)
-    assert list(table[0]) == ["image", "prediction", *[f"probability_{name}" for name in CLASSES], "failure", "warning"]
+    columns = ["image", "prediction", *[f"probability_{name}" for name in CLASSES], "failure", "warning", "weights"]
+    assert list(table[0]) == columns
     predictions = json.loads((tmp_path / "predictions.json").read_text())
     assert [entry["prediction"] for entry in predictions] == [row["prediction"] for row in table]
 

@@ -81,12 +81,15 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
     assert len(table) == len(items)
     # What intervals resample: the groups that the split keeps together.
     assert len({row["patient"] for row in table}) == len({item["group"] for item in items})
+    assert {row["weights"] for row in table} == {f"sha256 {digits}: no card says what these weights are for."}
 
     run_configs(bundle, ["inference"])
     shipped = bundle / "models" / "model.pt"
     digits = hashlib.sha256(shipped.read_bytes()).hexdigest()[:12]
     assert capsys.readouterr().out.splitlines()[0] == f"weights: {shipped}, sha256 {digits}"
-    assert rows(Path("runs", bundle.name, "inference", "per_image.csv"))
+    warning = load(bundle, "../models/model.json")["warning"]
+    table = rows(Path("runs", bundle.name, "inference", "per_image.csv"))
+    assert {row["weights"] for row in table} == {f"sha256 {digits}: {warning}"}
     assert contents(bundle) == before
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 

@@ -1,12 +1,14 @@
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Engine
 from torch import nn
 
 from clinbundles.engines.checkpoint import WeightsLoader
-from clinbundles.engines.weights_card import card_path, check_options, read_card, write_card
+from clinbundles.engines.weights_card import card_path, check_options, read_card, weights_sentence, write_card
 from clinbundles.scripts.convert_weights import convert_weights
 
 
@@ -45,6 +47,24 @@ def test_a_loader_prints_the_warning_and_refuses_other_options(
         WeightsLoader(weights, network, {"class_names": ["b", "a"]}).load()
     assert torch.equal(before, network.weight)
     check_options(weights, {}, {"size": 3})  # nothing is known
+
+
+def test_every_engine_of_a_loader_knows_which_weights_it_ran_with(weights: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pt"
+    torch.save(nn.Linear(2, 1).state_dict(), other)
+    loaders = [WeightsLoader(path, nn.Linear(2, 1)) for path in (weights, other, None)]
+    sentences = [
+        f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}: {says}"
+        for path, says in ((weights, "For research."), (other, "no card says what these weights are for."))
+    ]
+    for _ in range(2):
+        engine = Engine(lambda engine, batch: None)
+        for loader in loaders:
+            loader.attach(engine)
+        for _ in range(2):  # a second run adds nothing
+            engine.run([0])
+        assert list(engine.state.weights) == sentences
+    assert weights_sentence("0" * 12, {"warning": ""}).endswith("no card says what these weights are for.")
 
 
 def test_weights_in_half_precision_keep_their_card(weights: Path, tmp_path: Path) -> None:

@@ -2,8 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ignite.engine import Engine
 
-from clinbundles.engines.outputs.per_image import number_patients, patients_of, read_per_image, say_failures
+from clinbundles.engines.outputs.per_image import (
+    name_weights,
+    number_patients,
+    patients_of,
+    read_per_image,
+    say_failures,
+)
 
 
 @pytest.fixture
@@ -51,3 +58,12 @@ def test_what_came_in_was_used_and_failed_is_said_and_nothing_used_is_an_error(c
     with pytest.raises(ValueError, match=r"0 of 2 images could be read: .* of the first: b\.png: is empty\."):
         say_failures([bad, bad])
     assert capsys.readouterr().out == "2 in, 0 used, 2 left out: per_image.csv says why.\n"
+
+
+def test_every_row_names_its_weights_and_no_column_stands_where_none_were_loaded() -> None:
+    engine, rows = Engine(lambda engine, batch: None), [{"image": "a.png"}, {"image": "b.png"}]
+    name_weights(rows, engine)
+    assert rows == [{"image": "a.png"}, {"image": "b.png"}]
+    engine.state.weights = ("sha256 1: For research.", "sha256 2: Not for diagnosis.")
+    name_weights(rows, engine)
+    assert [row["weights"] for row in rows] == 2 * ["sha256 1: For research. sha256 2: Not for diagnosis."]
