@@ -10,6 +10,8 @@ from typing import Any
 
 from .outputs.files import write_atomically
 
+FITTED = ("temperature",)  # after the training, on its validation set
+
 
 def card_path(weights: Path) -> Path:
     """Name the card of a file of weights: model.json for model.pt."""
@@ -57,13 +59,21 @@ def weights_sentence(digits: str, card: Mapping[str, Any]) -> str:
 
 
 def check_options(weights: Path, card: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse to use weights with other options than they were trained with; those that the card lacks are not compared.
+    """Refuse to use weights with other options than those of their card; those that the card lacks are not compared.
+
+    The card has the options of the training, and beside them what was fitted afterwards (:data:`FITTED`).
 
     Raises:
         ValueError: an option differs; the message names both.
     """
     trained = card.get("options") or {}
+    fitted = {name: card[name] for name in FITTED if name in card}
     for name, value in json.loads(json.dumps(dict(options))).items():
+        if name in fitted and fitted[name] != value:
+            raise ValueError(
+                f"{weights}: {name} {json.dumps(fitted[name])} was fitted to these weights, and this run has "
+                f"{json.dumps(value)}: give --{name} {json.dumps(fitted[name])}."
+            )
         if name in trained and trained[name] != value:
             raise ValueError(
                 f"{weights}: was trained with {name} {json.dumps(trained[name])}, and this run has "

@@ -10,6 +10,7 @@ from monai.metrics.calibration import calibration_binning
 from scipy.optimize import minimize_scalar
 
 N_BINS = 15
+BOUNDS = (0.25, 10.0)  # of the search for a temperature
 SMALLEST = 1e-7  # stands for a probability that a table rounded to 0, whose logarithm would rule the fit
 
 
@@ -64,9 +65,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     return reliability_bins(probabilities, labels, n_bins=n_bins).expected_calibration_error
 
 
-def fit_temperature(
-    probabilities: np.ndarray, labels: np.ndarray, *, bounds: tuple[float, float] = (0.25, 10.0)
-) -> float:
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray, *, bounds: tuple[float, float] = BOUNDS) -> float:
     """Find the temperature of least negative log likelihood on a validation set.
 
     Above 1 it lowers the confidence, below 1 it raises it, the predicted class stays. Logarithms of probabilities are
@@ -94,6 +93,22 @@ def fit_temperature(
 
     low, high = np.log(bounds)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x))
+
+
+def describe_bound(temperature: float, *, bounds: tuple[float, float] = BOUNDS) -> str:
+    """Say that a fitted temperature lies at a bound of its search, or nothing where it lies within.
+
+    Args:
+        temperature: as :func:`fit_temperature` finds it with the same ``bounds``.
+        bounds: lowest and highest temperature.
+    """
+    for bound, side in zip(bounds, ("lower", "upper"), strict=True):
+        if np.isclose(temperature, bound, rtol=1e-3):
+            return (
+                f"Temperature {temperature:.4g} lies at the {side} bound of its search, {bound:g}: the best may lie "
+                "beyond, so this validation set fits none."
+            )
+    return ""
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

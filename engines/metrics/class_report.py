@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..outputs.files import replacing, write_atomically
 from ..outputs.per_image import patients_of, read_class_table
-from .calibration import ReliabilityBins, apply_temperature, fit_temperature, reliability_bins
+from .calibration import ReliabilityBins, apply_temperature, describe_bound, fit_temperature, reliability_bins
 from .classification import (
     CLASS_SCORES,
     SCORES,
@@ -36,7 +36,8 @@ def write_class_report(
     """Write ``metrics.json`` and two pictures beside the table ``<output_dir>/per_image.csv``.
 
     metrics.json: number of images, failures and patients; the scores of the set and of each class with 95 % intervals
-    over patients; the confusion matrix; temperature and expected calibration error; accuracy by source.
+    over patients; the confusion matrix; temperature, a note where it lies at the bound of its search, and expected
+    calibration error; accuracy by source.
     ``confusion.png`` draws the matrix, ``reliability.png`` accuracy over confidence, before and after the temperature.
     Images that could not be read are counted and left out.
 
@@ -72,6 +73,8 @@ def write_class_report(
     ):
         with replacing(folder / name) as partial:
             figure.savefig(partial, format="png", dpi=130)
+    if calibration["temperature_note"]:
+        print(calibration["temperature_note"])
     accuracy = metrics["scores"]["val_accuracy"]
     ends = "" if accuracy["low"] is None else f" [{accuracy['low']}, {accuracy['high']}]"
     print(
@@ -131,15 +134,17 @@ def _calibrate(
 ) -> tuple[dict[str, ReliabilityBins], dict[str, Any]]:
     """Find the bins to draw, by their title, and the entry of the report."""
     labels, _, probabilities = _arrays(table, names)
-    bins = {"as predicted": reliability_bins(probabilities, labels)}
+    bins, note = {"as predicted": reliability_bins(probabilities, labels)}, ""
     if validation_table is not None:
         validation_labels, _, validation = _arrays(read_class_table(Path(validation_table), names)[0], names)
         temperature = fit_temperature(validation, validation_labels)
+        note = describe_bound(temperature)
         bins[f"temperature {temperature:.3g}"] = reliability_bins(apply_temperature(probabilities, temperature), labels)
     errors = [rounded(each.expected_calibration_error) for each in bins.values()]
     return bins, {
         "expected_calibration_error": errors[0],
         "temperature": None if validation_table is None else rounded(temperature),
+        "temperature_note": note,
         "expected_calibration_error_after_temperature": None if validation_table is None else errors[1],
     }
 

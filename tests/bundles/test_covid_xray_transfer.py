@@ -190,6 +190,14 @@ def test_a_higher_temperature_makes_the_same_predictions_less_sure(model: Path, 
     assert all(highest(a) > highest(b) > 1 / 3 for a, b in zip(sure, unsure, strict=True))
 
 
+def test_the_shipped_weights_are_not_run_with_another_temperature_than_was_fitted_to_them(tmp_path: Path) -> None:
+    weights = BUNDLE / "models" / "model.pt"
+    with pytest.raises(RuntimeError) as caught:
+        run_configs(BUNDLE, ["inference"], output_dir=str(tmp_path / "out"), ckpt_path=str(weights), temperature=2.0)
+    assert "temperature 1.5465 was fitted to these weights, and this run has 2.0" in str(caught.value.__cause__)
+    assert not (tmp_path / "out").exists()
+
+
 def write_lateral(good: Path, path: Path) -> None:
     dataset = pydicom.dcmread(good)
     dataset.ViewPosition = "LL"

@@ -49,6 +49,14 @@ def test_a_loader_prints_the_warning_and_refuses_other_options(
     check_options(weights, {}, {"size": 3})  # nothing is known
 
 
+def test_a_temperature_that_was_fitted_to_other_weights_is_refused_with_both_values(weights: Path) -> None:
+    card = {**read_card(weights), "temperature": 1.5}
+    check_options(weights, card, {"temperature": 1.5, "size": 64})
+    with pytest.raises(ValueError, match=r"temperature 1\.5 was fitted to these weights, and this run has 1\.0: give"):
+        check_options(weights, card, {"temperature": 1.0})
+    check_options(weights, read_card(weights), {"temperature": 1.0})  # none was fitted
+
+
 def test_every_engine_of_a_loader_knows_which_weights_it_ran_with(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     torch.save(nn.Linear(2, 1).state_dict(), other)

@@ -3,6 +3,7 @@ import pytest
 
 from clinbundles.engines.metrics.calibration import (
     apply_temperature,
+    describe_bound,
     expected_calibration_error,
     fit_temperature,
     reliability_bins,
@@ -97,6 +98,14 @@ def test_a_set_without_an_error_stops_at_the_lower_bound() -> None:
     probabilities = np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
     assert fit_temperature(probabilities, probabilities.argmax(1)) == pytest.approx(0.25, rel=1e-3)
     assert fit_temperature(probabilities, probabilities.argmin(1)) == pytest.approx(10, rel=1e-3)
+
+
+def test_a_temperature_at_a_bound_of_its_search_is_said_and_one_within_is_not() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
+    low, high = (fit_temperature(probabilities, labels(1)) for labels in (probabilities.argmax, probabilities.argmin))
+    assert describe_bound(low).startswith("Temperature 0.25 lies at the lower bound of its search, 0.25:")
+    assert describe_bound(high).startswith("Temperature 10 lies at the upper bound of its search, 10:")
+    assert describe_bound(low, bounds=(0.1, 10)) == describe_bound(1.0) == describe_bound(0.26) == ""
 
 
 def test_wrong_input_is_named() -> None:

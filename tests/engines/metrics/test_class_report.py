@@ -87,6 +87,22 @@ def test_the_temperature_is_that_of_the_validation_set_and_not_of_the_test_set(t
     assert after > calibration["expected_calibration_error"] > 0.1
 
 
+def test_a_temperature_at_the_bound_of_its_search_is_said_on_screen_and_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    table = make_table()
+    certain = table.assign(label=table["prediction"])
+    validation = write(certain, tmp_path / "validation") / "per_image.csv"
+    test = write(table, tmp_path / "test")
+    note = write_class_report(test, NAMES, validation_table=validation)["calibration"]["temperature_note"]
+    assert note.startswith("Temperature 0.25 lies at the lower bound")
+    assert note in capsys.readouterr().out.splitlines()
+    assert json.loads((test / "metrics.json").read_text())["calibration"]["temperature_note"] == note
+    within = write(make_table(2000, seed=1, temperature=0.4), tmp_path / "within") / "per_image.csv"
+    assert write_class_report(test, NAMES, validation_table=within)["calibration"]["temperature_note"] == ""
+    assert "bound" not in capsys.readouterr().out
+
+
 def test_figures_are_drawn_and_nothing_unfinished_stays(tmp_path: Path) -> None:
     table = write(make_table(), tmp_path) / "per_image.csv"
     write_class_report(tmp_path, NAMES)
