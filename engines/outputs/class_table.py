@@ -14,12 +14,13 @@ from ignite.engine import Engine, Events
 from ...transforms.readers.loading import FAILURE
 from .files import distinct_names, input_file, write_atomically, write_csv_atomically
 from .per_image import name_weights, number_patients, say_failures
-
-logger = logging.getLogger(__name__)
+from .summary import summarize_classes, write_summary
 
 
 class ClassTableWriter:
     """Write ``per_image.csv`` and ``predictions.json`` at the end of an evaluator's epoch: one row an image.
+
+    Beside them ``summary.json`` counts what the images are called.
 
     Columns: image; label where the items have one; prediction; probability_<class> for each class; correct (0 or 1)
     where there is a label; failure (why the file could not be read, or empty); warning (what its reader says of it);
@@ -30,7 +31,7 @@ class ClassTableWriter:
     probabilities and no correct. Probabilities have the 9 digits that give a float32 back.
 
     Args:
-        output_dir: folder for both files.
+        output_dir: folder for the files.
         class_names: names of the classes, by index.
         pred_key: key of the probabilities (num_classes,) of an item.
         label_key: key of the class index of an item.
@@ -104,7 +105,7 @@ class ClassTableWriter:
         return [float(f"{value:.9g}") for value in values]
 
     def write(self, engine: Engine) -> None:
-        """Write both files, and say how many images were used where some may be left out."""
+        """Write the files, and say how many images were used where some may be left out."""
         names = distinct_names(item["path"] for item in self.items)
         keys = {key for item in self.items for key in item}
         rows = [self._row(item, names[item["path"]], keys) for item in self.items]
@@ -115,6 +116,7 @@ class ClassTableWriter:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
+        write_summary(self.output_dir, summarize_classes(rows, self.class_names))
         if self._tolerant:
             say_failures(rows)
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 from ...transforms.readers.loading import FAILURE
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
 from .per_image import complete_rows, name_weights, say_failures
+from .summary import summarize_metrics, write_summary
 
 MEASURES = ("height", "width", "segmented_share", "n_regions", "max_probability")
 PREDICTION_COLOR = (0, 255, 255)
@@ -60,7 +61,8 @@ class PredictionWriter:
     and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
     share of the image segmented, number of connected regions, highest probability, where the items have ``failure`` why
     the file could not be read, then one column for every per-image metric of the evaluator, where the items have
-    ``group`` the number of the patient, and the weights with what they are for.
+    ``group`` the number of the patient, and the weights with what they are for. Where there are metrics,
+    ``summary.json`` has their means with 95 % intervals.
 
     An image that could not be read has a row alone, and no files. The name is the file's stem; of images with the same
     stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
@@ -142,10 +144,14 @@ class PredictionWriter:
             Image.fromarray(pixels).save(partial, format="PNG")
 
     def write_table(self, engine: Engine) -> None:
-        """Write ``per_image.csv``, metrics included."""
-        complete_rows(self.rows, getattr(engine.state, "metric_details", {}), self.groups)
+        """Write ``per_image.csv``, metrics included, and ``summary.json`` where there are any."""
+        metrics = getattr(engine.state, "metric_details", {})
+        complete_rows(self.rows, metrics, self.groups)
         name_weights(self.rows, engine)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
+        if metrics:
+            patients = [row.get("patient", "") for row in self.rows]
+            write_summary(self.output_dir, summarize_metrics(metrics, patients))
         if any(FAILURE in row for row in self.rows):
             say_failures(self.rows)
 

@@ -70,7 +70,10 @@ def test_the_table_names_classes_and_gives_back_the_probabilities_to_the_last_di
         written = torch.tensor([float(row[f"probability_{name}"]) for name in NAMES])
         assert torch.equal(written, torch.tensor(entries["logits"], dtype=torch.float32).softmax(0))
     assert "Smith" not in (tmp_path / "new" / "per_image.csv").read_text()
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["per_image.csv", "predictions.json"]
+    files = ["per_image.csv", "predictions.json", "summary.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == files
+    summary = json.loads((tmp_path / "new" / "summary.json").read_text())
+    assert (summary["images"], summary["classes"]["normal"]["called"]) == (3, 1)
 
 
 def test_a_file_that_could_not_be_read_is_in_the_table_with_its_reason_and_no_prediction(
@@ -173,4 +176,5 @@ def test_a_new_table_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
     evaluate([item("a.png"), item("b.png")], tmp_path)
     shutil.copy(tmp_path / "per_image.csv", tmp_path / "old.csv")
     assert len(evaluate([item("a.png")], tmp_path)) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.csv", "per_image.csv", "predictions.json"]
+    files = ["old.csv", "per_image.csv", "predictions.json", "summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files

@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,20 @@ def written(tmp_path: Path) -> Path:
     """Two images, the square of one found in full, that of the other missed by the label."""
     write([tmp_path / "a.png", tmp_path / "b.png"], [5, 15], tmp_path / "out")
     return tmp_path / "out"
+
+
+def test_the_summary_has_the_means_of_the_metrics_and_is_not_there_without_labels(
+    written: Path, tmp_path: Path
+) -> None:
+    summary = json.loads((written / "summary.json").read_text())
+    assert (summary["images"], summary["groups"]) == (2, 2)
+    assert summary["scores"]["dice"]["value"] == 0.5
+    write([tmp_path / "a.png"], [5], tmp_path / "plain", with_label=False)
+    assert not (tmp_path / "plain" / "summary.json").exists()
+    write([tmp_path / "a.png", tmp_path / "b.png"], [5, 15], tmp_path / "one", group="Smith")
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert (summary["groups"], summary["scores"]["dice"]["low"]) == (1, None)
+    assert "Smith" not in str(summary)
 
 
 def test_masks_are_written_rows_first_as_0_and_255(written: Path) -> None:

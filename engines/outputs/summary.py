@@ -1,0 +1,60 @@
+"""``summary.json`` beside ``per_image.csv``: what the table says of all its images together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..metrics.intervals import describe_intervals, mean_interval, number_groups, rounded, with_interval
+from .files import write_atomically
+
+
+def summarize_classes(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    """Count what a classifier calls its images, which needs no labels.
+
+    Args:
+        rows: of the table, with prediction, probability_<class> and failure.
+        class_names: of the classes.
+
+    Returns:
+        number of images and of failures and, of each class, how many images are called it, their share, and the mean
+        of its probability over all images; None where no image could be read.
+    """
+    read = [row for row in rows if not row["failure"]]
+    classes = {}
+    for name in class_names:
+        called = sum(row["prediction"] == name for row in read)
+        mean = float(np.mean([row[f"probability_{name}"] for row in read])) if read else float("nan")
+        share = called / len(read) if read else float("nan")
+        classes[name] = {"called": called, "share": rounded(share), "mean_probability": rounded(mean)}
+    return {"images": len(read), "failures": len(rows) - len(read), "classes": classes}
+
+
+def summarize_metrics(metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) -> dict[str, Any]:
+    """Find the mean of each per-image metric, with its 95 % interval over the groups.
+
+    Args:
+        metrics: values by name, one an image; those that are not finite are left out and counted.
+        groups: number of each image's patient or other group, "" where it has none and is a group of its own.
+    """
+    numbers = np.array([np.nan if group == "" else group for group in groups], dtype=float)
+    scores = {}
+    for name, values in metrics.items():
+        each = np.array([float(value) for value in values])
+        finite = np.isfinite(each)
+        ends = mean_interval(each[finite], numbers[finite])
+        mean = float(each[finite].mean()) if finite.any() else float("nan")
+        scores[name] = {"images": int(finite.sum()), **with_interval(mean, ends)}
+    n_groups = len(np.unique(number_groups(numbers, len(numbers))))
+    unit = "images, as patients are not known" if np.isnan(numbers).all() else "groups, such as patients"
+    note = f"Intervals: {describe_intervals(n_groups, unit)}."
+    return {"images": len(numbers), "groups": n_groups, "scores": scores, "notes": [note]}
+
+
+def write_summary(output_dir: Path, summary: Mapping[str, Any]) -> None:
+    """Write a summary into the folder of its table."""
+    write_atomically(output_dir / "summary.json", json.dumps(summary, indent=4, allow_nan=False) + "\n")

@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from clinbundles.engines.outputs.summary import summarize_classes, summarize_metrics, write_summary
+
+
+def test_what_images_are_called_is_counted_without_those_that_could_not_be_read(tmp_path: Path) -> None:
+    rows = [
+        {"prediction": "sick", "probability_well": 0.2, "probability_sick": 0.8, "failure": ""},
+        {"prediction": "sick", "probability_well": 0.4, "probability_sick": 0.6, "failure": ""},
+        {"prediction": "well", "probability_well": 0.9, "probability_sick": 0.1, "failure": ""},
+        {"prediction": "", "probability_well": "", "probability_sick": "", "failure": "cannot be read."},
+    ]
+    summary = summarize_classes(rows, ["well", "sick"])
+    assert (summary["images"], summary["failures"]) == (3, 1)
+    assert summary["classes"]["sick"] == {"called": 2, "share": 0.6667, "mean_probability": 0.5}
+    assert summary["classes"]["well"] == {"called": 1, "share": 0.3333, "mean_probability": 0.5}
+    write_summary(tmp_path, summarize_classes(rows[3:], ["well", "sick"]))
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["classes"]["well"] == {"called": 0, "share": None, "mean_probability": None}
+
+
+def test_an_interval_is_as_wide_as_there_are_few_groups() -> None:
+    values = [0.1] * 30 + [0.9] * 30
+    alone = summarize_metrics({"dice": values}, [""] * 60)
+    grouped = summarize_metrics({"dice": values}, [0] * 30 + [1] * 10 + [2] * 10 + [3] * 10)
+    assert (alone["groups"], grouped["groups"]) == (60, 4)
+    widths = [s["scores"]["dice"]["high"] - s["scores"]["dice"]["low"] for s in (alone, grouped)]
+    assert widths[0] < 0.3 < widths[1]
+    assert alone["scores"]["dice"]["value"] == grouped["scores"]["dice"]["value"] == pytest.approx(0.5)
+    assert alone["notes"] == ["Intervals: bootstrap interval over 60 images, as patients are not known."]
+    assert grouped["notes"] == ["Intervals: t interval over 4 groups, such as patients."]
+
+
+def test_a_value_that_is_not_finite_is_left_out_and_one_group_has_no_interval() -> None:
+    score = summarize_metrics({"dice": [0.5, float("nan"), 0.7]}, [0, 0, 0])["scores"]["dice"]
+    assert score == {"images": 2, "value": 0.6, "low": None, "high": None}
