@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,28 @@ def test_the_row_of_a_bundle_in_the_readme_has_the_warning_of_its_card(weights: 
     lines = (ROOT / "README.md").read_text().splitlines()
     (row,) = [line for line in lines if line.startswith(f"| [{weights.parents[1].name}](")]
     assert read_card(weights)["warning"].partition("For research")[2] in row
+
+
+STRANGERS = [(path, entry) for path in WEIGHTS for entry in read_card(path).get("strangers", [])]
+
+
+def test_cards_say_how_weights_do_on_strangers() -> None:
+    assert {path.parents[1].name for path, _ in STRANGERS} >= {"covid_xray_transfer", "gaze_polyp_segmentation"}
+
+
+@pytest.mark.parametrize(("weights", "entry"), STRANGERS, ids=lambda value: str(getattr(value, "stem", "")))
+def test_a_card_and_the_table_of_results_agree_on_strangers(weights: Path, entry: dict[str, Any]) -> None:
+    content = json.loads((weights.parents[1] / "docs" / "results.json").read_text())
+    runs = [name for name, run in content["runs"].items() if run["command"] == entry["command"]]
+    assert len(runs) == 1
+    column, metric = entry.get("column", entry["data"]), entry["metric"]
+    results = [r for r in content["results"] if r["run"] == runs[0] and r["column"] == column]
+    assert len(results) == 1
+    assert entry["data"] in results[0].values()
+    numbers = results[0]["metrics"]
+    assert entry["n"] == numbers["images"]["value"]
+    ends = {name: entry[name] for name in ("value", "low", "high") if name in entry}
+    assert ends == numbers[metric]
 
 
 def test_all_bundles_have_weights() -> None:
