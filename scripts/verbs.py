@@ -213,6 +213,11 @@ VERBS: dict[str, Verb] = {
         "write a bundle as one zip that runs where this project is not installed",
         ("gaze_polyp_segmentation", "--all --out dist"),
     ),
+    "doctor": Verb(
+        "doctor.run:doctor",
+        "say what a host would stumble on in a bundle or a packed zip",
+        ("gaze_polyp_segmentation", "dist/covid_xray_transfer_v0.1.0.zip"),
+    ),
     "bench blur": Verb(
         "bench.blur:main",
         "time the attention blur beside torchvision's blur of one width",

@@ -1,0 +1,196 @@
+"""Checks of a bundle's folder, one a function, as its hosts would meet them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from clinbundles.scripts.doctor.code import foreign_code
+
+OK, LOOK, FAULT = "ok", "look", "FAULT"
+# What each host takes by name (MONAI Label and MONAI Deploy read inference.json alone).
+HOST_KEYS = ("bundle_root", "device", "network_def", "preprocessing", "inferer", "evaluator", "dataset")
+METADATA: tuple[str, ...] = (
+    "schema",
+    "version",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "required_packages_version",
+)
+METADATA += ("task", "description", "authors", "copyright", "network_data_format")
+# Facts of the weights that inference.json repeats, for hosts read only it.
+REPEATED = ("class_names", "temperature", "window_hu", "image_size", "color_space")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: how serious, of which check, and the sentence."""
+
+    status: str
+    check: str
+    sentence: str
+
+
+def check_files(folder: Path) -> Iterator[Finding]:
+    """The files that MONAI, Label and Deploy look for."""
+    for name in ("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "docs/README.md"):
+        if not (folder / name).is_file():
+            yield Finding(FAULT, "files", f"{name} is missing.")
+    if not (folder / "models" / "model.pt").is_file():
+        yield Finding(FAULT, "files", "models/model.pt is missing: no weights.")
+    if (folder / "scripts" / "__init__.py").exists():
+        yield Finding(FAULT, "files", "scripts/__init__.py makes a second bundle in one process run this one's code.")
+
+
+def check_metadata(folder: Path) -> Iterator[Finding]:
+    """The entries of metadata.json that its schema, Label and Deploy want."""
+    metadata = read_json(folder / "configs" / "metadata.json")
+    missing = [name for name in METADATA if name not in metadata]
+    if missing:
+        yield Finding(FAULT, "metadata", f"configs/metadata.json has no {', '.join(missing)}.")
+    changelog = metadata.get("changelog", {})
+    if metadata.get("version") not in changelog:
+        yield Finding(FAULT, "metadata", f"the changelog does not know version {metadata.get('version')!r}.")
+    formats = metadata.get("network_data_format", {})
+    for side, name in (("inputs", "image"), ("outputs", "pred")):
+        if name not in formats.get(side, {}):
+            yield Finding(FAULT, "metadata", f"network_data_format has no {side[:-1]} called {name!r}.")
+
+
+def check_versions(folder: Path) -> Iterator[Finding]:
+    """Packages that are not installed here, or older than those that the bundle was made with."""
+    from packaging.version import InvalidVersion, Version
+
+    metadata = read_json(folder / "configs" / "metadata.json")
+    needed = {
+        "monai": metadata.get("monai_version"),
+        "torch": metadata.get("pytorch_version"),
+        "numpy": metadata.get("numpy_version"),
+        **metadata.get("required_packages_version", {}),
+    }
+    for name, made_with in needed.items():
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            yield Finding(FAULT, "versions", f"{name} is not installed; the bundle was made with {made_with}.")
+            continue
+        try:
+            older = Version(here) < Version(str(made_with))
+        except InvalidVersion:
+            yield Finding(FAULT, "versions", f"{name}: {made_with!r} is no version.")
+            continue
+        if older:
+            yield Finding(LOOK, "versions", f"{name} {here} is older than {made_with}, with which the bundle was made.")
+
+
+def check_keys(folder: Path) -> Iterator[Finding]:
+    """What hosts take of inference.json by name."""
+    content = read_json(folder / "configs" / "inference.json")
+    missing = [name for name in HOST_KEYS if name not in content]
+    if missing:
+        yield Finding(FAULT, "keys", f"configs/inference.json has no {', '.join(missing)}, which hosts read.")
+    if "postprocessing" not in content:
+        sentence = "configs/inference.json has no postprocessing: Label and Deploy pass on what the network returns."
+        yield Finding(LOOK, "keys", sentence)
+
+
+def check_code(folder: Path) -> Iterator[Finding]:
+    """Expressions, imports and classes that run other code than the bundle's, MONAI's, torch's and ignite's."""
+    own = f"scripts.{folder.resolve().name}"
+    for path in sorted((folder / "configs").glob("*.json")):
+        if path.name not in ("metadata.json", "reproduce.json"):
+            for line in foreign_code(read_json(path), own):
+                yield Finding(LOOK, "code", f"configs/{path.name} would run {line}")
+
+
+def check_properties(folder: Path) -> Iterator[Finding]:
+    """MONAI's own check of the properties of a training and an inference."""
+    from monai.bundle import ConfigWorkflow
+
+    for name, kind in (("train", "train"), ("inference", "infer")):
+        file = folder / "configs" / f"{name}.json"
+        options: dict[str, Any] = {"cache_rate": 0.0} if "cache_rate" in read_json(file) else {}
+        workflow = ConfigWorkflow(
+            config_file=str(file),
+            meta_file=str(folder / "configs" / "metadata.json"),
+            logging_file=False,
+            workflow_type=kind,
+            bundle_root=str(folder),
+            **options,
+        )
+        workflow.initialize()
+        for wrong in workflow.check_properties() or []:
+            yield Finding(FAULT, "properties", f"configs/{name}.json: MONAI misses {wrong}.")
+
+
+def check_weights(folder: Path) -> Iterator[Finding]:
+    """The weights: whole, of the network in inference.json, and those of their card."""
+    from monai.bundle import ConfigParser
+
+    from clinbundles.nets.weights import read_weights
+
+    state = read_weights(folder / "models" / "model.pt")
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    parser["bundle_root"] = str(folder)
+    network = parser.get_parsed_content("network_def")
+    result = network.load_state_dict(state, strict=False)
+    wrong = [*result.missing_keys, *result.unexpected_keys]
+    if wrong:
+        yield Finding(FAULT, "weights", f"models/model.pt does not fit the network: {len(wrong)} names, as {wrong[0]}.")
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        yield Finding(FAULT, "weights", f"models/model.pt: {broken[0]} is not finite.")
+
+
+def check_card(folder: Path) -> Iterator[Finding]:
+    """The card of the weights, against the file and against what inference.json repeats."""
+    path = folder / "models" / "model.json"
+    if not path.is_file():
+        yield Finding(LOOK, "card", "models/model.json is missing: nothing says what these weights are of.")
+        return
+    card = read_json(path)
+    digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
+    if card.get("weights_sha256") != digest:
+        yield Finding(FAULT, "card", f"models/model.json is of other weights: model.pt has sha256 {digest[:12]}.")
+    content = read_json(folder / "configs" / "inference.json")
+    options = {**card, **card.get("options", {})}
+    for name in REPEATED:
+        if name in content and name in options and content[name] != options[name]:
+            told = f"{json.dumps(options[name])} on the card, {json.dumps(content[name])} in inference.json"
+            yield Finding(FAULT, "card", f"{name} is {told}.")
+
+
+CHECKS: Mapping[str, Callable[[Path], Iterator[Finding]]] = {
+    "files": check_files,
+    "metadata": check_metadata,
+    "versions": check_versions,
+    "keys": check_keys,
+    "code": check_code,
+    "properties": check_properties,
+    "weights": check_weights,
+    "card": check_card,
+}
+# Those that run what configs and zips say, after the code was looked at.
+RUNNING = ("properties", "weights")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.parent.name}/{path.name} cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.parent.name}/{path.name} is no JSON object.")
+    return content

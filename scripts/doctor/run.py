@@ -1,0 +1,100 @@
+"""What a host would stumble on in a bundle or a packed zip, a line each.
+
+clinbundles doctor gaze_polyp_segmentation
+clinbundles doctor dist/covid_xray_transfer_v0.1.0.zip
+
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clinbundles.scripts.bundle import find_bundle
+from clinbundles.scripts.cli import sentence_of
+from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding
+from clinbundles.scripts.pack.archive import unzip
+
+
+def doctor(bundle: str, *, run: bool = False) -> None:
+    """Check a bundle or a packed zip for what MONAI, MONAI Label and MONAI Deploy would stumble on.
+
+    One line a finding, ``FAULT`` where it would fail or be wrong and ``look`` where a person should decide; the command
+    ends with an error if there is a fault. A config is code: what it would run beside the bundle's own code, MONAI,
+    torch and ignite is listed. The checks that make parts of the configs (MONAI's properties, the network for its
+    weights) run only if nothing of that kind is found, or if asked for.
+
+    Args:
+        bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip.
+        run: make parts of the configs also where they would run code that was listed.
+    """
+    with opened(bundle) as folder:
+        findings = [*check_checksum(Path(bundle)), *examine(folder, run=run)]
+    for finding in findings:
+        print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}")
+    faults = sum(finding.status == FAULT for finding in findings)
+    looks = sum(finding.status == LOOK for finding in findings)
+    if faults:
+        raise SystemExit(f"{bundle}: {faults} faults, {looks} to look at.")
+    print(f"{bundle}: no fault, {looks} to look at.")
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def opened(bundle: str) -> Iterator[Path]:
+    """Give the folder of a bundle, of a zip a temporary one."""
+    path = Path(bundle)
+    if path.suffix != ".zip":
+        yield find_bundle(bundle)
+        return
+    if not path.is_file():
+        raise FileNotFoundError(f"{bundle}: there is no such zip.")
+    with tempfile.TemporaryDirectory() as folder:
+        yield unzip(path, Path(folder))
+
+
+def examine(folder: Path, *, run: bool) -> Iterator[Finding]:
+    """Run all checks of a bundle's folder, each to its end or to its error."""
+    has_foreign_code = False
+    sys.path.insert(0, str(folder))
+    try:
+        for name, check in CHECKS.items():
+            if name in RUNNING and has_foreign_code and not run:
+                yield Finding(LOOK, name, "not checked, as the code above would run; --run checks it.")
+                continue
+            found = []
+            try:
+                found = list(check(folder))
+            except Exception as error:
+                found.append(Finding(FAULT, name, sentence_of(error) or _innermost(error)))
+            has_foreign_code |= name == "code" and bool(found)
+            yield from found or [Finding(OK, name, "")]
+    finally:
+        sys.path.remove(str(folder))
+
+
+def check_checksum(path: Path) -> Iterator[Finding]:
+    """Compare a zip with the checksum that model_info.json beside it has."""
+    info = path.with_name("model_info.json")
+    if path.suffix != ".zip" or not info.is_file():
+        return
+    entry = json.loads(info.read_text(encoding="utf-8")).get(path.stem)
+    if entry is None:
+        yield Finding(LOOK, "checksum", f"model_info.json does not know {path.name}.")
+    elif entry.get("sha256") != (digest := hashlib.sha256(path.read_bytes()).hexdigest()):
+        sentence = (
+            f"{path.name} has sha256 {digest[:12]}, model_info.json {str(entry.get('sha256'))[:12]}: it was changed."
+        )
+        yield Finding(FAULT, "checksum", sentence)
+    else:
+        yield Finding(OK, "checksum", "")

@@ -1,0 +1,93 @@
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from clinbundles.scripts.doctor.run import doctor
+from clinbundles.scripts.pack.run import pack
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the X-ray bundle, to break."""
+    source = ROOT / "bundles" / "covid_xray_transfer"
+    return Path(shutil.copytree(source, tmp_path / source.name, ignore=shutil.ignore_patterns("samples")))
+
+
+def edit(path: Path, **changes: object) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in {**content, **changes}.items() if v != "gone"}))
+
+
+def told(target: Path, capsys: pytest.CaptureFixture[str], faults: int) -> list[str]:
+    if faults:
+        with pytest.raises(SystemExit, match=rf"{faults} faults"):
+            doctor(str(target))
+    else:
+        doctor(str(target))
+    return [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ok ")]
+
+
+def test_a_sound_zip_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack("covid_xray_transfer", out=str(tmp_path))
+    (file,) = tmp_path.glob("*.zip")
+    capsys.readouterr()
+    doctor(str(file))
+    lines = capsys.readouterr().out.splitlines()
+    checks = {line.split()[1] for line in lines if line.startswith("ok ")}
+    assert checks == {"checksum", "files", "metadata", "versions", "keys", "code", "properties", "weights", "card"}
+    assert lines[-1].endswith("no fault, 0 to look at.")
+
+
+def test_a_changed_zip_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack("covid_xray_transfer", out=str(tmp_path))
+    (file,) = tmp_path.glob("*.zip")
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("covid_xray_transfer/more.txt", "x")
+    capsys.readouterr()
+    assert any("it was changed" in line for line in told(file, capsys, 1))
+
+
+def test_other_weights_a_wrong_card_and_missing_packages_are_faults(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(bundle / "configs" / "inference.json", class_names=["bacterial", "normal", "covid19"], preprocessing="gone")
+    packages = {"no-such-package": "1.0", "pydicom": "99.0"}
+    edit(bundle / "configs" / "metadata.json", required_packages_version=packages)
+    other = ROOT / "bundles" / "gaze_polyp_segmentation" / "models" / "model.pt"
+    shutil.copy(other, bundle / "models" / "model.pt")
+    text = "\n".join(told(bundle, capsys, 6))
+    for sentence in (
+        "no-such-package is not installed",
+        "is older than 99.0",
+        "inference.json has no preprocessing",
+        "models/model.pt does not fit the network",
+        "models/model.json is of other weights",
+        'class_names is ["normal", "bacterial", "covid19"] on the card, ["bacterial"',
+    ):
+        assert sentence in text, text
+
+
+def test_code_is_listed_and_not_run(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "ran"
+    edit(bundle / "configs" / "inference.json", network_def=f"$open('{mark}', 'w')")
+    lines = told(bundle, capsys, 0)
+    assert any("inference.json would run network_def: $open(" in line for line in lines)
+    assert sum("not checked" in line for line in lines) == 2
+    assert not mark.exists()
+
+
+def test_damaged_files_cost_their_check_and_not_the_others(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bundle / "models" / "model.pt").write_bytes(b"PK\x03\x04 broken")
+    (bundle / "LICENSE").unlink()
+    lines = told(bundle, capsys, 4)
+    assert [line.split()[1] for line in lines if line.startswith("FAULT")] == ["files", "properties", "weights", "card"]
+
+
+def test_a_missing_zip_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none.zip: there is no such zip"):
+        doctor(str(tmp_path / "none.zip"))
