@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import io
 import os
 import re
 import sys
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     With the variable CLINBUNDLES_TRACEBACK set, a mistake keeps its traceback too.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that no text has
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # a progress bar in a file is thousands of lines
     name = ""

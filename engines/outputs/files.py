@@ -20,6 +20,8 @@ from ...transforms.readers.folder import image_stem
 if TYPE_CHECKING:  # so that a command that writes a file does not wait for torch
     from ignite.engine import Engine
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -55,11 +57,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write text, as UTF-8, or bytes to ``path``, whole or not at all.
 
+    Bytes of a file name that are no UTF-8 are written as Python escapes them: ``\\udce9`` for E9.
+
     Raises:
         FileNotFoundError: the folder does not exist.
     """
     with replacing(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def check_replaceable(datalist: str | os.PathLike, name: str) -> None:
@@ -123,11 +127,13 @@ def distinct_names(files: Iterable[Path]) -> dict[Path, str]:
         files: paths; one that appears twice has one name.
 
     Returns:
-        the name of each path, with "/" between the folders. It does not depend on the order of ``files``.
+        the name of each path, with "/" between the folders. It does not depend on the order of ``files``. One that a
+        spreadsheet would take for a formula has "./" in front.
     """
 
     def name(file: Path, attempt: int) -> str | None:
-        return Path(*file.parts[-attempt - 1 :]).as_posix() if attempt < len(file.parts) else None
+        text = Path(*file.parts[-attempt - 1 :]).as_posix() if attempt < len(file.parts) else None
+        return f"./{text}" if text is not None and text.startswith(FORMULA_STARTS) else text
 
     return _tell_apart(files, name)
 

@@ -180,3 +180,9 @@ def test_nothing_heavy_is_imported_for_the_help() -> None:
     modules = set(done.stdout.splitlines()[-1].split())
     assert "fire" in modules
     assert not modules & {"numpy", "torch", "monai", "pandas", "matplotlib", "mlflow"}
+
+
+def test_a_path_of_bytes_that_are_no_text_can_be_printed() -> None:
+    code = "import sys; from clinbundles.scripts.cli import main; main(['--help']); print('b\\udce9')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.splitlines()[-1] == rb"b\udce9"

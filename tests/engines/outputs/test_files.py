@@ -172,3 +172,17 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
         write()
     assert caught.value.filename == str(tmp_path / "a.csv")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "older")]
+
+
+def test_a_name_of_bytes_that_are_no_text_keeps_the_table(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xe9b\xe9.jpg")
+    write_csv_atomically(tmp_path / "t.csv", [{"image": name}, {"image": "é.jpg"}])
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").split() == ["image", r"b\udce9b\udce9.jpg", "é.jpg"]
+
+
+def test_no_name_in_a_table_is_a_formula_for_a_spreadsheet_and_each_is_still_the_path_of_its_file() -> None:
+    files = [Path(f"/data/x/{first}1.png") for first in "=+-@a"] + [Path("/data/=y/1.png"), Path("/data/x/1.png")]
+    names = distinct_names(files)
+    assert [names[file] for file in files[:5]] == ["./=1.png", "./+1.png", "./-1.png", "./@1.png", "a1.png"]
+    assert names[files[5]] == "./=y/1.png"
+    assert all(file.match(str(Path(names[file]))) for file in files)
