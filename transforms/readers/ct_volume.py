@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import (
@@ -25,7 +24,7 @@ from nibabel.orientations import (
 )
 
 from .ct_series import read_series
-from .decoding import check_gzip, is_nifti
+from .decoding import is_nifti, open_nifti
 
 ORDER = ("L", "P", "S")
 MOST_DEGREES, MOST_SHIFT_MM = 1.0, 0.1
@@ -135,9 +134,8 @@ def load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the file cannot be read, is no volume, or says nothing about its geometry.
     """
     try:
-        check_gzip(path)
-        image = nibabel.load(path)
-        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine)  # type: ignore[attr-defined]
+        image = open_nifti(path)
+        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable NIfTI file ({error}).") from error
     if array.ndim != 3 or min(array.shape) < 1:

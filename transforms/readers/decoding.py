@@ -6,9 +6,11 @@ No torch is needed here.
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -36,8 +38,7 @@ def read_nifti(path: Path) -> np.ndarray:
         ValueError: the file cannot be read, or is a volume.
     """
     try:
-        check_gzip(path)
-        values = np.asanyarray(nibabel.load(path).dataobj)  # type: ignore[attr-defined]
+        values = np.asanyarray(open_nifti(path).dataobj)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable NIfTI file ({error}).") from error
     if values.dtype.names:
@@ -51,16 +52,26 @@ def read_nifti(path: Path) -> np.ndarray:
     return values.reshape(*values.shape[:2], *channels).swapaxes(0, 1)
 
 
-def check_gzip(path: Path) -> None:
-    """Compare the checksum of a gzip file, which readers that stop at the last pixel pass over.
+def open_nifti(path: Path) -> Any:
+    """Open a NIfTI file, none of its voxels read yet, and see that it holds those that its header tells of.
+
+    Of a gzip file the checksum is compared, which readers that stop at the last voxel pass over.
 
     Raises:
-        OSError, EOFError, zlib.error: the file is broken.
+        ImageFileError, OSError, EOFError, ValueError, zlib.error: the file is broken.
     """
+    length = path.stat().st_size
     if path.suffix.lower() == ".gz":
+        length = 0
         with gzip.open(path) as stream:
-            while stream.read(1 << 20):
-                pass
+            while part := stream.read(1 << 20):
+                length += len(part)
+    image: Any = nibabel.load(path)
+    voxels = image.dataobj
+    # Before memory is taken for them.
+    if (expected := voxels.offset + math.prod(map(int, voxels.shape)) * voxels.dtype.itemsize) > length:
+        raise ValueError(f"its header tells of {expected} bytes, and it holds {length}")
+    return image
 
 
 def check_range(intensity_range: Sequence[float] | None) -> None:

@@ -1,5 +1,7 @@
+import gzip
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -27,3 +29,18 @@ def test_a_packed_nifti_broken_by_its_own_checksum_is_refused(tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.nii\.gz: not a readable NIfTI file \(CRC check failed"):
         read_nifti(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_header_that_tells_of_more_voxels_than_there_are_takes_no_memory_for_them(tmp_path: Path, name: str) -> None:
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((1710, 1710, 855))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    content = header.binaryblock + bytes(104)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"{name}: .*header tells of 5000211352 bytes, and it holds 452"):
+        read_nifti(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
