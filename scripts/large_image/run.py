@@ -87,6 +87,8 @@ def segment(
     if format not in FORMATS:
         raise ValueError(f"--format is {format}, expected {' or '.join(FORMATS)}.")
     result = Path(str(output))
+    if result.resolve() == Path(str(image)).resolve():
+        raise ValueError(f"{result} is the image itself, which its mask would replace: choose another output.")
     folder = result if format == "ome-zarr" else result.with_name(result.name + ".zarr")
     if format == "tiff" and result.exists() and not restart:
         raise FileExistsError(f"{result} exists: use --restart to replace it.")

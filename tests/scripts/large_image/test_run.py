@@ -16,6 +16,7 @@ from PIL import Image
 from clinbundles.scripts import cli
 from clinbundles.scripts.bundle import find_bundle, open_configs
 from clinbundles.scripts.large_image.opening import open_large_image
+from clinbundles.scripts.large_image.run import segment
 
 CONFIG: dict[str, Any] = {
     "imports": ["$import sys"],
@@ -266,3 +267,12 @@ def test_a_bundle_that_numbers_instances_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="pace_cell_segmentation: its network numbers instances and marks no mask"):
         cli.main(["segment-large", "pace_cell_segmentation", str(tmp_path / "a.tif"), str(tmp_path / "b.zarr")])
     assert not (tmp_path / "b.zarr").exists()
+
+
+def test_the_image_is_never_replaced_by_its_mask(tmp_path: Path) -> None:
+    (tmp_path / "slide.tif").write_bytes(b"pixels")
+    (tmp_path / "link.tif").symlink_to("slide.tif")
+    for name in ("slide.tif", "link.tif"):
+        with pytest.raises(ValueError, match=rf"{name} is the image itself"):
+            segment("any", str(tmp_path / "slide.tif"), str(tmp_path / name), format="tiff", restart=True)
+    assert (tmp_path / "slide.tif").read_bytes() == b"pixels"
