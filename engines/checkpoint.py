@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..nets.weights import load_weights
 from .data_hash import hash_in
 from .outputs.files import replacing
-from .weights_card import check_options, read_card, weights_sentence, write_card
+from .weights_card import check_options, describe_unfitted, read_card, weights_sentence, write_card
 
 
 def _save(content: Any, path: Path) -> None:
@@ -265,8 +265,9 @@ def epochs_done(ckpt_dir: str | os.PathLike) -> int:
 class WeightsLoader:
     """Load weights before an evaluator's first batch, and print their file and the first digits of its SHA-256.
 
-    Where they have a card (:mod:`.weights_card`), its ``warning`` is printed, and ``options`` are compared with it.
-    The state of the engine keeps hash and warning as ``weights``, from where a table of its images takes them.
+    Where they have a card (:mod:`.weights_card`), its ``warning`` is printed, and ``options`` are compared with it; a
+    temperature that the card lacks is said. The state of the engine keeps hash, warning and that as ``weights``, from
+    where a table of its images takes them.
 
     One loader may serve several engines: it loads once.
 
@@ -315,7 +316,9 @@ class WeightsLoader:
         print(f"weights: {path}, sha256 {digits}{'' if card else ', without a card'}", flush=True)
         if warning := card.get("warning"):
             print(warning, flush=True)
-        self.sentence = weights_sentence(digits, card)
+        if unfitted := describe_unfitted(card, self.options):
+            print(unfitted, flush=True)
+        self.sentence = weights_sentence(digits, card, self.options)
         self.loaded = True
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .outputs.files import write_atomically
 
-FITTED = ("temperature",)  # after the training, on its validation set
+FITTED = {"temperature": 1.0}  # after the training, on its validation set; with the value that changes nothing
 
 
 def card_path(weights: Path) -> Path:
@@ -48,14 +48,26 @@ def read_card(weights: Path) -> dict[str, Any]:
     return card if is_of_them else {}
 
 
-def weights_sentence(digits: str, card: Mapping[str, Any]) -> str:
+def weights_sentence(digits: str, card: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> str:
     """Say which weights made a result, and what they are for: their hash and the warning of their card.
 
     Args:
         digits: the first twelve of their SHA-256.
         card: of them; empty where there is none.
+        options: of the run; one that was fitted to other weights is said too, see :func:`describe_unfitted`.
     """
-    return f"sha256 {digits}: {card.get('warning') or 'no card says what these weights are for.'}"
+    warning = card.get("warning") or "no card says what these weights are for."
+    return " ".join(filter(None, (f"sha256 {digits}: {warning}", describe_unfitted(card, options or {}))))
+
+
+def describe_unfitted(card: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Say that a run has a value, such as a temperature, that its card does not know as fitted; else nothing."""
+    return " ".join(
+        f"{name} {json.dumps(options[name])} was not fitted to these weights, as far as their card says; "
+        f"--{name} {json.dumps(neutral)} leaves it out."
+        for name, neutral in FITTED.items()
+        if name not in card and name in options and options[name] != neutral
+    )
 
 
 def check_options(weights: Path, card: Mapping[str, Any], options: Mapping[str, Any]) -> None:

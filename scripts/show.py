@@ -193,9 +193,10 @@ def show_cam(
         output: picture to write.
         knobs: top-level values of inference.json.
     """
-    parser = open_configs(find_bundle("covid_xray_transfer"), ["inference"], **knobs)
+    own = {} if ckpt_path is None else {"ckpt_path": ckpt_path}
+    parser = open_configs(find_bundle("covid_xray_transfer"), ["inference"], **knobs, **own)
+    parser.get_parsed_content("weights_loader").load()
     network = parser.get_parsed_content("network").eval()
-    load_weights(network, ckpt_path or parser.get_parsed_content("ckpt_path"))
     names = parser.get_parsed_content("class_names")
     reader, preprocessing, postprocessing = (
         parser.get_parsed_content(name) for name in ("image_reader", "preprocessing", "postprocessing")

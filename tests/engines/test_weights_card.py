@@ -57,6 +57,25 @@ def test_a_temperature_that_was_fitted_to_other_weights_is_refused_with_both_val
     check_options(weights, read_card(weights), {"temperature": 1.0})  # none was fitted
 
 
+def test_a_temperature_that_the_card_does_not_know_is_said_on_screen_and_in_tables(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = WeightsLoader(weights, nn.Linear(2, 1), {"temperature": 1.5})
+    loader.load()
+    said = (
+        "temperature 1.5 was not fitted to these weights, as far as their card says; --temperature 1.0 leaves it out."
+    )
+    assert said in capsys.readouterr().out.splitlines()
+    assert loader.sentence.endswith(f"For research. {said}")
+    plain = WeightsLoader(weights, nn.Linear(2, 1), {"temperature": 1.0})
+    plain.load()
+    assert plain.sentence.endswith("For research.")
+    write_card(weights, {"temperature": 1.5})
+    fitted = WeightsLoader(weights, nn.Linear(2, 1), {"temperature": 1.5})
+    fitted.load()
+    assert "fitted" not in fitted.sentence + capsys.readouterr().out
+
+
 def test_every_engine_of_a_loader_knows_which_weights_it_ran_with(weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     torch.save(nn.Linear(2, 1).state_dict(), other)
