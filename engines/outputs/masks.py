@@ -61,8 +61,8 @@ class PredictionWriter:
     and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
     share of the image segmented, number of connected regions, highest probability, where the items have ``failure`` why
     the file could not be read, then one column for every per-image metric of the evaluator, where the items have
-    ``group`` the number of the patient, and the weights with what they are for. Where there are metrics,
-    ``summary.json`` has their means with 95 % intervals.
+    ``group`` the number of the patient and where they have ``source`` that (a hospital, say), and the weights with what
+    they are for. Where there are metrics, ``summary.json`` has their means with 95 % intervals, also by source.
 
     An image that could not be read has a row alone, and no files. The name is the file's stem; of images with the same
     stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
@@ -93,6 +93,7 @@ class PredictionWriter:
         self.probability_key = probability_key
         self.rows: list[dict[str, Any]] = []
         self.groups: list[Any] = []
+        self.sources: list[Any] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -102,7 +103,7 @@ class PredictionWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
-        self.rows, self.groups = [], []
+        self.rows, self.groups, self.sources = [], [], []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         for name in ("masks", "overlays"):
@@ -118,6 +119,7 @@ class PredictionWriter:
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
         self.groups.append(item.get("group"))
+        self.sources.append(item.get("source"))
         if item.get(FAILURE):
             reason = item[FAILURE].replace(str(path), self._names[path])  # folders are no business of a table
             self.rows.append({"image": self._names[path], **dict.fromkeys(MEASURES, ""), FAILURE: reason})
@@ -146,12 +148,12 @@ class PredictionWriter:
     def write_table(self, engine: Engine) -> None:
         """Write ``per_image.csv``, metrics included, and ``summary.json`` where there are any."""
         metrics = getattr(engine.state, "metric_details", {})
-        complete_rows(self.rows, metrics, self.groups)
+        complete_rows(self.rows, metrics, self.groups, self.sources)
         name_weights(self.rows, engine)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
         if metrics:
             patients = [row.get("patient", "") for row in self.rows]
-            write_summary(self.output_dir, summarize_metrics(metrics, patients))
+            write_summary(self.output_dir, summarize_metrics(metrics, patients, self.sources))
         if any(FAILURE in row for row in self.rows):
             say_failures(self.rows)
 

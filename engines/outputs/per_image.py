@@ -84,13 +84,19 @@ def number_patients(groups: Sequence[Any]) -> list[Any]:
     return ["" if group is None else numbers[group] for group in groups]
 
 
-def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) -> None:
-    """Add to the rows of a table the per-image metrics of an evaluator and, where there are groups, their numbers.
+def complete_rows(
+    rows: Sequence[dict[str, Any]],
+    metrics: Mapping[str, Sequence[Any]],
+    groups: Sequence[Any],
+    sources: Sequence[Any] = (),
+) -> None:
+    """Add to the rows of a table the metrics of an evaluator and, where there are any, numbers of groups and sources.
 
     Args:
         rows: one an image; changed in place.
         metrics: values by name, one an image.
         groups: of each image its patient or other group; None where unknown.
+        sources: of each image its hospital or collection; None where unknown.
 
     Raises:
         ValueError: a metric has another number of values than there are rows.
@@ -103,6 +109,9 @@ def complete_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Sequence
     if any(group is not None for group in groups):
         for row, patient in zip(rows, number_patients(groups), strict=True):
             row["patient"] = patient
+    if any(source is not None for source in sources):
+        for row, source in zip(rows, sources, strict=True):
+            row["source"] = "" if source is None else str(source)
 
 
 def name_weights(rows: Sequence[dict[str, Any]], engine: Engine) -> None:

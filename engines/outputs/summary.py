@@ -34,13 +34,31 @@ def summarize_classes(rows: Sequence[Mapping[str, Any]], class_names: Sequence[s
     return {"images": len(read), "failures": len(rows) - len(read), "classes": classes}
 
 
-def summarize_metrics(metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) -> dict[str, Any]:
-    """Find the mean of each per-image metric, with its 95 % interval over the groups.
+def summarize_metrics(
+    metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any], sources: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """Find the mean of each per-image metric, with its 95 % interval over the groups, and the same of each source.
 
     Args:
         metrics: values by name, one an image; those that are not finite are left out and counted.
         groups: number of each image's patient or other group, "" where it has none and is a group of its own.
+        sources: hospital or collection of each image, None where unknown; empty where that is not asked for.
     """
+    summary = _summarize_one(metrics, groups)
+    names = sorted({str(source) for source in sources if source is not None})
+    members = {
+        name: [k for k, source in enumerate(sources) if source is not None and str(source) == name] for name in names
+    }
+    by_source = {
+        name: _summarize_one(
+            {metric: [values[k] for k in rows] for metric, values in metrics.items()}, [groups[k] for k in rows]
+        )
+        for name, rows in members.items()
+    }
+    return summary | ({"sources": by_source} if by_source else {})
+
+
+def _summarize_one(metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) -> dict[str, Any]:
     numbers = np.array([np.nan if group == "" else group for group in groups], dtype=float)
     scores = {}
     for name, values in metrics.items():

@@ -147,6 +147,7 @@ def as_item(record: Record, contents: Contents, *, root: Path, group: str) -> di
         "image": record.image.relative_to(root).as_posix(),
         "label": path_from(root, contents.label),
         "group": group,
+        **({"source": record.source} if record.source else {}),
         "source_sha256": contents.sha256,
         **({"original_size": list(record.original_size)} if record.original_size else {}),
     }

@@ -32,6 +32,7 @@ class Record:
         convert: makes the mask, bool (H, W), where ``label`` is no plain mask of its own.
         fault: why the record is of no use, as a sentence, where its layout knows.
         original_size: height and width in px of the image before it was resized, where its data set tells.
+        source: hospital or collection that the image comes from, where its data set tells.
     """
 
     image: Path | None
@@ -40,6 +41,7 @@ class Record:
     convert: Callable[[], np.ndarray] | None = None
     fault: str | None = None
     original_size: tuple[int, int] | None = None
+    source: str | None = None
 
     @property
     def path(self) -> Path:

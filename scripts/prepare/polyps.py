@@ -68,12 +68,13 @@ def polypgen(root: Path, *, gaze: str | None = None, **reading: Any) -> DataSet:
 def polypgen_centre(folder: Path, centre: str) -> Iterator[Record]:
     """Pair the frames and masks of one centre of PolypGen, such as C1."""
     data = folder / f"data_{centre}"
-    return pair_by_name(
+    pairs = pair_by_name(
         data / f"images_{centre}",
         data / f"masks_{centre}",
         mask_ending="_mask",
         group=lambda stem: polypgen_group(stem, centre=centre),
     )
+    return (replace(record, source=centre) for record in pairs)
 
 
 def polypgen_group(stem: str, *, centre: str) -> str:

@@ -74,6 +74,14 @@ def test_the_summary_has_the_means_of_the_metrics_and_is_not_there_without_label
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert (summary["groups"], summary["scores"]["dice"]["low"]) == (1, None)
     assert "Smith" not in str(summary)
+    assert "sources" not in summary
+
+
+def test_the_table_and_the_summary_name_the_source_of_an_image_where_the_items_do(tmp_path: Path) -> None:
+    rows = write([tmp_path / "a.png", tmp_path / "b.png"], [5, 15], tmp_path / "out", source="C1")
+    assert [row["source"] for row in rows] == ["C1", "C1"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["sources"]["C1"]["scores"] == summary["scores"]
 
 
 def test_masks_are_written_rows_first_as_0_and_255(written: Path) -> None:

@@ -34,6 +34,18 @@ def test_an_interval_is_as_wide_as_there_are_few_groups() -> None:
     assert grouped["notes"] == ["Intervals: t interval over 4 groups, such as patients."]
 
 
+def test_a_score_is_told_by_source_too_and_an_image_of_unknown_source_only_counts_in_the_whole() -> None:
+    values, sources = [0.2] * 20 + [0.8] * 20 + [1.0], ["C1"] * 20 + ["C2"] * 20 + [None]
+    summary = summarize_metrics({"dice": values}, [""] * 41, sources)
+    assert {name: part["scores"]["dice"]["value"] for name, part in summary["sources"].items()} == {
+        "C1": 0.2,
+        "C2": 0.8,
+    }
+    assert [part["images"] for part in summary["sources"].values()] == [20, 20]
+    assert summary["images"] == 41
+    assert "sources" not in summarize_metrics({"dice": values}, [""] * 41, [None] * 41)
+
+
 def test_a_value_that_is_not_finite_is_left_out_and_one_group_has_no_interval() -> None:
     score = summarize_metrics({"dice": [0.5, float("nan"), 0.7]}, [0, 0, 0])["scores"]["dice"]
     assert score == {"images": 2, "value": 0.6, "low": None, "high": None}

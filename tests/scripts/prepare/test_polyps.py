@@ -46,6 +46,12 @@ def test_the_samples_have_polyps_of_every_centre_in_every_split(polyp_samples):
         assert {i["image"].split("/")[1] for i in content[split]} == {"data_C1", "data_C2", "data_C4"}
 
 
+def test_a_datalist_of_polypgen_names_the_centre_of_each_frame(polyp_samples, run):
+    items = list(items_of(run(polyp_samples, "polypgen")))
+    assert {item["source"] for item in items} == {"C1", "C2", "C4"}
+    assert all(f"/data_{item['source']}/" in item["image"] for item in items)
+
+
 def test_the_samples_are_small_attributed_and_carry_no_metadata(polyp_samples):
     assert sum(path.stat().st_size for path in polyp_samples.rglob("*") if path.is_file()) < 1.5e6
     readme = (polyp_samples / "README.md").read_text()
