@@ -157,6 +157,7 @@ def test_a_corrupt_frame_costs_its_row_and_no_other(
     assert "3 in, 2 used, 1 left out: per_image.csv says why.\n" in capsys.readouterr().out
     assert list(rows) == ["b.jpg", "capture.dcm", "frame.jpg"]
     assert rows["b.jpg"].pop("failure").startswith("b.jpg: not a readable image file")
+    assert rows["b.jpg"].pop("weights") == rows["frame.jpg"]["weights"]
     assert set(rows["b.jpg"].values()) == {"b.jpg", ""}
     for name in ("capture", "frame"):
         written = [(tmp_path / out / "masks" / f"{name}.png").read_bytes() for out in ("whole", "out")]
