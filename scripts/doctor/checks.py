@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.doctor.code import foreign_code
 
 OK, LOOK, FAULT = "ok", "look", "FAULT"
@@ -101,8 +102,19 @@ def check_keys(folder: Path) -> Iterator[Finding]:
 
 
 def check_code(folder: Path) -> Iterator[Finding]:
-    """Expressions, imports and classes that run other code than the bundle's, MONAI's, torch's and ignite's."""
-    own = f"scripts.{folder.resolve().name}"
+    """Expressions, imports and classes that run other code than this project's, MONAI's, torch's and ignite's.
+
+    The code that a zip brings is compared with this project's, byte by byte: of another release, or of a stranger, it
+    is listed.
+    """
+    name = folder.resolve().name
+    own = f"scripts.{name}"
+    for file in sorted((folder / "scripts").rglob("*")):
+        inside = file.relative_to(folder / "scripts").parts
+        here = ROOT.joinpath(*inside[1:])
+        is_ours = inside[0] == name and here.is_file() and here.read_bytes() == file.read_bytes()
+        if file.is_file() and not is_ours:
+            yield Finding(LOOK, "code", f"{file.relative_to(folder)} is not the code of this project, and would run.")
     for path in sorted((folder / "configs").glob("*.json")):
         if path.name not in ("metadata.json", "reproduce.json"):
             for line in foreign_code(read_json(path), own):

@@ -25,9 +25,9 @@ def doctor(bundle: str, *, run: bool = False) -> None:
     """Check a bundle or a packed zip for what MONAI, MONAI Label and MONAI Deploy would stumble on.
 
     One line a finding, ``FAULT`` where it would fail or be wrong and ``look`` where a person should decide; the command
-    ends with an error if there is a fault. A config is code: what it would run beside the bundle's own code, MONAI,
-    torch and ignite is listed. The checks that make parts of the configs (MONAI's properties, the network for its
-    weights) run only if nothing of that kind is found, or if asked for.
+    ends with an error if there is a fault. A config is code: what it, or a zip, would run beside this project's code,
+    MONAI, torch and ignite is listed. The checks that make parts of the configs (MONAI's properties, the network for
+    its weights) run only if nothing of that kind is found, or if asked for.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip.

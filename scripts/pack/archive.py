@@ -55,6 +55,7 @@ def unzip(path: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as source, target.open("wb") as copy:
                     _copy_whole(source, copy, entry.file_size)
+    # zipfile raises NotImplementedError for a compression, and RuntimeError for a password, that it cannot read.
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: is no whole zip ({error}).") from error
     except zlib.error as error:

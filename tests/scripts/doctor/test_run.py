@@ -81,6 +81,28 @@ def test_code_is_listed_and_not_run(bundle: Path, tmp_path: Path, capsys: pytest
     assert not mark.exists()
 
 
+def test_the_code_of_a_strangers_zip_is_listed_and_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack("covid_xray_transfer", out=str(tmp_path))
+    (file,) = tmp_path.glob("*.zip")
+    (tmp_path / "model_info.json").unlink()
+    name = "covid_xray_transfer/scripts/covid_xray_transfer/nets/classification_network.py"
+    changed = tmp_path / "changed.zip"
+    mark = tmp_path / "ran"
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(changed, "w") as target:
+        for entry in source.namelist():
+            more = f"\nopen({str(mark)!r}, 'w')\n".encode() if entry == name else b""
+            target.writestr(entry, source.read(entry) + more)
+        target.writestr("covid_xray_transfer/scripts/other/extra.py", "")
+    capsys.readouterr()
+    lines = told(changed, capsys, 0)
+    assert [line.split()[2] for line in lines if "is not the code of this project" in line] == [
+        "scripts/covid_xray_transfer/nets/classification_network.py",
+        "scripts/other/extra.py",
+    ]
+    assert sum("not checked" in line for line in lines) == 2
+    assert not mark.exists()
+
+
 def test_damaged_files_cost_their_check_and_not_the_others(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bundle / "models" / "model.pt").write_bytes(b"PK\x03\x04 broken")
     (bundle / "LICENSE").unlink()
