@@ -29,12 +29,14 @@ class Measured:
         items: image and patient of what was scored, and its label where that counts; None where it differs by seed.
         within_bounds: the score lies within 0 to 1 and has an interval of its own.
         has_ratio: it is compared by its ratio, too.
+        folds: number of cells whose images make one set, which stands under the first seed; 0 if each seed scored all.
     """
 
     by_seed: dict[int, Resampled]
     items: pd.DataFrame | None
     within_bounds: bool = True
     has_ratio: bool = False
+    folds: int = 0
 
     @property
     def n_groups(self) -> int:
@@ -139,6 +141,11 @@ def caveats(plan: Mapping[str, Any], summary: pd.DataFrame) -> list[str]:
         if "difference" in group and len(alone := few[(few["groups"] < 2) & few["difference"].notna()]):
             n_seeds = int(alone["seeds"].min())
             lines.append(f"{row}: only seeds vary; {say_seeds(n_seeds, n_seeds)}.")
+        if "folds" in group and len(folds := group["folds"].dropna()):
+            lines.append(
+                f"{row}: the {int(folds.max())} seeds are folds, each with test images of its own; means, differences "
+                "and intervals are of all these images, ± is the deviation of the folds."
+            )
         if "not_compared" in group:
             refused = group.dropna(subset="not_compared").drop_duplicates(column_name).to_dict("records")
             lines += [f"{row}, {line[column_name]}: not compared, as {line['not_compared']}." for line in refused]

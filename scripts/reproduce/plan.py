@@ -95,6 +95,8 @@ def make_jobs(
         knobs = defaults | rows[row]["knobs"] | columns[column]["knobs"] | {"seed": int(seed)} | given
         if "dataset_dir" in needed:
             knobs.pop("datalist", None)  # what was made has a list of its own
+        if "datalist" in knobs:
+            knobs["datalist"] = knobs["datalist"].replace("{seed}", seed)
         knobs |= {knob: str(job.result) for knob, job in needed.items()}
         folder = output / re.sub(r"[^\w.+-]+", "", f"{row}_{column}_seed{seed}")
         job = Job(

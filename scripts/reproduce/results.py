@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,12 +34,18 @@ def sources_of(
         part: what tells this grid's runs from others of the same row: a set of columns, options of the command line.
     """
     sources: Sources = {}
+    splits: dict[tuple[str, str], dict[str, str]] = {}
     for job in jobs:
         dataset_dir = job.knobs.get("dataset_dir", bundle_dir / "samples")
         datalist = job.knobs.get("datalist", Path(dataset_dir) / "datalist.json")
         source = run_of(datalist, verb="reproduce", seeds=[], scale=scale)
         source |= {"name": f"{job.cell.row} {part}".strip(), "settings": _settings(plan, job)}
+        splits.setdefault((job.cell.row, job.cell.column), {})[source["split_sha256"]] = source["split"]
         sources.setdefault((job.cell.row, job.cell.column), source)["seeds"].append(job.cell.seed)
+    for key, of_seeds in splits.items():
+        if len(of_seeds) > 1:
+            text = f"{len(of_seeds)} folds: {'; '.join(dict.fromkeys(of_seeds.values()))}"
+            sources[key] |= {"split": text, "split_sha256": hashlib.sha256("".join(of_seeds).encode()).hexdigest()}
     return sources
 
 

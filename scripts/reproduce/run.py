@@ -42,6 +42,7 @@ from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.tracking.facts import describe_datalist, git_state
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.bundle import (
+    check_datalist,
     check_options,
     find_bundle,
     options_for,
@@ -171,7 +172,9 @@ def reproduce(
         seeds: "0,1,2" or "0-4".
         scale: one of the scales in reproduce.json.
         dataset_dir: data set folder; the bundle's samples if not given.
-        datalist: JSON datalist; ``dataset_dir``/datalist.json if not given.
+        datalist: JSON datalist; ``dataset_dir``/datalist.json if not given. "{seed}" in it becomes the cell's seed:
+            with --seeds 0-4, folds/fold_{seed}.json are what clinbundles folds writes, and their test images count as
+            one set.
         dataset_dirs, datalists: the same row by row, "ROW=PATH,ROW=PATH".
         output_dir: where cells and tables go; ``runs/reproduce/<bundle>_<scale>`` if not given.
         tracking: settings for MLflow; the project's mlflow/tracking.json if not given, false for no tracking.
@@ -254,7 +257,9 @@ def cautions(scale: str, cells: Sequence[Cell]) -> list[str]:
 
 
 def check_knobs(bundle_dir: Path, jobs: Sequence[Job]) -> None:
-    """Refuse a knob that no config of these jobs has, or a value that one cannot take, before anything runs."""
+    """Refuse a knob that no config of these jobs has, a value that one cannot take, or a datalist that is not there."""
+    for datalist in dict.fromkeys(job.knobs["datalist"] for job in jobs if "datalist" in job.knobs):
+        check_datalist(datalist)
     stages = list(dict.fromkeys(tuple(names) for job in jobs for names in job.configs.values()))
     known = {stage: options_of_config(read_configs(bundle_dir, stage)) for stage in stages}
     everywhere = {name for options in known.values() for name in options}

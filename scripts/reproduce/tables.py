@@ -137,9 +137,17 @@ def measure(table: dict[str, Any], cells: Sequence[Cell], *, like: Measured | No
         measure_cell = _of_set
     else:
         measure_cell = _of_images
-    measured = [measure_cell(table, cell, like) for cell in cells]
+    measured = [measure_cell(table, [cell], like) for cell in cells]
+    if measure_cell is _of_images and are_folds([one.items for one in measured]):
+        return replace(measure_cell(table, cells, like), folds=len(cells))
     by_seed = {seed: value for one in measured for seed, value in one.by_seed.items()}
     return replace(measured[0], by_seed=by_seed, items=_shared([one.items for one in measured]))
+
+
+def are_folds(items: Sequence[pd.DataFrame | None]) -> bool:
+    """Tell whether there are several cells and no two have scored the same image."""
+    images = [name for one in items if one is not None for name in one["image"]]
+    return len(items) > 1 and len(images) > 0 and len(images) == len(set(images))
 
 
 def _shared(items: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:
@@ -147,25 +155,32 @@ def _shared(items: Sequence[pd.DataFrame | None]) -> pd.DataFrame | None:
     return first if first is not None and all(first.equals(other) for other in items) else None
 
 
-def _of_instances(table: dict[str, Any], cell: Cell, like: Measured | None) -> Measured:
+def _of_instances(table: dict[str, Any], cells: Sequence[Cell], like: Measured | None) -> Measured:
+    (cell,) = cells
     scored = read_cell(cell.folder)
     return Measured({cell.seed: scored.resampled[table["metric"].removeprefix("val_")]}, scored.items, has_ratio=True)
 
 
-def _of_set(table: dict[str, Any], cell: Cell, like: Measured | None) -> Measured:
+def _of_set(table: dict[str, Any], cells: Sequence[Cell], like: Measured | None) -> Measured:
+    (cell,) = cells
     labelled, name = labelled_set_of(table, cell.folder), table["metric"]
     if labelled is None:
         raise ValueError(f"{cell.folder / 'test' / 'per_image.csv'}: lacks what {name} is counted from.")
     return Measured({cell.seed: resample_scores(labelled.matrices, {name: SET_SCORES[name]})[name]}, labelled.images)
 
 
-def _of_images(table: dict[str, Any], cell: Cell, like: Measured | None) -> Measured:
-    images, _ = read_per_image(cell.folder / "test" / "per_image.csv", columns=[table["metric"]])
+def _of_images(table: dict[str, Any], cells: Sequence[Cell], like: Measured | None) -> Measured:
+    tables: list[pd.DataFrame] = []
+    for cell in cells:
+        images, _ = read_per_image(cell.folder / "test" / "per_image.csv", columns=[table["metric"]])
+        first = tables[-1]["patient"].max() + 1 if tables else 0  # each file numbers its patients from 0
+        tables.append(images.assign(patient=first + number_groups(patients_of(images), len(images))))
+    images = pd.concat(tables, ignore_index=True)
     if like is not None and like.items is not None and set(images["image"]) == set(like.items["image"]):
         images = images.set_index("image").loc[like.items["image"]].reset_index()
-    patients = pd.factorize(number_groups(patients_of(images), len(images)))[0]  # by appearance, in any order of rows
+    patients = pd.factorize(images["patient"])[0]  # by appearance, in any order of rows
     resampled = resample_mean(images[table["metric"]].to_numpy(dtype=float), patients, draw=draw_one_by_one)
-    return Measured({cell.seed: resampled}, images[["image"]].assign(patient=patients), within_bounds=False)
+    return Measured({cells[0].seed: resampled}, images[["image"]].assign(patient=patients), within_bounds=False)
 
 
 def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell], paired_with: str) -> pd.DataFrame:
@@ -174,7 +189,8 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
     Intervals are those of :func:`~clinbundles.engines.metrics.intervals.interval_of`, by patient or group where the
     table has them. They cover the choice of test images, not of seeds: those are the std column. Scores of a whole set
     and of instances have one of their own. Differences are those of :func:`.comparison.compare`, where both columns
-    have the same seeds and images. A cost has its ratio instead.
+    have the same seeds and images. Seeds that have scored no image in common are folds: their images count as one set.
+    A cost has its ratio instead.
     """
     row_name, column_name = next(iter(plan["rows"])), next(iter(plan["columns"]))
     groups: dict[tuple, list[Cell]] = {}
@@ -200,6 +216,8 @@ def summarise(plan: dict[str, Any], tables: Sequence[str], cells: Sequence[Cell]
             reference = first.get(row)
             if (measured := measure(table, group, like=reference)) is not None:
                 line |= describe(measured)
+                if measured.folds:
+                    line |= {"mean": float(measured.by_seed[group[0].seed].value), "folds": measured.folds}
                 if column != paired_with:
                     absent = {"not_compared": f"{paired_with} is not there"}
                     line |= absent if reference is None else compare(measured, reference)

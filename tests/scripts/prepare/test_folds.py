@@ -55,6 +55,21 @@ def test_the_facts_stay_and_those_of_the_split_are_new(tmp_path: Path, capsys: p
     assert "of 2 groups" in capsys.readouterr().out
 
 
+def test_the_test_split_is_left_out_where_folds_are_to_choose_settings(tmp_path: Path) -> None:
+    source = write_list(tmp_path, n_groups=20)
+    write_folds(str(source), str(tmp_path / "folds"), splits="training,validation")
+    held_out = {item["image"] for item in json.loads(source.read_text())["test"]}
+    tested: list[str] = []
+    for file in sorted((tmp_path / "folds").iterdir()):
+        content = json.loads(file.read_text())
+        assert content["split"].endswith("of 5 by group within training and validation")
+        assert not held_out & {item["image"] for name in SPLITS for item in content[name]}
+        tested += [item["image"] for item in content["test"]]
+    assert sorted(tested) == sorted({f"images/{k}.png" for k in range(15)})
+    with pytest.raises(ValueError, match="splits: 'train' is not one of training, validation, test"):
+        write_folds(str(source), str(tmp_path / "other"), splits="train")
+
+
 def test_a_list_that_cannot_be_folded_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     source, target = str(write_list(tmp_path, n_groups=4)), str(tmp_path / "folds")
     with pytest.raises(ValueError, match=r"list.json: folds is 5, more than there are groups, such as patients \(4\)"):

@@ -76,3 +76,10 @@ def test_a_network_without_an_encoder_runs_without_its_options_and_the_tables_sa
     ]
     with pytest.raises(ValueError, match="--encoder_name: none of UNet takes it"):
         fitted("UNet")
+
+
+def test_a_datalist_may_be_another_for_each_seed() -> None:
+    rows = {"eyes": {"knobs": {"datalist": "folds/fold_{seed}.json"}, "not": []}}
+    columns = {"whole": {"configs": {}, "knobs": {}, "after": {}, "own": []}}
+    jobs = make_jobs(rows, columns, ["whole"], ["0", "3"], Path("out"), defaults={}, overrides={})
+    assert [job.knobs["datalist"] for job in jobs] == ["folds/fold_0.json", "folds/fold_3.json"]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,15 @@ def test_a_grid_joins_a_bundles_results_as_it_is(tmp_path: Path) -> None:
     check_results(merged, "x")
     assert list(merged["runs"]) == ["eyes", "eyes levers"]
     assert len(merged["results"]) == 4
+
+
+def test_folds_are_named_as_the_split_of_their_run(tmp_path: Path) -> None:
+    for fold in range(2):
+        items = {"training": [{"image": "a.png"}] * 3, "test": [{"image": f"{fold}.png"}]}
+        (tmp_path / f"fold_{fold}.json").write_text(json.dumps({**items, "seed": 5}))
+    jobs = [job(tmp_path, "whole", seed, datalist=str(tmp_path / f"fold_{seed}.json")) for seed in range(2)]
+    (run,) = sources_of(tmp_path, "cpu", PLAN, jobs).values()
+    assert run["split"] == "2 folds: 3/0/1 images, seed 5, values on test"
+    (alone,) = sources_of(tmp_path, "cpu", PLAN, jobs[:1]).values()
+    assert alone["split"] == "3/0/1 images, seed 5, values on test"
+    assert run["split_sha256"] != alone["split_sha256"]

@@ -221,6 +221,7 @@ def test_data_that_a_cell_makes_is_handed_over_as_a_folder_with_its_own_list(
     configs = tmp_path / "bundles" / "toy" / "configs"
     (configs / "reproduce.json").write_text(json.dumps(plan))
     (configs / "make.json").write_text(json.dumps({**dict.fromkeys(KNOBS), "ckpt_dir": None}))
+    (tmp_path / "list.json").write_text("{}")
     reproduce.reproduce(**toy, figure=3, rows="eyes", datalists=f"eyes={tmp_path / 'list.json'}")
     assert runs.names() == [
         "train eyes_whole_seed0",
@@ -315,6 +316,8 @@ def test_a_row_without_data_is_refused(reproduce: ModuleType, runs: Runs, toy: d
     ):
         with pytest.raises(ValueError, match=message):
             reproduce.reproduce(**{**toy, **arguments})
+    with pytest.raises(FileNotFoundError, match=r"--datalist .*/fold_0\.json: no such file"):
+        reproduce.reproduce(**toy, datalists="eyes=fold_{seed}.json")
     assert not runs.calls
     reproduce.reproduce(**{**toy, "dataset_dirs": None}, rows="cells", dataset_dir=str(tmp_path), columns="whole")
     assert runs.calls[0]["dataset_dir"] == str(tmp_path)
