@@ -50,7 +50,22 @@ def entries(plan: dict[str, Any], axis: str, scale: str) -> dict[str, dict[str, 
             "not": entry.get("not", []),
         }
 
-    return {item: resolved(item) for item in listed}
+    found = {item: resolved(item) for item in listed}
+    if isinstance(overlay := plan.get("scales", {}).get(scale), str):
+        for entry in found.values():
+            entry["configs"] = {stage: overlaid(names, stage, overlay) for stage, names in entry["configs"].items()}
+    return found
+
+
+def overlaid(names: Sequence[str], stage: str, overlay: str) -> list[str]:
+    """Lay a config over those of a stage, under the one that evaluates: train,paper but paper,evaluate."""
+    return [*names[:-1], overlay, names[-1]] if stage == "evaluate" else [*names, overlay]
+
+
+def knobs_of_scale(plan: dict[str, Any], scale: str) -> dict[str, Any]:
+    """The knobs that a scale sets for all cells: none where it is a config."""
+    knobs = plan["scales"][scale]
+    return {} if isinstance(knobs, str) else knobs
 
 
 @dataclass(frozen=True)

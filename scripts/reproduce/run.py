@@ -19,6 +19,7 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
   evaluated with other knobs instead of training again;
 - ``not``: columns that a row leaves out.
 
+``scales`` has knobs of all cells by scale, or the name of a config, which lies over theirs: that of the paper's settings.
 ``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first,
 where both have the same seeds and scored the same images.
 ``leave_out`` names the function that finds which knobs asked for a cell's network does not take: it runs without them,
@@ -61,6 +62,7 @@ from clinbundles.scripts.reproduce.plan import (
     choose_tables,
     entries,
     give_data,
+    knobs_of_scale,
     leave_out_untaken,
     make_jobs,
     say_left_out,
@@ -100,7 +102,7 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
         if tracking:
             options |= tracking | {"run_name": folder.name}
         epochs = epochs_done(folder)
-        if epochs < knobs["max_epochs"]:
+        if epochs < knobs.get("max_epochs", read_configs(bundle, names)["max_epochs"]):
             run_configs(bundle, names, **options, resume=epochs > 0)
     if names := job.configs.get("make"):
         options = options_for(bundle, names, knobs | {"ckpt_dir": str(folder)})
@@ -201,7 +203,7 @@ def reproduce(
     )
     output = Path(output_dir or Path("runs") / "reproduce" / f"{bundle_dir.name}_{scale}").resolve()
     jobs = make_jobs(
-        all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=plan["scales"][scale], overrides=knobs
+        all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=knobs_of_scale(plan, scale), overrides=knobs
     )
     if not jobs:
         raise ValueError(f"{', '.join(all_rows)} without {', '.join(chosen)}: left out by {plan_file}, nothing to run.")

@@ -3,10 +3,19 @@ from pathlib import Path
 
 import pytest
 
-from clinbundles.scripts.reproduce.plan import choose_tables, entries, leave_out_untaken, make_jobs, say_left_out
+from clinbundles.scripts.reproduce.plan import (
+    choose_tables,
+    entries,
+    knobs_of_scale,
+    leave_out_untaken,
+    make_jobs,
+    say_left_out,
+)
 
+PLANS = sorted(Path(__file__).parents[3].glob("bundles/*/configs/reproduce.json"))
 PLAN = {
     "configs": {},
+    "scales": {},
     "columns": {"method": {}},
     "tables": {"3a": {"title": "Dice", "metric": "dice"}, "30": {"title": "again", "metric": "dice"}},
     "costs": {"3b": {"title": "MAC", "cost": "macs", "name": "macs"}},
@@ -83,3 +92,31 @@ def test_a_datalist_may_be_another_for_each_seed() -> None:
     columns = {"whole": {"configs": {}, "knobs": {}, "after": {}, "own": []}}
     jobs = make_jobs(rows, columns, ["whole"], ["0", "3"], Path("out"), defaults={}, overrides={})
     assert [job.knobs["datalist"] for job in jobs] == ["folds/fold_0.json", "folds/fold_3.json"]
+
+
+def plans_with_the_papers_scale() -> list[Path]:
+    return [file for file in PLANS if "paper" in json.loads(file.read_text())["scales"]]
+
+
+@pytest.mark.parametrize("file", plans_with_the_papers_scale(), ids=lambda file: file.parents[1].name)
+def test_the_papers_scale_is_the_papers_config(file: Path) -> None:
+    plan, papers = json.loads(file.read_text()), json.loads((file.parent / "paper.json").read_text())
+    assert knobs_of_scale(plan, "paper") == {}
+    listed = [value for axis in ("rows", "columns") for value in plan[axis].values() if isinstance(value, dict)]
+    own = [entry.get("scales", {}).get("paper", {}) for entries_of in listed for entry in entries_of.values()]
+    assert not [name for knobs in own for name, value in knobs.items() if papers.get(name) == value]
+    rows, columns = entries(plan, "rows", "paper"), entries(plan, "columns", "paper")
+    jobs = make_jobs(rows, columns, list(columns), ["0"], Path("out"), defaults={}, overrides={})
+    assert jobs
+    for job in jobs:
+        assert all(names[-1] == "paper" for stage, names in job.configs.items() if stage == "train")
+        assert all(names[-2] == "paper" for stage, names in job.configs.items() if stage == "evaluate")
+
+
+def test_a_config_as_a_scale_lies_under_the_one_that_evaluates() -> None:
+    columns = {"whole": {"configs": {"train": "train_coarse", "evaluate": "train_coarse,evaluate"}}}
+    plan = {**PLAN, "columns": {"method": columns}, "scales": {"paper": "paper", "tiny": {"max_epochs": 2}}}
+    paper, tiny = (entries(plan, "columns", scale)["whole"]["configs"] for scale in ("paper", "tiny"))
+    assert paper == {"train": ["train_coarse", "paper"], "evaluate": ["train_coarse", "paper", "evaluate"]}
+    assert tiny == {"train": ["train_coarse"], "evaluate": ["train_coarse", "evaluate"]}
+    assert (knobs_of_scale(plan, "paper"), knobs_of_scale(plan, "tiny")) == ({}, {"max_epochs": 2})

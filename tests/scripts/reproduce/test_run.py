@@ -366,7 +366,7 @@ def test_every_shipped_plan_can_be_laid_out_with_knobs_that_its_configs_have(
     plan = json.loads(path.read_text())
     for scale in plan["scales"]:
         rows, columns = grid_plan.entries(plan, "rows", scale), grid_plan.entries(plan, "columns", scale)
-        defaults = plan["scales"][scale]
+        defaults = grid_plan.knobs_of_scale(plan, scale)
         jobs = grid_plan.make_jobs(rows, columns, list(columns), ["0"], tmp_path, defaults=defaults, overrides={})
         reproduce.check_knobs(path.parents[1], jobs)
         assert len({job.cell.folder for job in jobs}) == len(jobs) > 1
