@@ -124,9 +124,12 @@ def test_grey_images_take_one_channel(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "model.pt", weights_only=True)["encoder.0.0.weight"].shape[1] == 1
 
 
-def test_the_papers_recipe_keeps_the_last_weights_and_has_its_width(tmp_path: Path) -> None:
+def test_the_papers_recipe_needs_no_validation_keeps_the_last_weights_and_has_its_width(tmp_path: Path) -> None:
     small = {k: v for k, v in SMALL.items() if k not in ("channels", "val_interval")}
-    paths = {"ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)}
+    content = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
+    del content["validation"]
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    paths = {"ckpt_dir": str(tmp_path), "output_dir": str(tmp_path), "datalist": str(tmp_path / "list.json")}
     run_configs(BUNDLE, ["train_coarse", "paper"], **paths, **{**small, "batch_size": 1, "image_size": 256})
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert sum(value.numel() for value in weights.values()) == 18_842_241
