@@ -148,7 +148,7 @@ VERBS: dict[str, Verb] = {
         more="bundle:describe_network",
     ),
     "show blur": Verb(
-        "show:show_blur",
+        "show.blur:show_blur",
         "draw what gaze does to one training image",
         (
             "bundles/gaze_polyp_segmentation/samples/datalist.json --item 5",
@@ -156,7 +156,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show windows": Verb(
-        "show:show_windows",
+        "show.windows:show_windows",
         "draw what the two stages do to one image",
         (
             "bundles/two_stage_segmentation/samples/images/Image_02L.jpg",
@@ -172,7 +172,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show cam": Verb(
-        "show:show_cam",
+        "show.cam:show_cam",
         "draw X-rays of each class and what speaks for the class that is called",
         (
             "bundles/covid_xray_transfer/samples/datalist.json",
@@ -180,7 +180,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show masks": Verb(
-        "show:show_masks",
+        "show.masks:show_masks",
         "draw the masks of an evaluation as hits, misses and false alarms",
         (
             "runs/gaze_polyp_segmentation/evaluation/masks --datalist /data/kvasir.json --dataset_dir /data/Kvasir-SEG",
@@ -188,7 +188,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show points": Verb(
-        "show_cells:show_points",
+        "show.cells:show_points",
         "draw the cells of an image by masks, and by a box and a few points each",
         (
             "bundles/pace_cell_segmentation/samples/datalist.json",
@@ -196,7 +196,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show cells": Verb(
-        "show_cells:show_cells",
+        "show.cells:show_cells",
         "draw the cells that evaluations found beside those that are there",
         (
             "runs/pace_cell_segmentation/evaluation --datalist /data/bowl.json --dataset_dir /data/bowl2018",
@@ -204,7 +204,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "show annotation_time": Verb(
-        "show_cells:show_annotation_time",
+        "show.cells:show_annotation_time",
         "draw how long it takes to annotate a cell by a box, points or a mask",
         ("", "--seconds_per_point 1.4 --output mine.png"),
     ),

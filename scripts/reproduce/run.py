@@ -19,7 +19,7 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
   evaluated with other knobs instead of training again;
 - ``not``: columns that a row leaves out.
 
-``scales`` has knobs of all cells by scale, or the name of a config, which lies over theirs: that of the paper's settings.
+``scales`` has knobs of all cells by scale, or the name of a config that lies over theirs, such as the paper's.
 ``sets`` names lists of columns; the first is run if nothing else is asked for. Columns are compared with the first,
 where both have the same seeds and scored the same images.
 ``leave_out`` names the function that finds which knobs asked for a cell's network does not take: it runs without them,
@@ -202,9 +202,8 @@ def reproduce(
         datalist=(datalist, datalists),
     )
     output = Path(output_dir or Path("runs") / "reproduce" / f"{bundle_dir.name}_{scale}").resolve()
-    jobs = make_jobs(
-        all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=knobs_of_scale(plan, scale), overrides=knobs
-    )
+    defaults = knobs_of_scale(plan, scale)
+    jobs = make_jobs(all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=defaults, overrides=knobs)
     if not jobs:
         raise ValueError(f"{', '.join(all_rows)} without {', '.join(chosen)}: left out by {plan_file}, nothing to run.")
     jobs = leave_out_untaken(plan, jobs, knobs)

@@ -26,9 +26,10 @@ from clinbundles.engines.outputs.files import distinct_names
 from clinbundles.engines.outputs.instances import COLORS
 from clinbundles.scripts.flags import as_parts
 from clinbundles.scripts.score.predictions import ScoredImage, read_predictions
-from clinbundles.scripts.show import save
 from clinbundles.transforms.readers.coco import Instances, decode_mask, instances_of, points_of
 from clinbundles.transforms.readers.images import RGBImageReader
+
+from .drawing import save
 
 COUNTS = (0, 1, 2, 4, 6, 8, 10)
 CELL, BACKGROUND = "#56b4e9", "#e69f00"

@@ -8,7 +8,7 @@ from PIL import Image
 from clinbundles.scripts import cli
 from clinbundles.transforms.readers.coco import decode_mask, read_coco
 
-SAMPLES = Path(__file__).parents[2] / "bundles" / "pace_cell_segmentation" / "samples"
+SAMPLES = Path(__file__).parents[3] / "bundles" / "pace_cell_segmentation" / "samples"
 DATALIST = SAMPLES / "datalist.json"
 
 

@@ -1,0 +1,1 @@
+"""Pictures that explain the methods: what gaze, two stages, a classifier and annotations of cells do."""
