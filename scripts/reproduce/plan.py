@@ -16,9 +16,15 @@ from .tables import Cell, tables_of
 
 
 def choose_tables(plan: dict[str, Any], wanted: Any) -> list[str]:
-    """Keys of the wanted tables: one by its key, all that begin with a number ("3" is 3a and 3b), or all for None."""
-    known, chosen = list(tables_of(plan)), []
+    """Keys of the wanted tables: one by its key, all that begin with a number ("3" is 3a and 3b), or all for None.
+
+    The number of one of the plan's averages stands for the tables that it is over.
+    """
+    known, chosen, averages = list(tables_of(plan)), [], plan.get("averages", {})
     for part in known if wanted is None else as_parts(wanted):
+        if part in averages:
+            chosen += averages[part]["tables"]
+            continue
         for name in [part] if part in known else parse_numbers(part):
             found = [key for key in known if key == name or re.match(rf"{name}(?!\d)", key)]
             if not found:

@@ -24,6 +24,7 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
 where both have the same seeds and scored the same images.
 ``leave_out`` names the function that finds which knobs asked for a cell's network does not take: it runs without them,
 and the tables say so.
+``averages`` has by the number of a figure the ``tables`` and ``columns`` that it averages over all rows.
 ``rank_correlation`` has the ``suffix`` of columns that score the same networks on another test set, and its ``name``.
 """
 
@@ -54,6 +55,7 @@ from clinbundles.scripts.bundle import (
 )
 from clinbundles.scripts.flags import choose_names, nearest, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
+from clinbundles.scripts.reproduce import averages
 from clinbundles.scripts.reproduce.correlation import as_notes, correlate
 from clinbundles.scripts.reproduce.correlation import as_results as correlations_as_results
 from clinbundles.scripts.reproduce.plan import (
@@ -286,7 +288,17 @@ def write_tables(
     title = heading(sources)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "tables.csv", summary.to_csv(index=False))
-    write_atomically(output / "tables.md", as_markdown(plan, summary, title))
+    text, pictures = [as_markdown(plan, summary, title)], []
+    columns = summary[next(iter(plan["columns"]))].unique()
+    for number, figure in averages.averaged_figures(plan, summary["table"].unique(), columns).items():
+        means = averages.average(plan, figure, summary)
+        if means["mean"].isna().any():
+            text.append(f"- Figure {number}: no row has all of {', '.join(figure['columns'])}.\n")
+            continue
+        text += ["\n".join(averages.describe(plan, number, means)) + "\n"]
+        pictures.append(f"figure_{number}.png")
+        averages.draw(plan, number, means, title, output / pictures[-1])
+    write_atomically(output / "tables.md", "".join(text))
     draw = plot_lines if plan.get("plot") == "lines" else plot
     draw(plan, summary, title, output / "tables.png")
     results = as_results(plan, summary, sources)
@@ -294,7 +306,7 @@ def write_tables(
     results["results"] += correlations_as_results(correlations, runs)
     check_results(results, str(output / "results.json"))
     write_atomically(output / "results.json", as_json(results) + "\n")
-    return [output / name for name in ("tables.md", "tables.csv", "tables.png", "results.json")]
+    return [output / name for name in ("tables.md", "tables.csv", "tables.png", *pictures, "results.json")]
 
 
 def _run_here(jobs: Sequence[Job], *context: Any) -> list[str]:
