@@ -152,7 +152,7 @@ VERBS: dict[str, Verb] = {
         "draw what gaze does to one training image",
         (
             "bundles/gaze_polyp_segmentation/samples/datalist.json --item 5",
-            "/data/kvasir.json --dataset_dir /data/Kvasir-SEG --item 5 --output blur.png",
+            "/data/kvasir.json --dataset_dir /data/Kvasir-SEG --item 5 --arm reverse --image_size 512",
         ),
     ),
     "show windows": Verb(

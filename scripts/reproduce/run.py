@@ -24,6 +24,7 @@ Rows and columns are values of a knob (a list), or entries by name (a dict), whi
 where both have the same seeds and scored the same images.
 ``leave_out`` names the function that finds which knobs asked for a cell's network does not take: it runs without them,
 and the tables say so.
+``data_tables`` has by the number of a table of the data sets what was published of each row.
 ``averages`` has by the number of a figure the ``tables`` and ``columns`` that it averages over all rows.
 ``rank_correlation`` has the ``suffix`` of columns that score the same networks on another test set, and its ``name``.
 """
@@ -53,11 +54,12 @@ from clinbundles.scripts.bundle import (
     run_configs,
     tracking_file,
 )
-from clinbundles.scripts.flags import choose_names, nearest, parse_numbers
+from clinbundles.scripts.flags import as_parts, choose_names, nearest, parse_numbers
 from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce import averages
 from clinbundles.scripts.reproduce.correlation import as_notes, correlate
 from clinbundles.scripts.reproduce.correlation import as_results as correlations_as_results
+from clinbundles.scripts.reproduce.data_table import write_data_table
 from clinbundles.scripts.reproduce.plan import (
     Cell,
     Job,
@@ -191,7 +193,11 @@ def reproduce(
     plan = json.loads(plan_file.read_text())
     if scale not in plan["scales"]:
         raise ValueError(f"scale is {scale!r}, expected one of {', '.join(plan['scales'])}.")
-    numbers = choose_tables(plan, next((w for w in (tables, figure, figures) if w is not None), None))
+    wanted = next((w for w in (tables, figure, figures) if w is not None), None)
+    of_data = [number for number in as_parts(tables) if number in plan.get("data_tables", {})]
+    if of_data and of_data != as_parts(wanted):
+        raise ValueError(f"--tables {tables}: table {of_data[0]} is of the data alone, ask for it by itself.")
+    numbers = [] if of_data else choose_tables(plan, wanted)
     all_columns, sets = entries(plan, "columns", scale), plan.get("sets", {})
     if columns is None and sets:
         columns = next(iter(sets))
@@ -204,6 +210,10 @@ def reproduce(
         datalist=(datalist, datalists),
     )
     output = Path(output_dir or Path("runs") / "reproduce" / f"{bundle_dir.name}_{scale}").resolve()
+    if of_data:
+        written = write_data_table(plan, of_data[0], all_rows, bundle_dir / "samples", output)
+        print(f"{written[0].read_text()}\n{', '.join(path.name for path in written)}: {output}")
+        return
     defaults = knobs_of_scale(plan, scale)
     jobs = make_jobs(all_rows, all_columns, chosen, parse_numbers(seeds), output, defaults=defaults, overrides=knobs)
     if not jobs:
