@@ -12,6 +12,7 @@ from monai.bundle import run as run_bundle
 from PIL import Image
 
 from clinbundles.scripts.bundle import config_files, run_configs
+from clinbundles.scripts.cli import sentence_of
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "two_stage_segmentation"
 SMALL: dict[str, Any] = {
@@ -133,6 +134,19 @@ def test_the_papers_recipe_needs_no_validation_keeps_the_last_weights_and_has_it
     run_configs(BUNDLE, ["train_coarse", "paper"], **paths, **{**small, "batch_size": 1, "image_size": 256})
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert sum(value.numel() for value in weights.values()) == 18_842_241
+
+
+def test_stage_2_works_behind_another_stage_1_whose_scale_is_that_of_the_run(trained: Path, tmp_path: Path) -> None:
+    run("train_coarse", out=tmp_path, ckpt_dir=str(tmp_path / "half"), scale=2)
+    options = {"ckpt_path": str(trained / "both" / "model.pt"), "coarse_weights": str(tmp_path / "half" / "model.pt")}
+    run("evaluate", out=tmp_path / "out", **options, **{**TWO, "scale": 2})
+    assert (tmp_path / "out" / "per_image.csv").is_file()
+    for scale, weights in ((4, "half"), (2, "both")):
+        given = options if weights == "half" else {"ckpt_path": options["ckpt_path"]}
+        with pytest.raises(RuntimeError) as caught:
+            run("evaluate", out=tmp_path / "wrong", **given, **{**TWO, "scale": scale})
+        sentence = f"{weights}/model.pt: was trained with scale {6 - scale}, and this run has {scale}"
+        assert sentence in str(sentence_of(caught.value))
 
 
 def test_a_killed_refinement_goes_on_where_it_was(trained: Path, tmp_path: Path) -> None:
