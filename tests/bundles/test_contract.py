@@ -324,3 +324,10 @@ def shapes(parser: ConfigParser) -> dict[str, torch.Size]:
     """Shapes of the weights of the network that a config makes."""
     with torch.device("meta"):
         return {name: value.shape for name, value in parser.get_parsed_content("network_def").state_dict().items()}
+
+
+def test_places_in_which_monai_changed_a_character_are_refused_before_anything_runs(bundle: Path) -> None:
+    for name in ("train", "inference"):
+        content = read_configs(bundle, [name])
+        assert "$@switches" in content["initialize"]
+        assert {"@dataset_dir", "@output_dir"} <= set(content["switches"]["places"])

@@ -8,3 +8,9 @@ def test_text_is_refused_where_true_or_false_is_meant(word: str) -> None:
     check_switches(resume=True, rotate=False, force=None)
     with pytest.raises(ValueError, match=f"--rotate is the text '{word}', expected True or False"):
         check_switches(resume=True, rotate=word)
+
+
+def test_a_place_whose_name_monai_has_changed_is_refused() -> None:
+    check_switches(places=["/data/a:b", None, [{"image": "a.png"}]])
+    with pytest.raises(ValueError, match=r"^/data #1/list.json: MONAI takes # in a path for ::"):
+        check_switches(places=["/data", "/data ::1/list.json"])
