@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,14 @@ PATH_ENDINGS = ("_dir", "_path", "datalist")
 AT_LEAST_ONE = ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval")
 
 
-def run(bundle: str, config: str, *, tracking: str | bool | None = None, **options: Any) -> None:
+def run(
+    bundle: str,
+    config: str,
+    *,
+    tracking: str | bool | None = None,
+    allow_expressions: bool = False,
+    **options: Any,
+) -> None:
     """Train, evaluate or apply a bundle: run one of its configs, with what that extends.
 
     Any top-level value of the config is an option, and so is what lies below one, such as --train#dataloader#shuffle.
@@ -35,12 +43,37 @@ def run(bundle: str, config: str, *, tracking: str | bool | None = None, **optio
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
         config: train, evaluate, inference, or the name of another config; several with commas between them.
         tracking: settings for MLflow; without a value, the project's mlflow/tracking.json.
+        allow_expressions: take values that run code, such as "$print(1)" or {"_target_": "Adam"}.
         options: values of the config.
     """
     folder = find_bundle(bundle)
+    if not allow_expressions:
+        for name, value in options.items():
+            if (code := code_in(value)) is not None:
+                raise ValueError(
+                    f"--{name}: {code!r} would run code; give a plain value, or --allow_expressions if you trust it."
+                )
     if tracking:
         options["tracking"] = str(tracking_file(tracking))
     run_configs(folder, as_parts(config), **options)
+
+
+def code_in(value: Any) -> str | None:
+    """Find the part of an option's value that MONAI would run: an expression, a macro or a class; None without one.
+
+    An expression that is a literal of Python, such as "$None" or "$[8, 16]", is none.
+    """
+    if isinstance(value, Mapping):
+        return str(value["_target_"]) if "_target_" in value else code_in(list(value.values()))
+    if isinstance(value, list | tuple):
+        return next((code for part in value if (code := code_in(part)) is not None), None)
+    if not isinstance(value, str) or value[:1] not in ("$", "%"):
+        return None
+    try:
+        ast.literal_eval(value[1:].strip())
+    except (ValueError, SyntaxError):
+        return value
+    return value if value[:1] == "%" else None
 
 
 def describe_run(bundle: str = "", config: str = "", tracking: Any = None, **_: Any) -> dict[str, Option]:

@@ -17,6 +17,7 @@ from monai.data import ImageReader
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
+from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs
 from .files import (
@@ -29,7 +30,7 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
-from .per_image import name_weights, number_patients
+from .per_image import name_weights, number_patients, say_failures
 from .sample_grid import tile
 
 # Rows towards posterior, columns towards the patient's left, slices towards the head.
@@ -74,8 +75,11 @@ class LabelMapWriter:
         source: a datalist; the label maps then become the training split of ``datalist.json``, which takes its window
             of Hounsfield units over and names the network as the labeller. None writes no list.
 
+    An image whose item has a ``failure``, why it could not be read, has a row with that alone, and no files.
+
     Raises:
-        ValueError: the folder has the list of another data set.
+        ValueError: the folder has the list of another data set; while running, once the table is written, none of the
+            images could be read.
     """
 
     def __init__(
@@ -115,6 +119,11 @@ class LabelMapWriter:
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
+        self.groups.append(item.get("group"))
+        if item.get(FAILURE):
+            reason = item[FAILURE].replace(str(path), self._names[path])  # folders are no business of a table
+            self.rows.append({"image": self._names[path], FAILURE: reason})
+            return
         pred, label = item["pred"], item.get("label")
         classes = torch.as_tensor(pred)[0].cpu().numpy().astype(np.uint8)
         affine = np.asarray(getattr(pred, "affine", np.eye(4)), dtype=np.float64)
@@ -143,8 +152,7 @@ class LabelMapWriter:
             self._save(volume[0], "label_maps", path)
             image = Path(os.path.relpath(path, self.output_dir)).as_posix()
             self.items.append({"image": image, "label": f"label_maps/{self._stems[path]}.png"})
-        self.groups.append(item.get("group"))
-        self.rows.append(row)
+        self.rows.append(row | ({FAILURE: ""} if FAILURE in item else {}))
 
     def _grey(self, item: dict[str, Any], path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
         """Grey values uint8 (x, y, z) of the image, in the shape and the axes of the prediction."""
@@ -168,10 +176,13 @@ class LabelMapWriter:
             for row, patient in zip(self.rows, number_patients(self.groups), strict=True):
                 row["patient"] = patient
         name_weights(self.rows, engine)
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        columns = list(dict.fromkeys(key for row in sorted(self.rows, key=len, reverse=True) for key in row))
+        self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows, columns=columns)
         if self.source is not None:
             self._write_list(Path(self.source))
+        if any(FAILURE in row for row in self.rows):
+            say_failures(self.rows)
 
     def _write_list(self, source: Path) -> None:
         window = json.loads(source.read_text(encoding="utf-8")).get("window_hu")

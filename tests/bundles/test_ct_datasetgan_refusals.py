@@ -1,5 +1,6 @@
 """What the factory of labelled slices refuses: by the shipped commands, in one sentence, before anything is written."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -316,7 +317,30 @@ def test_volumes_that_are_no_ct_in_hu_are_not_segmented(tmp_path: Path, case: st
     torch.save(untrained_segmenter().state_dict(), tmp_path / "segmenter.pt")
     options = {**SEGMENTER, "ckpt_path": tmp_path / "segmenter.pt", "dataset_dir": tmp_path / "volumes"}
     assert message in refusal("inference", **options, output_dir=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ([] if case == "nothing" else ["per_image.csv"])
+
+
+def test_a_volume_that_cannot_be_read_costs_its_row_and_not_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "volumes").mkdir()
+    for name in ("a", "b", "c"):
+        nifti(tmp_path / "volumes" / f"{name}.nii.gz", cylinder())
+    broken = tmp_path / "volumes" / "b.nii.gz"
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    torch.save(untrained_segmenter().state_dict(), tmp_path / "segmenter.pt")
+    options = {**SEGMENTER, "ckpt_path": tmp_path / "segmenter.pt", "dataset_dir": tmp_path / "volumes"}
+    run("inference", **options, output_dir=tmp_path / "out")
+    assert "3 in, 2 used, 1 left out: per_image.csv says why." in capsys.readouterr().out
+    table = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    assert [(row["image"], bool(row["failure"])) for row in table] == [
+        ("a.nii.gz", 0),
+        ("b.nii.gz", 1),
+        ("c.nii.gz", 0),
+    ]
+    assert str(tmp_path) not in table[1]["failure"]
+    assert table[1]["share_0"] == ""
+    assert sorted(path.name for path in (tmp_path / "out" / "label_maps").iterdir()) == ["a.nii.gz", "c.nii.gz"]
 
 
 def test_series_with_a_gap_or_of_mixed_orientation_are_not_segmented(
@@ -329,4 +353,4 @@ def test_series_with_a_gap_or_of_mixed_orientation_are_not_segmented(
     assert "10.00 mm from the slice at -295.00 mm to the next" in refusal("inference", **options, dataset_dir=gap)
     mixed = write_ct_series(tmp_path / "mixed", hu, changes={3: {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}})
     assert "ImageOrientationPatient is 1, 0, 0, 0, 0, -1" in refusal("inference", **options, dataset_dir=mixed)
-    assert not (tmp_path / "out").exists()
+    assert {path.name for path in (tmp_path / "out").rglob("*")} <= {"per_image.csv"}

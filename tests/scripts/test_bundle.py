@@ -112,3 +112,35 @@ def test_a_datalist_that_is_not_there_or_no_json_is_named_before_anything_runs(t
     with pytest.raises(FileNotFoundError, match=r"--datalist .*absent\.json: no such file"):
         bundle.run_configs(folder, ["train"], datalist=str(tmp_path / "absent.json"), **out)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("$print('x')", "$print('x')"),
+        (["a", "$__import__('os')"], "$__import__('os')"),
+        ({"_target_": "os.system", "command": "ls"}, "os.system"),
+        ({"a": {"b": "$1 + x"}}, "$1 + x"),
+        ("%other.json::a", "%other.json::a"),
+        ("%[1]", "%[1]"),
+        ("$None", None),
+        ("$[8, -1.5]", None),
+        ("$'text'", None),
+        ("@max_epochs", None),
+        ("costs $5", None),
+        ([1, {"a": None}], None),
+    ],
+)
+def test_what_would_run_code_is_told_from_plain_values(value: object, code: str | None) -> None:
+    assert bundle.code_in(value) == code
+
+
+def test_an_option_that_runs_code_is_refused_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list = []
+    monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: ran.append(options))
+    with pytest.raises(ValueError, match=r"--output_dir: '\$open\(1\)' would run code; .* --allow_expressions"):
+        bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)")
+    assert not ran
+    bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)", allow_expressions=True)
+    bundle.run("gaze_polyp_segmentation", "inference", output_dir="$None")
+    assert [options["output_dir"] for options in ran] == ["$open(1)", "$None"]
