@@ -53,13 +53,13 @@ class TrainingCheckpoint:
         more: further objects with a state dict that ``resume.ckpt`` shall hold, by name.
         options: of the training, by name, which a resumed one must share.
         datalist: file of the data, which a resumed training must share; one that is not there is not compared.
-        resume: go on from ``resume.ckpt`` (an error if it is missing).
+        resume: go on from ``resume.ckpt``, so that one command can be given again and again: without that file the
+            training begins, after its last epoch there is nothing left to do, and both are said.
 
     Raises:
-        FileNotFoundError: ``resume`` without a ``resume.ckpt``.
         ValueError: ``resume.ckpt`` is none, comes from a training with other options or data (its batch size, network,
-            learning rate and parts are compared too), or is already past ``max_epochs``; at the end of an epoch, a
-            weight is not finite: the files of the epoch before are kept.
+            learning rate and parts are compared too), or is past ``max_epochs``; at the end of an epoch, a weight is
+            not finite: the files of the epoch before are kept.
     """
 
     def __init__(
@@ -77,8 +77,6 @@ class TrainingCheckpoint:
     ) -> None:
         self.best_path = Path(ckpt_dir) / "model.pt"
         self.resume_path = Path(ckpt_dir) / "resume.ckpt"
-        if resume and not self.resume_path.is_file():
-            raise FileNotFoundError(f"resume is true but there is no checkpoint {self.resume_path}.")
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
         self.evaluator = evaluator
         self.resume = resume
@@ -94,10 +92,19 @@ class TrainingCheckpoint:
         scaler = getattr(engine, "scaler", None)
         if scaler is not None:
             self.objects["scaler"] = scaler
-        engine.add_event_handler(Events.STARTED, self.load if self.resume else self.check_fresh)
+        engine.add_event_handler(Events.STARTED, self.load_or_begin if self.resume else self.check_fresh)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.save_best)
+
+    def load_or_begin(self, engine: Trainer) -> None:
+        """Go on from ``resume.ckpt`` where there is one."""
+        if self.resume_path.is_file():
+            self.load(engine)
+        else:
+            if idist.get_rank() == 0:
+                print(f"no checkpoint {self.resume_path} yet: the training begins.", flush=True)
+            self.check_fresh(engine)
 
     def check_fresh(self, engine: Trainer) -> None:
         """Say that another training lies in the folder and is about to be replaced."""
@@ -172,7 +179,7 @@ class TrainingCheckpoint:
                 f"{self.resume_path}: {epoch_length} iterations an epoch, this training has "
                 f"{trainer.state.epoch_length}: same data and batch size are needed to resume."
             )
-        if epoch >= trainer.state.max_epochs:
+        if epoch > trainer.state.max_epochs:
             raise ValueError(
                 f"{self.resume_path}: epoch {epoch} is done, max_epochs is {trainer.state.max_epochs}: nothing is left."
             )
@@ -184,6 +191,8 @@ class TrainingCheckpoint:
             for name, value in content["best"].items():
                 setattr(self.evaluator.state, name, value)
         trainer.logger.info("Resumed after epoch %d from %s", epoch, self.resume_path)
+        if epoch == trainer.state.max_epochs and idist.get_rank() == 0:
+            print(f"{self.resume_path}: all {epoch} epochs are done, nothing is left to train.", flush=True)
 
     def _compare(self, progress: Mapping[str, Any]) -> None:
         earlier = progress.get("options", {})  # which older files lack

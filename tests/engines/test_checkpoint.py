@@ -145,12 +145,17 @@ def test_the_same_weights_give_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "model.pt").read_bytes() == (tmp_path / "b" / "model.pt").read_bytes()
 
 
-def test_resuming_from_nothing_or_past_the_end_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"resume\.ckpt"):
+def test_one_command_begins_goes_on_and_ends(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(tmp_path, max_epochs=2, resume=True)
+    assert "resume.ckpt yet: the training begins." in capsys.readouterr().out
+    train(tmp_path / "other", max_epochs=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert before["model.pt"] == (tmp_path / "other" / "model.pt").read_bytes()
+    train(tmp_path, max_epochs=2, resume=True)
+    assert "all 2 epochs are done, nothing is left to train." in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    with pytest.raises(ValueError, match="epoch 2 is done, max_epochs is 1: nothing is left"):
         train(tmp_path, max_epochs=1, resume=True)
-    train(tmp_path, max_epochs=2)
-    with pytest.raises(ValueError, match="epoch 2 is done, max_epochs is 2: nothing is left"):
-        train(tmp_path, max_epochs=2, resume=True)
 
 
 @pytest.mark.parametrize("val_interval", [1, 5])
