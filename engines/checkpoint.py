@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..nets.weights import load_weights
 from .data_hash import hash_in
+from .folder_lock import lock_folder, unlock_folder
 from .outputs.files import replacing
 from .weights_card import check_options, describe_unfitted, read_card, weights_sentence, write_card
 
@@ -59,7 +60,7 @@ class TrainingCheckpoint:
     Raises:
         ValueError: ``resume.ckpt`` is none, comes from a training with other options or data (its batch size, network,
             learning rate and parts are compared too), or is past ``max_epochs``; at the end of an epoch, a weight is
-            not finite: the files of the epoch before are kept.
+            not finite: the files of the epoch before are kept; another process trains into the folder.
     """
 
     def __init__(
@@ -92,10 +93,21 @@ class TrainingCheckpoint:
         scaler = getattr(engine, "scaler", None)
         if scaler is not None:
             self.objects["scaler"] = scaler
+        engine.add_event_handler(Events.STARTED, self.lock)
         engine.add_event_handler(Events.STARTED, self.load_or_begin if self.resume else self.check_fresh)
+        engine.add_event_handler(Events.COMPLETED, self.unlock)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.save_best)
+
+    def lock(self) -> None:
+        """Keep another training out of the folder."""
+        if idist.get_rank() == 0:
+            lock_folder(self.best_path.parent, doing="training")
+
+    def unlock(self) -> None:
+        """Let another training have the folder."""
+        unlock_folder(self.best_path.parent)
 
     def load_or_begin(self, engine: Trainer) -> None:
         """Go on from ``resume.ckpt`` where there is one."""

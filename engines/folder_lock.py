@@ -1,0 +1,54 @@
+"""A folder that one process at a time writes to: a lock of the operating system, which ends with its process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+_held: dict[str, int] = {}  # descriptors by folder
+
+
+def lock_folder(folder: str | os.PathLike, *, doing: str) -> None:
+    """Lock a folder for this process until :func:`unlock_folder`, or until the process ends, killed or not.
+
+    No file is left behind. A process may lock a folder again that it holds. Where the file system has no locks, that is
+    logged, and the process goes on.
+
+    Args:
+        folder: made if it is not there.
+        doing: what the folder is locked for, for the message, such as "training".
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    place = str(path.resolve())
+    if place in _held or fcntl is None:
+        return
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ValueError(
+            f"{path}: another {doing} is writing to this folder; wait until it has ended, or name another folder."
+        ) from error
+    except OSError as error:
+        os.close(descriptor)
+        logger.warning("%s: cannot be locked (%s), so that nothing keeps another %s out.", path, error.strerror, doing)
+        return
+    _held[place] = descriptor
+
+
+def unlock_folder(folder: str | os.PathLike) -> None:
+    """Let other processes have a folder that this one has locked; nothing to do if it has not."""
+    if (descriptor := _held.pop(str(Path(folder).resolve()), None)) is not None:
+        os.close(descriptor)
