@@ -9,10 +9,12 @@ from __future__ import annotations
 import dis
 import inspect
 import io
+import logging
 import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that no text has
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # a progress bar in a file is thousands of lines
+    # MONAI tells of a decoder that nobody asked for.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     name = ""
     try:
         wants_help = not words or "--help" in words or "-h" in words
