@@ -15,6 +15,7 @@ from tqdm import tqdm
 from clinbundles.engines.outputs.files import replacing
 
 SMALLEST_LEVEL = 512
+SOFTWARE = "clinbundles segment-large"
 _MASK_RGBA = [0, 255, 255, 255]
 
 
@@ -94,10 +95,19 @@ def ngff_metadata(
     return content
 
 
+def is_own_tiff(path: Path) -> bool:
+    """Tell whether a file is a TIFF that :func:`write_tiff` wrote."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return file.pages.first.software == SOFTWARE
+    except (tifffile.TiffFileError, OSError, ValueError):
+        return False
+
+
 def write_tiff(group: zarr.Group, path: Path, *, pixel_size_um: tuple[float, float] | None) -> None:
     """Write the levels of a group as a tiled, compressed, pyramidal BigTIFF, tile by tile, then rename it to ``path``.
 
-    Beside the pixels it holds the pixel size, where that is known, and nothing else.
+    Beside the pixels it holds the pixel size, where that is known, that this command wrote it, and nothing else.
     """
     levels: list[Any] = []
     while str(len(levels)) in group:
@@ -118,7 +128,7 @@ def write_tiff(group: zarr.Group, path: Path, *, pixel_size_um: tuple[float, flo
                 resolution=size,
                 resolutionunit="CENTIMETER" if size else None,
                 metadata=None,
-                software=False,
+                software=SOFTWARE if number == 0 else False,
                 maxworkers=1,
             )
 

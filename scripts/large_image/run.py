@@ -19,7 +19,7 @@ from monai.transforms import Compose, MapTransform
 
 from clinbundles.scripts.bundle import config_files, find_bundle, load_network, open_configs
 from clinbundles.scripts.large_image.opening import open_large_image
-from clinbundles.scripts.large_image.pyramid import write_tiff
+from clinbundles.scripts.large_image.pyramid import is_own_tiff, write_tiff
 from clinbundles.scripts.large_image.segment import segment_large_image
 
 FORMATS = ("ome-zarr", "tiff")
@@ -48,7 +48,7 @@ def segment(
     level: int = 0,
     series: int | None = None,
     max_memory_gb: float = 4.0,
-    format: str = "ome-zarr",
+    format: str | None = None,
     device: str | None = None,
     threshold: float = 0.5,
     intensity_range: tuple[float, float] | None = None,
@@ -74,7 +74,7 @@ def segment(
         level: level of the image's pyramid, 0 for full resolution.
         series: number of the image in a file or folder with several; the largest of a TIFF file by default.
         max_memory_gb: memory that this process, and the GPU, may hold, in 10^9 bytes.
-        format: ome-zarr or tiff.
+        format: ome-zarr or tiff; by the suffix of the output if not given.
         device: cpu, cuda or cuda:1; a GPU by default where there is one.
         threshold: probability from which a pixel belongs to the mask.
         intensity_range: low,high: the pixel values that become 0 and 1; 0,255 for 8-bit images, needed for others.
@@ -84,14 +84,18 @@ def segment(
         knobs: values of inference.json whose names are flags here too, as --knobs '{"overlap": 0.25}'.
         more_knobs: any others that the network is built by, such as --n_patches 8 or --channels 4,8,16,32,64.
     """
+    result = Path(str(output))
+    if format is None:
+        format = "tiff" if result.suffix.lower() in (".tif", ".tiff") else "ome-zarr"
     if format not in FORMATS:
         raise ValueError(f"--format is {format}, expected {' or '.join(FORMATS)}.")
-    result = Path(str(output))
     if result.resolve() == Path(str(image)).resolve():
         raise ValueError(f"{result} is the image itself, which its mask would replace: choose another output.")
     folder = result if format == "ome-zarr" else result.with_name(result.name + ".zarr")
     if format == "tiff" and result.exists() and not restart:
         raise FileExistsError(f"{result} exists: use --restart to replace it.")
+    if format == "tiff" and result.exists() and not is_own_tiff(result):
+        raise FileExistsError(f"{result} exists and is no result of this command: choose another output.")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with open_large_image(str(image), level=level, series=series) as opened:
         if opened.place:

@@ -56,7 +56,7 @@ def segment_large_image(
         skip_blank: leave windows of one constant colour background without predicting.
         keep_probability: also write the probability, times 255 and rounded, as a pyramid in "probability".
         settings: whatever else decides the result (weights, knobs), to be the same when a run goes on.
-        restart: remove an earlier result.
+        restart: remove an earlier result, and nothing else.
 
     Returns:
         The folder.
@@ -71,7 +71,8 @@ def segment_large_image(
     if not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}, expected a probability between 0 and 1.")
     low, high = _intensity_range(image, intensity_range)
-    earlier = None if restart else earlier_settings(output)
+    found = earlier_settings(output)  # what is no result of this command is not restarted either
+    earlier = None if restart else found
     if window is None and earlier is not None:
         window = earlier[0]["window"]
     with zarr.config.set({"async.concurrency": READS_AT_ONCE}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -84,7 +85,8 @@ def earlier_settings(output: Path) -> tuple[dict[str, Any], bool] | None:
         return None
     note = None
     if (output / "zarr.json").is_file():
-        note = json.loads((output / "zarr.json").read_text()).get("attributes", {}).get(ATTRIBUTE)
+        with contextlib.suppress(ValueError):  # no JSON
+            note = json.loads((output / "zarr.json").read_text()).get("attributes", {}).get(ATTRIBUTE)
     if note is None:
         raise FileExistsError(f"{output} exists and is no result of this command: choose another output.")
     return note["settings"], note["complete"]

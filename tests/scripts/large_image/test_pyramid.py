@@ -5,7 +5,14 @@ import pytest
 import tifffile
 import zarr
 
-from clinbundles.scripts.large_image.pyramid import add_levels, create_level, halve, ngff_metadata, write_tiff
+from clinbundles.scripts.large_image.pyramid import (
+    add_levels,
+    create_level,
+    halve,
+    is_own_tiff,
+    ngff_metadata,
+    write_tiff,
+)
 
 
 def filled(folder: Path, plane: np.ndarray) -> zarr.Group:
@@ -46,7 +53,7 @@ def test_the_metadata_puts_the_middle_of_each_level_at_the_same_place(origin_um:
     assert "unit" not in ngff_metadata(1, pixel_size_um=None, reduce="max", is_label=False)["multiscales"][0]["axes"][0]
 
 
-def test_the_tiff_is_tiled_pyramidal_and_tells_nothing_but_the_pixel_size(tmp_path: Path) -> None:
+def test_the_tiff_is_tiled_pyramidal_and_tells_nothing_but_the_pixel_size_and_the_command(tmp_path: Path) -> None:
     plane = (np.random.default_rng(0).random((700, 650)) < 0.01).astype(np.uint8)
     group = filled(tmp_path / "m.zarr", plane)
     add_levels(group, reduce="max")
@@ -61,7 +68,7 @@ def test_the_tiff_is_tiled_pyramidal_and_tells_nothing_but_the_pixel_size(tmp_pa
         assert page.is_tiled  # type: ignore[union-attr]
         np.testing.assert_allclose(page.get_resolution("MICROMETER"), (4, 2))  # type: ignore[union-attr]
         names = {tag.name for tag in page.tags}  # type: ignore[union-attr]
-    assert not names & {"ImageDescription", "Software", "DateTime", "Artist", "HostComputer", "DocumentName"}
+    assert not names & {"ImageDescription", "DateTime", "Artist", "HostComputer", "DocumentName"}
 
 
 def test_the_pixels_of_each_level_of_the_tiff_are_twice_as_large_as_those_before(tmp_path: Path) -> None:
@@ -73,3 +80,15 @@ def test_the_pixels_of_each_level_of_the_tiff_are_twice_as_large_as_those_before
         for number, level in enumerate(file.series[0].levels):
             per_um_x, per_um_y = level.keyframe.get_resolution("MICROMETER")
             np.testing.assert_allclose((1 / per_um_y, 1 / per_um_x), (0.5 * 2**number, 0.25 * 2**number), rtol=1e-6)
+
+
+def test_a_tiff_of_this_command_is_told_from_others(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "mask.zarr")
+    group.create_array("0", data=np.zeros((64, 64), np.uint8), chunks=(64, 64))
+    write_tiff(group, tmp_path / "own.tif", pixel_size_um=None)
+    tifffile.imwrite(tmp_path / "other.tif", np.zeros((64, 64), np.uint8))
+    (tmp_path / "text.tif").write_text("no TIFF")
+    assert [is_own_tiff(tmp_path / f"{name}.tif") for name in ("own", "other", "text", "absent")] == [
+        True,
+        *[False] * 3,
+    ]

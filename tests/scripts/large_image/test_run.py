@@ -111,6 +111,24 @@ def test_a_tiff_is_written_in_place_of_the_zarr_folder(
         module.segment(str(bundle), str(slide), str(tmp_path / "m.tif"), **options)
 
 
+def test_what_is_no_result_of_the_command_is_not_restarted(
+    module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"window": 320, "overlap": 32, "device": "cpu", "restart": True}
+    foreign, folder = tmp_path / "scan.tif", tmp_path / "scan.zarr"
+    tifffile.imwrite(foreign, np.ones((64, 64), np.uint8))
+    zarr.create_array(folder, data=np.zeros((64, 64), np.uint8))
+    before = foreign.read_bytes(), sorted(folder.rglob("*"))
+    for output in (foreign, folder):
+        with pytest.raises(FileExistsError, match=f"{output.name} exists and is no result of this command"):
+            module.segment(str(bundle), str(slide), str(output), **options)
+    assert (foreign.read_bytes(), sorted(folder.rglob("*"))) == before
+    for name in ("mask.TIF", "mask.TIF", "mask.zarr", "mask.zarr"):  # written, and written anew
+        module.segment(str(bundle), str(slide), str(tmp_path / name), **options)
+    assert (tmp_path / "mask.TIF").is_file()
+    assert (tmp_path / "mask.zarr").is_dir()
+
+
 def test_grey_images_become_rgb_and_other_channels_are_refused(
     module: ModuleType, bundle: Path, slide: Path, tmp_path: Path
 ) -> None:
