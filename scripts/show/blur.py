@@ -58,7 +58,8 @@ def show_blur(
     original = chosen.get("original_size") or pixels.shape[:2]
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     if image_size is not None:
-        image = Resize((image_size, image_size), mode="bilinear", anti_aliasing=True)(image).as_tensor()
+        resized = Resize((image_size, image_size), mode="bilinear", anti_aliasing=True)(image)
+        image = torch.from_numpy(np.asarray(resized))
     height, width = image.shape[1:]
     attention = GazeToAttentionMap(sigma_px=gaze_sigma_px)(chosen["fixations"], (height, width), original)
 
