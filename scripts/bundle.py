@@ -254,14 +254,19 @@ def check_datalist(path: Any, *, option: str = "--datalist") -> None:
 
 
 def load_network(parser: ConfigParser) -> nn.Module:
-    """Make the network of an opened config, with the weights of ``ckpt_path``, to evaluate.
+    """Make the network of an opened config, with the weights of ``ckpt_path``, to evaluate; their card is printed.
 
     Raises:
-        FileNotFoundError, ValueError: the weights are missing or do not fit.
+        FileNotFoundError, ValueError: the weights are missing, do not fit, or were trained with other options than
+            those that the config's loader of weights compares.
     """
-    from clinbundles.nets.weights import load_weights
+    from clinbundles.engines.checkpoint import WeightsLoader
 
-    return load_weights(parser.get_parsed_content("network_def"), parser.get_parsed_content("ckpt_path")).eval()
+    network = parser.get_parsed_content("network_def")
+    compared = "weights_loader#options"
+    options = parser.get_parsed_content(compared) if compared in parser else None
+    WeightsLoader(parser.get_parsed_content("ckpt_path"), network, options).load()
+    return network.eval()
 
 
 def as_overrides(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from ...transforms.readers.loading import FAILURE
-from .files import distinct_names, input_file, write_atomically, write_csv_atomically
+from .claim import check_apart
+from .files import distinct_names, input_file, input_files, write_atomically, write_csv_atomically
 from .per_image import name_weights, number_patients, say_failures
 from .summary import summarize_classes, write_summary
 
@@ -67,6 +68,7 @@ class ClassTableWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
+        check_apart(self.output_dir, input_files(engine))
         self.items, self._tolerant = [], False
 
     def keep_batch(self, engine: Engine) -> None:

@@ -43,6 +43,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         if target.is_file():
             shutil.copymode(target, partial)
+        if partial.is_file():
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())  # or a power cut could leave the new name with nothing in it
         os.replace(partial, target)
     except OSError as error:
         if error.filename is None and error.errno is not None:

@@ -18,6 +18,7 @@ from monai.utils import CommonKeys, convert_to_tensor
 from torch import nn
 from torch.nn import functional as F
 
+from .claim import check_apart, claim_folder
 from .files import distinct_stems, input_file, input_files, replacing
 
 COLOR_MAP = "jet"
@@ -97,8 +98,10 @@ class GradCamWriter:
     def start(self, engine: Engine) -> None:
         """Take over the network's weights."""
         self._copy.load_state_dict(self.network.state_dict())
-        self._stems = distinct_stems(input_files(engine))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files = input_files(engine)
+        check_apart(self.folder.parent, files)
+        self._stems = distinct_stems(files)
+        claim_folder(self.folder, [f"{stem}.png" for stem in self._stems.values()])
 
     def write_batch(self, engine: Engine) -> None:
         """Write the pictures of the batch just done."""

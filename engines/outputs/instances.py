@@ -23,6 +23,7 @@ from ...transforms.readers.coco import mask_area
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.pixel_size import pixel_size_um
 from ..metrics.instances import detections_of
+from .claim import check_apart, claim_folder
 from .files import (
     distinct_names,
     distinct_stems,
@@ -35,7 +36,7 @@ from .files import (
 from .outlines import polygons
 from .per_image import complete_rows, name_weights, say_failures
 
-FOLDERS = ("label_maps", "overlays", "geojson")
+FOLDERS = {"label_maps": ".tif", "overlays": ".png", "geojson": ".geojson"}
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
 UM_COLUMNS = ("area_um2", "centroid_x_um", "centroid_y_um")
 CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score", *UM_COLUMNS)
@@ -67,7 +68,8 @@ class InstanceWriter:
         pred_key: key of the label map (1, H, W).
 
     Raises:
-        ValueError: while running, once the tables are written, none of the images could be read.
+        ValueError: while running, before the first image, the folder has another run's files or the images themselves;
+            once the tables are written, none of the images could be read.
     """
 
     def __init__(
@@ -93,8 +95,9 @@ class InstanceWriter:
         self.annotations: list[dict[str, Any]] = []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
-        for name in FOLDERS:
-            (self.output_dir / name).mkdir(parents=True, exist_ok=True)
+        check_apart(self.output_dir, files)
+        for name, suffix in FOLDERS.items():
+            claim_folder(self.output_dir / name, [f"{stem}{suffix}" for stem in self._stems.values()])
 
     def write_batch(self, engine: Engine) -> None:
         """Write the files of the images of the batch just done."""

@@ -20,6 +20,7 @@ from PIL import Image
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs
+from .claim import check_apart, claim_folder
 from .files import (
     check_replaceable,
     distinct_names,
@@ -78,8 +79,8 @@ class LabelMapWriter:
     An image whose item has a ``failure``, why it could not be read, has a row with that alone, and no files.
 
     Raises:
-        ValueError: the folder has the list of another data set; while running, once the table is written, none of the
-            images could be read.
+        ValueError: the folder has the list or the files of another run, or the images themselves; while running, once
+            the table is written, none of the images could be read.
     """
 
     def __init__(
@@ -109,6 +110,11 @@ class LabelMapWriter:
             check_replaceable(self.output_dir / "datalist.json", NAME)
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
+        suffixes = {path: ".nii.gz" if is_volume(path) else ".png" for path in files}
+        maps = [f"{self._stems[path]}{suffix}" for path, suffix in suffixes.items()]
+        check_apart(self.output_dir, files)
+        claim_folder(self.output_dir / "label_maps", maps)
+        claim_folder(self.output_dir / "overlays", [f"{stem}.png" for stem in self._stems.values()])
 
     def write_batch(self, engine: Engine) -> None:
         """Write label maps and overlays of the batch just done."""
@@ -146,7 +152,7 @@ class LabelMapWriter:
         if is_volume(path):
             # The writer looks at the suffix, which what is not yet whole does not have.
             content = nibabel.Nifti1Image(classes, affine).to_bytes()
-            with replacing(self._folder("label_maps") / f"{self._stems[path]}.nii.gz") as partial:
+            with replacing(self.output_dir / "label_maps" / f"{self._stems[path]}.nii.gz") as partial:
                 partial.write_bytes(gzip.compress(content, mtime=0))
         else:
             self._save(volume[0], "label_maps", path)
@@ -162,13 +168,8 @@ class LabelMapWriter:
         return self.reader.get_data(self.reader.read(path))[0].round().astype(np.uint8)
 
     def _save(self, pixels: np.ndarray, folder: str, path: Path) -> None:
-        with replacing(self._folder(folder) / f"{self._stems[path]}.png") as partial:
+        with replacing(self.output_dir / folder / f"{self._stems[path]}.png") as partial:
             Image.fromarray(pixels).save(partial, format="PNG")
-
-    def _folder(self, name: str) -> Path:
-        folder = self.output_dir / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
 
     def write_table(self, engine: Engine) -> None:
         """Write the table of all images."""
@@ -177,7 +178,6 @@ class LabelMapWriter:
                 row["patient"] = patient
         name_weights(self.rows, engine)
         columns = list(dict.fromkeys(key for row in sorted(self.rows, key=len, reverse=True) for key in row))
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows, columns=columns)
         if self.source is not None:
             self._write_list(Path(self.source))

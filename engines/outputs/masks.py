@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ...transforms.readers.loading import FAILURE
+from .claim import check_apart, claim_folder
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
 from .per_image import complete_rows, name_weights, say_failures
 from .summary import summarize_metrics, write_summary
@@ -76,7 +77,8 @@ class PredictionWriter:
         probability_key: key of the probabilities (1, H, W).
 
     Raises:
-        ValueError: while running, once the table is written, none of the images could be read.
+        ValueError: while running, before the first image, the folder has another run's files or the images themselves;
+            once the table is written, none of the images could be read.
     """
 
     def __init__(
@@ -106,8 +108,9 @@ class PredictionWriter:
         self.rows, self.groups, self.sources = [], [], []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
+        check_apart(self.output_dir, files)
         for name in ("masks", "overlays"):
-            (self.output_dir / name).mkdir(parents=True, exist_ok=True)
+            claim_folder(self.output_dir / name, [f"{stem}.png" for stem in self._stems.values()])
 
     def write_batch(self, engine: Engine) -> None:
         """Write masks and overlays of the batch just done."""

@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.scripts.bundle import open_configs, run_configs
+from clinbundles.scripts.cli import sentence_of
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
 SMALL: dict[str, Any] = {"image_size": 64, "batch_size": 4, "channels": [8, 8, 8, 8, 8, 8], "device": "cpu"}
@@ -179,6 +180,26 @@ def test_a_folder_of_nothing_but_corrupt_frames_is_an_error_with_its_reason(weig
 
 
 @pytest.mark.slow
+def test_a_folder_of_outputs_is_of_one_run_and_apart_from_its_images(
+    frames: Path, weights: Path, tmp_path: Path
+) -> None:
+    infer(frames, weights, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    infer(frames, weights, tmp_path / "out")  # the same run again
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+    others = tmp_path / "others"
+    others.mkdir()
+    shutil.copy(frames / "frame.jpg", others / "another.jpg")
+    with pytest.raises(RuntimeError) as caught:
+        infer(others, weights, tmp_path / "out")
+    assert "has files of another run, such as capture.png: choose another" in str(sentence_of(caught.value))
+    with pytest.raises(RuntimeError) as caught:
+        infer(others, weights, others)
+    assert "the images of this run lie here (another.jpg)" in str(sentence_of(caught.value))
+    assert [path.name for path in others.iterdir()] == ["another.jpg"]
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+
+
 def test_a_training_killed_by_the_system_is_resumed_to_the_same_weights(tmp_path: Path) -> None:
     flags = [w for k, v in {**SMALL, "max_epochs": 3, "seed": 5}.items() for w in (f"--{k}", str(v))]
 

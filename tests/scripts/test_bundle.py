@@ -144,3 +144,15 @@ def test_an_option_that_runs_code_is_refused_unless_it_is_allowed(monkeypatch: p
     bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)", allow_expressions=True)
     bundle.run("gaze_polyp_segmentation", "inference", output_dir="$None")
     assert [options["output_dir"] for options in ran] == ["$open(1)", "$None"]
+
+
+def test_a_network_is_loaded_with_the_sentence_of_its_weights_and_the_options_of_their_training(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    folder = ROOT / "bundles" / "two_stage_segmentation"
+    card = json.loads((folder / "models" / "model.json").read_text())
+    network = bundle.load_network(bundle.open_configs(folder, ["inference"]))
+    assert not network.training
+    assert card["warning"] in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"model\.pt: was trained with scale 4, and this run has 8"):
+        bundle.load_network(bundle.open_configs(folder, ["inference"], scale=8))

@@ -108,7 +108,7 @@ def test_an_images_map_does_not_depend_on_the_others_of_its_batch(images: list[d
 
 def test_the_map_follows_the_definition(tmp_path: Path) -> None:
     network = BrightSpots()
-    writer = GradCamWriter(tmp_path, network, "features.2", NAMES, GreyReader())
+    writer = GradCamWriter(tmp_path / "out", network, "features.2", NAMES, GreyReader())
     image = torch.rand(3, 32, 32)
     expected = nn.functional.avg_pool2d(image.mean(0)[None], 2)[0]  # one channel, positive weight: the activation
     assert np.allclose(writer.heat_map(image, 1), expected / expected.max(), atol=1e-6)
@@ -121,17 +121,17 @@ def test_the_network_is_left_as_it_was(images: list[dict], tmp_path: Path, mode:
     network.features.requires_grad_(False)
     network.features.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    writer = GradCamWriter(tmp_path, network, "features.1", NAMES, GreyReader())
+    writer = GradCamWriter(tmp_path / "out", network, "features.1", NAMES, GreyReader())
     with {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}[mode]():
         evaluate(images, network, writer)
-    assert (tmp_path / "overlays" / "a.png").is_file()
+    assert (tmp_path / "out" / "overlays" / "a.png").is_file()
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert [p.requires_grad for p in network.parameters()] == [False, True, True]
     assert all(p.grad is None for p in network.parameters())
     assert network.features[1].inplace
     assert not any(m._forward_hooks or m._backward_hooks for m in network.modules())
     training = BrightSpots()
-    GradCamWriter(tmp_path, training, "features.1", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
+    GradCamWriter(tmp_path / "out", training, "features.1", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
     assert training.training
 
 
@@ -139,7 +139,7 @@ def test_weights_that_come_after_the_handler_was_made_are_those_that_are_shown(
     images: list[dict], tmp_path: Path
 ) -> None:
     network = BrightSpots()
-    writer = GradCamWriter(tmp_path, network, "features", NAMES, GreyReader())
+    writer = GradCamWriter(tmp_path / "out", network, "features", NAMES, GreyReader())
     network.head.weight.data[1] = -10  # bright is now evidence against: the map of the class is empty
     evaluate(images, network, writer)
     assert not writer.heat_map(torch.rand(3, 32, 32), 1).any()
@@ -148,8 +148,8 @@ def test_weights_that_come_after_the_handler_was_made_are_those_that_are_shown(
 def test_a_channels_last_network_is_shown_too(images: list[dict], tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network.append(nn.Linear(8, 2)).to(memory_format=torch.channels_last)
-    evaluate(images, network, GradCamWriter(tmp_path, network, "0", NAMES, GreyReader()))
-    assert (tmp_path / "overlays" / "b.png").is_file()
+    evaluate(images, network, GradCamWriter(tmp_path / "out", network, "0", NAMES, GreyReader()))
+    assert (tmp_path / "out" / "overlays" / "b.png").is_file()
 
 
 def test_the_heat_is_stretched_to_the_image_and_leaves_it_alone_where_it_is_cold() -> None:
@@ -171,23 +171,25 @@ def test_two_files_of_one_stem_get_a_picture_each(images: list[dict], tmp_path: 
     Image.open(images[0]["image"]).save(tmp_path / "x" / "a.bmp")
     network = BrightSpots()
     items = [{"image": str(tmp_path / name)} for name in ("x/a.png", "y/a.png", "x/a.bmp", "y/a.png")]
-    evaluate(items, network, GradCamWriter(tmp_path, network, "features", NAMES, GreyReader()))
-    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["a.bmp.png", "x_a.png", "y_a.png"]
+    evaluate(items, network, GradCamWriter(tmp_path / "out", network, "features", NAMES, GreyReader()))
+    assert sorted(p.name for p in (tmp_path / "out" / "overlays").iterdir()) == ["a.bmp.png", "x_a.png", "y_a.png"]
 
 
 def test_a_layer_that_does_not_fit_is_named_with_those_that_exist(images: list[dict], tmp_path: Path) -> None:
     network = BrightSpots()
     for layer in ("layer4", ""):
         with pytest.raises(ValueError, match=f"target_layer is '{layer}'.* it has features, head"):
-            GradCamWriter(tmp_path, network, layer, NAMES, GreyReader())
+            GradCamWriter(tmp_path / "out", network, layer, NAMES, GreyReader())
     with pytest.raises(ValueError, match="target_layer 'head' has no height and width"):
-        GradCamWriter(tmp_path, network, "head", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
+        GradCamWriter(tmp_path / "out", network, "head", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
     relu = nn.ReLU()
     twice = nn.Sequential(nn.Conv2d(3, 2, 1), relu, nn.Conv2d(2, 2, 1), relu, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ValueError, match="target_layer '1' is called 2 times an image, not once"):
-        GradCamWriter(tmp_path, twice, "1", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
+        GradCamWriter(tmp_path / "out", twice, "1", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)
     with pytest.raises(ValueError, match="2 probabilities for 3 classes"):
-        evaluate(images, network, GradCamWriter(tmp_path, network, "features", [*NAMES, "third"], BinaryMaskReader()))
+        evaluate(
+            images, network, GradCamWriter(tmp_path / "out", network, "features", [*NAMES, "third"], BinaryMaskReader())
+        )
 
 
 class SwinLike(nn.Module):
@@ -215,7 +217,7 @@ def test_features_with_their_channels_last_and_overwritten_ones_have_the_same_ma
     network, image = SwinLike(), torch.rand(3, *size)
     maps = []
     for layer in ("features", "features.0"):
-        maps.append(GradCamWriter(tmp_path, network, layer, ["a", "b"], RGBImageReader()).heat_map(image, 1))
+        maps.append(GradCamWriter(tmp_path / "out", network, layer, ["a", "b"], RGBImageReader()).heat_map(image, 1))
     assert maps[1].shape == (size[0] // 8, size[1] // 8)
     if size != (40, 40):  # as many channels as rows: nothing tells them apart
         np.testing.assert_allclose(maps[0], maps[1], atol=1e-6)
@@ -224,5 +226,7 @@ def test_features_with_their_channels_last_and_overwritten_ones_have_the_same_ma
 @pytest.mark.parametrize(("name", "layer"), [("swin_t", "features"), ("densenet121", "features")])
 def test_published_networks_have_a_map_of_height_and_width(tmp_path: Path, name: str, layer: str) -> None:
     network = classification_network(name, 3)
-    heat = GradCamWriter(tmp_path, network, layer, ["a", "b", "c"], RGBImageReader()).heat_map(torch.rand(3, 64, 96), 1)
+    heat = GradCamWriter(tmp_path / "out", network, layer, ["a", "b", "c"], RGBImageReader()).heat_map(
+        torch.rand(3, 64, 96), 1
+    )
     assert heat.shape == (2, 3)
