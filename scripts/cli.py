@@ -6,12 +6,10 @@ only to run it. A mistake of the user ends in one sentence and exit status 1; a 
 
 from __future__ import annotations
 
-import dis
 import inspect
 import io
 import logging
 import os
-import re
 import sys
 import textwrap
 import warnings
@@ -22,6 +20,7 @@ from typing import Any
 
 import fire
 
+from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.flags import (
     REQUIRED,
     Option,
@@ -36,8 +35,6 @@ from clinbundles.scripts.verbs import VERBS, Verb
 
 EXAMPLES = [f"{name} {VERBS[name].examples[0]}" for name in ("run", "prepare")]
 PURPOSE = "Train, compare and apply the bundles, and prepare data for them. clinbundles VERB --help says more of one."
-# Libraries whose ValueErrors and KeyErrors are sentences for the user; those of others are faults of the program.
-SPOKEN_BY = ("clinbundles", "monai", "json", "ignite", "torch")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -155,44 +152,6 @@ def _listed(options: Mapping[str, Option]) -> Iterator[str]:
         yield f"  {option.title}" + ("" if option.default in (REQUIRED, None) else f" (default {option.default})")
         if option.meaning:
             yield textwrap.fill(option.meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)
-
-
-def sentence_of(error: BaseException) -> str | None:
-    """Find the sentence for the user in an exception or in what it was raised from; None for a fault of the program."""
-    current: BaseException | None = error
-    while current is not None:
-        if isinstance(current, OSError):
-            plain = current.filename is not None and current.strerror
-            return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
-        if isinstance(current, ValueError | KeyError | MemoryError) and _origin(current) in SPOKEN_BY:
-            return _one_line(current.args[0] if isinstance(current, KeyError) else current)
-        if sentence := _sentence_of_worker(current):
-            return sentence
-        current = current.__cause__
-    return None
-
-
-def _sentence_of_worker(error: BaseException) -> str | None:
-    """The first mistake in what a data loader's process raised: torch hands it on as the text of its traceback."""
-    if "DataLoader worker process" not in str(error):
-        return None
-    found = re.search(r"^(?:ValueError|\w*(?:OS|NotFound)Error): (.+)$", str(error), re.MULTILINE)
-    return found[1] if found else None
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
-
-
-def _origin(error: BaseException) -> str:
-    """Name the library that raised an exception by a statement of its own; "" where the interpreter raised it."""
-    step = error.__traceback__
-    if step is None:
-        return ""
-    while step.tb_next is not None:
-        step = step.tb_next
-    raised = step.tb_frame.f_code.co_code[step.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return str(step.tb_frame.f_globals.get("__name__", "")).partition(".")[0] if raised else ""
 
 
 if __name__ == "__main__":

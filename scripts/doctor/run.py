@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle
-from clinbundles.scripts.cli import sentence_of
 from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding
 from clinbundles.scripts.pack.archive import unzip
 

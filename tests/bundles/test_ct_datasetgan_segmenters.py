@@ -11,7 +11,7 @@ import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 
-from clinbundles.scripts import cli
+from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import open_configs, run_configs
 from clinbundles.scripts.prepare.folds import write_folds
 
@@ -112,7 +112,7 @@ def test_a_batch_of_one_is_refused_by_deeplabv3_in_a_sentence(options: dict[str,
     assert (tmp_path / "fcn" / "model.pt").is_file()
     with pytest.raises((RuntimeError, ValueError)) as caught:
         run_configs(BUNDLE, ["deeplabv3"], **one, ckpt_dir=str(tmp_path / "deeplabv3"))
-    sentence = cli.sentence_of(caught.value)
+    sentence = sentence_of(caught.value)
     assert sentence is not None
     assert "Expected more than 1 value per channel when training" in sentence
     assert not list((tmp_path / "deeplabv3").glob("*.pt"))

@@ -18,8 +18,8 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from clinbundles.engines.checkpoint import epochs_done
+from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import open_configs, run_configs
-from clinbundles.scripts.cli import sentence_of
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
 SMALL: dict[str, Any] = {"image_size": 64, "batch_size": 4, "channels": [8, 8, 8, 8, 8, 8], "device": "cpu"}

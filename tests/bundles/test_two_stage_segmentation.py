@@ -11,8 +11,8 @@ import torch
 from monai.bundle import run as run_bundle
 from PIL import Image
 
+from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import config_files, run_configs
-from clinbundles.scripts.cli import sentence_of
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "two_stage_segmentation"
 SMALL: dict[str, Any] = {

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from clinbundles.scripts import cli
-from clinbundles.scripts.cli import help_of, main, sentence_of
+from clinbundles.scripts.cli import help_of, main
 from clinbundles.scripts.verbs import VERBS, Verb
 
 TOY = '''
@@ -136,16 +136,6 @@ def test_a_fault_of_the_program_keeps_its_traceback(toy: ModuleType) -> None:
         main(["fail", "fault"])
     with pytest.raises(SystemExit, match="130"):
         main(["fail", "interrupt"])
-
-
-def test_a_mistake_in_a_process_that_loads_data_is_found_in_its_traceback() -> None:
-    text = (
-        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-        '  File "x.py", line 1\nValueError: a.png: is no image.\n\nThe above exception was the direct cause of the '
-        "following exception:\n\nRuntimeError: applying transform Load"
-    )
-    assert sentence_of(RuntimeError(text)) == "a.png: is no image."
-    assert sentence_of(RuntimeError("out of memory")) is None
 
 
 def test_help_begins_with_two_examples(capsys: pytest.CaptureFixture) -> None:

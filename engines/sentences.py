@@ -1,0 +1,73 @@
+"""The one sentence that a user needs of an error, at the end of a command and of ``python -m monai.bundle run``."""
+
+from __future__ import annotations
+
+import dis
+import os
+import re
+import sys
+from types import TracebackType
+
+# Libraries whose ValueErrors and KeyErrors are sentences for the user; those of others are faults of the program. The
+# first is this one, which has another name in a packed bundle.
+SPOKEN_BY = (__name__.partition(".")[0], "monai", "json", "ignite", "torch")
+BUNDLE_COMMAND = "monai.bundle.__main__"
+
+
+def speak() -> None:
+    """Let a run of ``python -m monai.bundle`` end in one sentence, where that is what the process does.
+
+    In a notebook, a server or another program, whose own errors would be hidden, nothing is changed; nor where the
+    variable CLINBUNDLES_TRACEBACK is set.
+    """
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if getattr(spec, "name", None) != BUNDLE_COMMAND or os.environ.get("CLINBUNDLES_TRACEBACK"):
+        return
+    usual = sys.excepthook
+
+    def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sentence = sentence_of(error)
+        if sentence is None:
+            usual(kind, error, trace)
+        else:
+            print(f"monai.bundle: {sentence}", file=sys.stderr, flush=True)
+
+    sys.excepthook = say
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """Find the sentence for the user in an exception or in what it was raised from; None for a fault of the program."""
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, OSError):
+            plain = current.filename is not None and current.strerror
+            return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
+        if isinstance(current, ValueError | KeyError | MemoryError) and _origin(current) in SPOKEN_BY:
+            return _one_line(current.args[0] if isinstance(current, KeyError) else current)
+        if sentence := _sentence_of_worker(current):
+            return sentence
+        current = current.__cause__
+    return None
+
+
+def _sentence_of_worker(error: BaseException) -> str | None:
+    """The first mistake in what a data loader's process raised: torch hands it on as the text of its traceback."""
+    if "DataLoader worker process" not in str(error):
+        return None
+    found = re.search(r"^(?:ValueError|\w*(?:OS|NotFound)Error): (.+)$", str(error), re.MULTILINE)
+    return found[1] if found else None
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _origin(error: BaseException) -> str:
+    """Name the library that raised an exception by a statement of its own; "" where the interpreter raised it."""
+    step = error.__traceback__
+    if step is None:
+        return ""
+    while step.tb_next is not None:
+        step = step.tb_next
+    raised = step.tb_frame.f_code.co_code[step.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return str(step.tb_frame.f_globals.get("__name__", "")).partition(".")[0] if raised else ""

@@ -1,0 +1,47 @@
+"""Tests of the one sentence of an error, and of runs by MONAI that end in it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clinbundles.engines.sentences import sentence_of, speak
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
+
+
+def test_a_mistake_in_a_process_that_loads_data_is_found_in_its_traceback() -> None:
+    text = (
+        "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1\nValueError: a.png: is no image.\n\nThe above exception was the direct cause of the '
+        "following exception:\n\nRuntimeError: applying transform Load"
+    )
+    assert sentence_of(RuntimeError(text)) == "a.png: is no image."
+    assert sentence_of(RuntimeError("out of memory")) is None
+
+
+def test_a_fault_of_the_program_has_no_sentence() -> None:
+    assert sentence_of(ValueError("raised by no library of those that speak to users")) is None
+    assert sentence_of(OSError("disk.png: cannot be\nwritten")) == "disk.png: cannot be written"
+
+
+def test_the_process_is_changed_where_it_is_monais_command_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", before := sys.excepthook)
+    speak()
+    assert sys.excepthook is before
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_run_by_monai_ends_in_one_sentence_unless_a_traceback_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    if asks:
+        monkeypatch.setenv("CLINBUNDLES_TRACEBACK", "1")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+    command += ["--dataset_dir", str(tmp_path / "none"), "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert ("Traceback" in done.stderr) == asks
+    assert (last.startswith("monai.bundle: ") and str(tmp_path / "none") in last) != asks
