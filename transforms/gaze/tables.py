@@ -17,6 +17,7 @@ import pandas as pd
 _MISSING = frozenset({"", ".", "nan", "na", "n/a", "null", "none", "-"})
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _DELIMITERS = ("\t", ";", ",")
+LONGEST_HEADER = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def open_table(path: str | Path) -> GazeTable:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty or not text.
+        ValueError: the file is empty or not text, or its header is longer than any.
     """
     path = Path(path)
     if not path.is_file():
@@ -169,7 +170,11 @@ def open_table(path: str | Path) -> GazeTable:
     encoding = find_encoding(path)
     preamble, commented = 0, False
     with _open_text(path, encoding) as stream:
-        for line in stream:
+        for line in iter(lambda: stream.readline(LONGEST_HEADER), ""):
+            if len(line) == LONGEST_HEADER:
+                raise ValueError(
+                    f"{path}: line {preamble + 1} has {LONGEST_HEADER:,} characters or more, which no header has."
+                )
             if line.strip() and not line.startswith("#"):
                 break
             preamble, commented = preamble + 1, commented or line.startswith("#")

@@ -180,3 +180,9 @@ def test_an_unknown_validity_is_named(tmp_path):
     table, flags = column(tmp_path, "validity", [0, 7])
     with pytest.raises(ValueError, match="column 'validity' has '7'"):
         read_validity(table, flags, codes=True)
+
+
+def test_a_header_that_is_longer_than_any_is_refused_before_it_is_split(tmp_path):
+    (tmp_path / "wide.csv").write_text(",".join(f"c{k}" for k in range(200_000)) + "\n1,2\n")
+    with pytest.raises(ValueError, match=r"wide\.csv: line 1 has 1,000,000 characters or more, which no header"):
+        open_table(tmp_path / "wide.csv")
