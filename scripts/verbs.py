@@ -208,6 +208,14 @@ VERBS: dict[str, Verb] = {
         "draw how long it takes to annotate a cell by a box, points or a mask",
         ("", "--seconds_per_point 1.4 --output mine.png"),
     ),
+    "predict": Verb(
+        "predict.run:predict",
+        "apply a bundle or a packed zip to thousands of studies, each once",
+        (
+            "gaze_polyp_segmentation /data/studies /data/out",
+            "dist/two_stage_segmentation_v0.1.0.zip list.txt /data/out --shards 8 --cluster slurm",
+        ),
+    ),
     "pack": Verb(
         "pack.run:pack",
         "write a bundle as one zip that runs where this project is not installed",

@@ -1,0 +1,1 @@
+"""Inference on thousands of studies: each done once, whatever is killed and restarted in between."""

@@ -1,0 +1,182 @@
+"""Apply a bundle, or a packed zip of one, to thousands of studies: a killed run is started again, and nothing is lost.
+
+    clinbundles predict dist/gaze_polyp_segmentation_v0.1.0.zip /data/studies /data/out
+    clinbundles predict two_stage_segmentation list.txt /data/out --shards 8 --cluster slurm
+
+``studies/NAME/`` has what the bundle's inference writes for a study, and appears at once, when all of it is there;
+``status/NAME.json`` says what became of it, and ``status.csv`` lists them all. A study that is done or cannot be read
+is not tried again, one that failed is. Several processes may work on one folder: each study is locked meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from clinbundles.engines.folder_lock import lock_folder, unlock_folder
+from clinbundles.engines.outputs.files import replacing
+from clinbundles.engines.outputs.per_image import read_per_image
+from clinbundles.engines.sentences import sentence_of
+from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
+from clinbundles.scripts.pack.archive import unzip
+
+from .studies import (
+    DONE,
+    FAILED,
+    REFUSED,
+    Status,
+    Study,
+    as_folder,
+    find_studies,
+    read_status,
+    write_status,
+    write_table,
+)
+
+
+def predict(
+    bundle: str,
+    inputs: str,
+    output: str,
+    *,
+    config: str = "inference",
+    retry_refused: bool = False,
+    shards: int = 1,
+    cluster: str | None = None,
+    **options: Any,
+) -> None:
+    """Apply a bundle to each study of a folder or a list; started again, it goes on with those that are left.
+
+    Args:
+        bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip of clinbundles
+            pack.
+        inputs: folders whose files and folders are a study each, images, and .txt or .csv lists of paths, comma
+            separated.
+        output: folder for studies/, status/ and status.csv.
+        config: of the bundle.
+        retry_refused: try those again, too, of which no image could be read.
+        shards: number of parts; every one takes each so-many-th study.
+        cluster: None does them here, one after the other; "local" or "slurm" hands each shard to submitit.
+        options: values of the config.
+    """
+    folder = Path(output)
+    studies = find_studies(inputs)
+    if shards < 1:
+        raise ValueError(f"shards is {shards}, expected 1 or more.")
+    if folder.is_file() or not folder.resolve().parent.is_dir():
+        raise ValueError(f"{folder}: expected a folder, or a new one in a folder that exists.")
+    source = Path(bundle)
+    place = _unzipped(source, folder) if source.suffix == ".zip" else find_bundle(bundle)
+    check_options(place, [config], options)
+    parts = [studies[shard::shards] for shard in range(shards)]
+    if cluster is None:
+        for part in parts:
+            do_part(place, config, part, folder, options, retry_refused)
+    else:
+        _on_cluster(parts, place, config, folder, options, retry_refused, cluster)
+    counts = write_table(folder / "status.csv", [read_status(folder / "status", study.name) for study in studies])
+    text = ", ".join(f"{number} {status}" for status, number in counts.items())
+    print(f"{len(studies)} studies in: {text}; status.csv and studies: {folder}")
+    if counts[DONE] + counts[REFUSED] < len(studies) or not counts[DONE]:
+        raise SystemExit("clinbundles predict: status.csv says why; the same command tries the failed ones again.")
+
+
+def do_part(
+    bundle: Path, config: str, studies: Sequence[Study], output: Path, options: dict[str, Any], retry_refused: bool
+) -> None:
+    """Do those of some studies that are left, one after the other."""
+    final = (DONE,) if retry_refused else (DONE, REFUSED)
+    for study in tqdm(studies, desc="studies", unit="study"):
+        work = output / "work" / study.name
+        if read_status(output / "status", study.name).status in final:
+            continue
+        try:
+            lock_folder(work, doing="process")
+        except ValueError:  # another process has it
+            continue
+        try:
+            if read_status(output / "status", study.name).status not in final:
+                write_status(output / "status", do_study(bundle, config, study, output, options))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            unlock_folder(work)
+
+
+def do_study(bundle: Path, config: str, study: Study, output: Path, options: dict[str, Any]) -> Status:
+    """Run a bundle's config on one study, whose outputs take their place when all are there."""
+    work, target = output / "work" / study.name, output / "studies" / study.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+
+    def status(kind: str, **facts: Any) -> Status:
+        return Status(study.name, kind, seconds=round(time.monotonic() - began, 3), **facts)
+
+    try:
+        with as_folder(study, work / "in") as images, (work / "log.txt").open("w") as log:
+            made = work / "out"
+            shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+            made.mkdir()
+            try:
+                with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                    run_configs(bundle, [config], dataset_dir=str(images), output_dir=str(made), **options)
+            except Exception as error:
+                sentence = (sentence_of(error) or f"{type(error).__name__}: {error}").replace(str(work), study.name)
+                used, left_out = _count(made)
+                return status(REFUSED if left_out and not used else FAILED, left_out=left_out, sentence=sentence)
+            used, left_out = _count(made)
+        if target.exists():
+            shutil.rmtree(target)
+        with replacing(target) as partial:
+            made.rename(partial)
+        return status(DONE, images=used, left_out=left_out)
+    except OSError as error:
+        return status(FAILED, sentence=sentence_of(error) or str(error))
+
+
+def _count(made: Path) -> tuple[int, int]:
+    """Images of a table that were used, and that were left out."""
+    try:
+        table, failed = read_per_image(made / "per_image.csv")
+    except (FileNotFoundError, ValueError):
+        return 0, 0
+    return len(table), failed
+
+
+def _unzipped(path: Path, output: Path) -> Path:
+    """Unzip a packed bundle below the output, under its hash, so that another release does not take its place."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    folder = output / "bundle" / digits
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder) as partial:
+            partial.mkdir()
+            unzip(path, partial)
+    (bundle,) = folder.iterdir()
+    return bundle.resolve()
+
+
+def _on_cluster(
+    parts: Sequence[Sequence[Study]],
+    bundle: Path,
+    config: str,
+    output: Path,
+    options: dict[str, Any],
+    retry_refused: bool,
+    cluster: str,
+) -> None:
+    import submitit  # only needed here
+
+    executor = submitit.AutoExecutor(folder=output / "jobs", cluster=cluster)
+    executor.update_parameters(timeout_min=24 * 60, name="predict")
+    for job in [executor.submit(do_part, bundle, config, part, output, options, retry_refused) for part in parts]:
+        if (error := job.exception()) is not None:
+            print(error)
