@@ -49,7 +49,8 @@ class TrainingCheckpoint:
         ckpt_dir: folder of both files.
         network: the network, possibly wrapped in ``DistributedDataParallel``.
         optimizer: the optimizer.
-        evaluator: the validation engine whose ``best_metric`` decides; None makes ``model.pt`` the last network.
+        evaluator: the validation engine whose ``best_metric`` decides; None, or one that has no images, makes
+            ``model.pt`` the last network.
         lr_scheduler: scheduler with a state dict, if there is one.
         more: further objects with a state dict that ``resume.ckpt`` shall hold, by name.
         options: of the training, by name, which a resumed one must share.
@@ -79,7 +80,8 @@ class TrainingCheckpoint:
         self.best_path = Path(ckpt_dir) / "model.pt"
         self.resume_path = Path(ckpt_dir) / "resume.ckpt"
         self.network = network.module if isinstance(network, DistributedDataParallel) else network
-        self.evaluator = evaluator
+        self.has_no_images = evaluator is not None and _is_empty(evaluator.data_loader)
+        self.evaluator = None if self.has_no_images else evaluator
         self.resume = resume
         self.options = {name: json.dumps(value, default=str) for name, value in (options or {}).items()}
         self.data = _describe_data(datalist)
@@ -90,6 +92,8 @@ class TrainingCheckpoint:
 
     def attach(self, engine: Trainer) -> None:
         """Register with the trainer ``engine``."""
+        if self.has_no_images and idist.get_rank() == 0:
+            print("no validation images: the last epoch's weights are kept", flush=True)
         scaler = getattr(engine, "scaler", None)
         if scaler is not None:
             self.objects["scaler"] = scaler
@@ -271,6 +275,12 @@ def _describe_data(datalist: str | os.PathLike | None) -> dict[str, str]:
         **{f"data_{key}": str(content[key]) for key in ("name", "licence") if key in content},
         **hash_in(content, Path(datalist)),
     }
+
+
+def _is_empty(loader: Any) -> bool:
+    """Tell whether there is nothing to load: of several processes in all, not only in this one."""
+    dataset = getattr(loader, "dataset", loader)
+    return hasattr(dataset, "__len__") and not len(dataset)
 
 
 def _batch_size(trainer: Trainer) -> int | None:

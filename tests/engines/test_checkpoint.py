@@ -33,6 +33,7 @@ def train(
     units: int = 8,
     batch_size: int = 4,
     diverge_in_epoch: int = 0,
+    n_validation: int = 12,
     options: dict | None = None,
     datalist: Path | None = None,
 ) -> dict:
@@ -47,7 +48,10 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     metric = {"error": IgniteMetricHandler(metric_fn=MSEMetric(), output_transform=from_engine(["pred", "label"]))}
     evaluator = SupervisedEvaluator(
-        "cpu", DataLoader(CacheDataset(items, [], progress=False), batch_size=4), network, key_val_metric=metric
+        "cpu",
+        DataLoader(CacheDataset(items[:n_validation], [], progress=False), batch_size=4),
+        network,
+        key_val_metric=metric,
     )
     trainer = SupervisedTrainer(
         "cpu",
@@ -58,7 +62,7 @@ def train(
         nn.MSELoss(),
         train_handlers=[
             EpochSeed(3),
-            ValidationHandler(val_interval, evaluator),
+            *([ValidationHandler(val_interval, evaluator)] if n_validation else []),
             TrainingCheckpoint(
                 ckpt_dir,
                 network,
@@ -281,3 +285,14 @@ def test_a_fresh_training_names_the_files_that_it_replaces(tmp_path: Path, caplo
     train(tmp_path, max_epochs=1, val_interval=5)
     assert f"model.pt in {tmp_path}: replaced" in caplog.text
     assert (tmp_path / "model.pt").read_bytes() != b"older"
+
+
+def test_without_validation_images_the_last_epoch_is_kept_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    ended = train(tmp_path, max_epochs=2, n_validation=0)
+    assert capsys.readouterr().out == "no validation images: the last epoch's weights are kept\n"
+    model = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(torch.equal(model[name], value) for name, value in ended["network"].items())
+    with pytest.raises(ValueError, match=r"resume\.ckpt: lacks the part 'best'"):
+        train(tmp_path, max_epochs=3, resume=True)

@@ -11,6 +11,7 @@ import numpy as np
 from monai.data import load_decathlon_datalist
 
 from .slices import check_datalist, read_datalist
+from .validation import has_no_validation
 
 
 def choose_items(
@@ -22,6 +23,7 @@ def choose_items(
     seed: int = 0,
     rest: bool = False,
     keys: Sequence[str] = ("image",),
+    optional: bool = False,
 ) -> list[dict[str, Any]]:
     """Choose items of a split by lot: with one seed those of a smaller number are among those of a larger.
 
@@ -33,6 +35,7 @@ def choose_items(
         seed: of the draw.
         rest: give the items that are not chosen instead.
         keys: what each item must have.
+        optional: it is the split of the validation, which a datalist may lack.
 
     Returns:
         the items with whole paths.
@@ -43,6 +46,8 @@ def choose_items(
     """
     path = Path(datalist)
     content = read_datalist(path)
+    if optional and has_no_validation(content, split):
+        return []
     n_items = len(content.get(split, []))
     if not n_items:
         others = [name for name in ("training", "validation", "test") if content.get(name)]

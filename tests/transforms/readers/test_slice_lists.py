@@ -45,6 +45,14 @@ def test_the_rest_is_what_was_not_drawn(tmp_path: Path) -> None:
             choose_items(path, path.parent, "training", n_labelled=n, rest=True)
 
 
+def test_a_validation_may_be_left_out_and_a_misspelt_one_is_not(tmp_path: Path) -> None:
+    path = write(tmp_path / "real", 3)
+    assert choose_items(path, path.parent, "validation", optional=True) == []
+    assert len(choose_items(path, path.parent, "training", optional=True)) == 3
+    with pytest.raises(ValueError, match="no item in its split 'valid'; it has training"):
+        choose_items(path, path.parent, "valid", optional=True)
+
+
 def test_paths_begin_at_the_folder_of_the_data(tmp_path: Path) -> None:
     path = write(tmp_path / "real", 1)
     (item,) = choose_items(path, tmp_path / "elsewhere", "training")
