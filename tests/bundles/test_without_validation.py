@@ -82,7 +82,7 @@ def test_two_processes_train_without_validation_images(bundle: Path, datalist: P
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines().count(SAID) == 1
+    assert done.stdout.count(SAID) == 1  # processes may write to one line
     assert len(list(tmp_path.rglob("model.pt"))) == 1
 
 
