@@ -8,10 +8,11 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from ignite.engine import Engine, Events
@@ -27,6 +28,46 @@ TALKERS = (
     "monai.data.nvimgcodec_pydicom_plugin",
     "monai.handlers.StatsHandler",
 )
+SECONDS = 60.0  # between two lines where there is no terminal to draw a bar on
+
+Item = TypeVar("Item")
+
+
+def watch(items: Collection[Item], *, desc: str, unit: str) -> Iterator[Item]:
+    """Give items one by one, with a bar on a terminal and a line a minute elsewhere.
+
+    Args:
+        items: any, whose number is known.
+        desc: what is done with them, such as "reading".
+        unit: what one of them is, such as "image".
+    """
+    lines = MinuteLines(desc, f"{unit}s", len(items))
+    for item in tqdm(items, desc=desc, unit=unit, disable=None):
+        yield item
+        lines.count()
+
+
+class MinuteLines:
+    """Print once a minute how far something is, unless a terminal shows its bar.
+
+    Args:
+        desc: what is done, such as "reading".
+        units: what is counted, such as "images".
+        total: how many there are.
+    """
+
+    def __init__(self, desc: str, units: str, total: int) -> None:
+        self.desc, self.units, self.total, self.done = desc, units, total, 0
+        self.began = self.said = time.monotonic()
+
+    def count(self) -> None:
+        """Count one more."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.said >= SECONDS and self.done < self.total and not sys.stderr.isatty():
+            left = in_words((now - self.began) / self.done * (self.total - self.done))
+            print(f"{self.desc}: {self.done} of {self.total} {self.units}, {left} left", flush=True)
+            self.said = now
 
 
 def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -69,14 +110,14 @@ class WatchedWorkflow(ConfigWorkflow):
 
 
 class EngineWatch:
-    """Print a line for every epoch of a training, and the metrics at the end of an evaluation.
+    """Print a line for every epoch of a training; of an evaluation one a minute, and the metrics at its end.
 
-    The line has the loss, the validation, the best so far and the time. Only the first of several processes prints.
-    Attach it last: the line of an epoch has its validation.
+    An epoch's line has the loss, the validation, the best so far and the time. Only the first of several processes
+    prints. Attach it last: the line of an epoch has its validation.
 
     Args:
         validator: the engine that validates a training.
-        prints_metrics: print the metrics of an evaluation, which a validation inside a training leaves to the line.
+        prints_metrics: print of an evaluation, where a validation inside a training leaves it to the line.
     """
 
     def __init__(self, *, validator: Engine | None = None, prints_metrics: bool = True) -> None:
@@ -94,7 +135,13 @@ class EngineWatch:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.count)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.print_epoch)
         elif self.prints_metrics:
+            engine.add_event_handler(Events.STARTED, self.start_lines)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.lines.count())
             engine.add_event_handler(Events.COMPLETED, self.print_metrics)
+
+    def start_lines(self, engine: Engine) -> None:
+        """Begin an evaluation."""
+        self.lines = MinuteLines("predicting", "batches", engine.state.epoch_length or 0)
 
     def start(self, engine: Engine) -> None:
         """Begin an epoch."""
