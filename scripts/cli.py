@@ -140,7 +140,9 @@ def help_of(name: str, words: Sequence[str] = ()) -> str:
         places = [option.name for option in options.values() if option.positional]
         options |= load(verb.more)(**dict(zip(places, split_words(words)[0], strict=False)))
     about = inspect.cleandoc((function.__doc__ or "").partition("Args:")[0]).strip()
-    return "\n".join([*_examples([f"{name} {each}" for each in verb.examples]), about, "", *_listed(options)])
+    more = [f"  {other:{24}}  {row.purpose}" for other, row in VERBS.items() if other.startswith(f"{name} ")]
+    more = ["", *more] if more else []
+    return "\n".join([*_examples([f"{name} {each}" for each in verb.examples]), about, "", *_listed(options), *more])
 
 
 def _examples(lines: Iterable[str]) -> list[str]:

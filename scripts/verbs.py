@@ -226,10 +226,15 @@ VERBS: dict[str, Verb] = {
         "say what a host would stumble on in a bundle or a packed zip",
         ("gaze_polyp_segmentation", "dist/covid_xray_transfer_v0.1.0.zip"),
     ),
+    "bench": Verb(
+        "bench.run:main",
+        "time blur, two stages and training, one after the other, into one file",
+        ("--json bench.json", "--device cuda --json bench.json"),
+    ),
     "bench blur": Verb(
         "bench.blur:main",
         "time the attention blur beside torchvision's blur of one width",
-        ("", "--size 1024 --threads 4"),
+        ("", "--device cuda --json bench.json"),
     ),
     "bench cells": Verb(
         "bench.cells:main",
@@ -254,7 +259,7 @@ VERBS: dict[str, Verb] = {
     "bench two_stage": Verb(
         "bench.two_stage:main",
         "time two stages beside the same network at full resolution",
-        ("--sizes 768 --precisions float32", "--device cuda --json two_stage.json"),
+        ("--sizes 768 --precisions float32", "--device cuda --json bench.json"),
     ),
     "demo": Verb("demo:demo", "train, evaluate and track on the shipped polyp frames", ("", "--max_epochs 5")),
 }

@@ -1,25 +1,28 @@
 """Print how long the attention blur takes beside torchvision's fixed-width blur and the unfold formulation.
 
-    clinbundles bench blur [--size 512] [--threads 2] [--repeats 21]
+    clinbundles bench blur [--size 512] [--threads 2] [--rounds 21] [--device cuda --batch 32]
 
 Every round runs each contender once, so that a busy machine slows all of them alike; the table shows medians, and
-each one's time as a share of torchvision's. With a GPU the same follows for a batch of 32.
+each one's time as a share of torchvision's. On CUDA images in float16 and bfloat16 follow, each beside torchvision's
+blur of such images.
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torchvision.transforms.functional import gaussian_blur
 
-from clinbundles.scripts.bench.rounds import time_rounds
+from clinbundles.scripts.bench.measurements import add_measurements, as_metric
+from clinbundles.scripts.bench.rounds import describe_machine, ratios, time_rounds
 from clinbundles.transforms import blur
 
 KERNEL_SIZE = 15
+FIXED = "torchvision gaussian_blur, one sigma"
 
 
 def unfold_blur(image: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -55,43 +58,83 @@ def spot(size: int, device: str) -> torch.Tensor:
     return torch.exp(-(line[:, None] + line) / 0.1)[None]
 
 
-def compare(batch: int, size: int, repeats: int, device: str) -> None:
-    """Print the table for images (batch, 3, size, size) on one device."""
-    torch.manual_seed(0)
-    image = torch.rand(batch, 3, size, size, device=device)
-    random = 2 * torch.rand(batch, 1, size, size, device=device)
-    attention = spot(size, device).expand(batch, 1, size, size).contiguous()
+def contenders(image: torch.Tensor, *, variants: bool) -> dict[str, Callable[[], object]]:
+    """Return what to call on images (N, 3, H, W), torchvision's blur first; with the variants, other widths too."""
+    random = 2 * torch.rand_like(image[:, :1], dtype=torch.float32)
+    attention = spot(image.shape[-1], str(image.device)).expand(random.shape).contiguous()
     ours = blur.spatially_varying_gaussian_blur
-
-    kernel = "plain torch" if blur._fused_kernel(device) is None else {"cpu": "numba", "cuda": "Triton"}[device]
-    fixed = "torchvision gaussian_blur, one sigma"
-    contenders: dict[str, Callable[[], object]] = {
-        fixed: lambda: gaussian_blur(image, [KERNEL_SIZE] * 2, [1.0] * 2),
-        f"{kernel}, sigma random in [0, 2]": lambda: ours(image, random),
-    }
-    for base in (0.2, 0.5, 1.0):
-        smooth = base + 0.3 * (1 - attention)
-        contenders[f"{kernel}, sigma smooth in [{base}, {base + 0.3}]"] = partial(ours, image, smooth)
     transform = blur.AttentionGaussianBlur(1.0)
-    contenders["AttentionGaussianBlur(1.0), checks and all"] = lambda: transform(image, attention)
-    contenders["plain torch fallback, sigma random in [0, 2]"] = lambda: blur._blur_with_torch(image, random, 7)
+    calls: dict[str, Callable[[], object]] = {
+        FIXED: lambda: gaussian_blur(image, [KERNEL_SIZE] * 2, [1.0] * 2),
+        "this blur, sigma random in [0, 2]": lambda: ours(image, random),
+        "the whole transform, checks and all": lambda: transform(image, attention),
+    }
+    for base in (0.2, 0.5, 1.0) if variants else ():
+        smooth = base + 0.3 * (1 - attention)
+        calls[f"this blur, sigma smooth in [{base}, {base + 0.3}]"] = partial(ours, image, smooth)
+    if variants:
+        calls["plain torch fallback, sigma random in [0, 2]"] = lambda: blur._blur_with_torch(image, random, 7)
+    return calls
 
-    seconds = time_rounds(contenders, rounds=repeats, warm_up=2, device=device)
-    if device == "cpu":  # seconds a call, and a window per pixel in memory
-        seconds |= time_rounds({"unfold, sigma random in [0, 2]": lambda: unfold_blur(image, random)}, rounds=3)
-    times = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
-    print(f"\n{device}, {batch} x 3 x {size} x {size}, {torch.get_num_threads()} threads, window {KERNEL_SIZE}")
-    print(f"largest error against float64, sigma random in [0, 2]: {error(image[:1], random[:1]):.1e}")
+
+def compare(batch: int, size: int, rounds: int, device: str, dtype: torch.dtype) -> dict[str, dict[str, Any]]:
+    """Print the table for images (batch, 3, size, size) of one type, and return its metrics by row."""
+    torch.manual_seed(0)
+    image = torch.rand(batch, 3, size, size, device=device).to(dtype)
+    plain = dtype == torch.float32
+    seconds = time_rounds(contenders(image, variants=plain), rounds=rounds, warm_up=2, device=device)
+    rows = {
+        name: {"ms": as_metric([1e3 * value for value in values]), "time": as_metric(ratios(values, seconds[FIXED]))}
+        for name, values in seconds.items()
+    }
+    kernel = "plain torch" if blur._fused_kernel(device) is None else {"cpu": "numba", "cuda": "Triton"}[device[:4]]
+    print(f"\n{device} ({kernel}), {batch} x 3 x {size} x {size}, {str(dtype)[6:]}, window {KERNEL_SIZE}")
+    if plain:
+        largest = error(image[:1], 2 * torch.rand_like(image[:1, :1]))
+        rows["this blur, sigma random in [0, 2]"]["error"] = {"value": largest}
+        print(f"largest error against float64, sigma random in [0, 2]: {largest:.1e}")
     print(f"{'':48} {'median ms':>10} {'/ torchvision':>14}")
-    for name, milliseconds in times.items():
-        print(f"{name:48} {milliseconds:10.2f} {milliseconds / times[fixed]:14.2f}")
+    for name, row in rows.items():
+        print(f"{name:48} {row['ms']['value']:10.2f} {row['time']['value']:14.2f}")
+    return rows
 
 
-def main(size: int = 512, threads: int = 2, repeats: int = 21) -> None:
-    """Compare on the CPU for one image (3, size, size), and on CUDA, when there is a GPU, for 32."""
+def main(
+    size: int = 512,
+    batch: int | None = None,
+    device: str = "cpu",
+    threads: int = 2,
+    rounds: int = 21,
+    json: str | None = None,
+) -> None:
+    """Print the tables, and add their rows to the file that ``--json`` names.
+
+    Args:
+        size: side of the square images.
+        batch: images at a time; one, on CUDA 32.
+        device: cpu or cuda.
+        threads: of a CPU.
+        rounds: how often each is timed.
+        json: file that the rows are added to, for clinbundles report --merge.
+    """
     torch.set_num_threads(threads)
-    compare(1, size, repeats, "cpu")
-    if torch.cuda.is_available():
-        compare(32, size, repeats, "cuda")
-    else:
-        print("\nNo CUDA device: its rows are left out.")
+    gpu = device.startswith("cuda")
+    batch = batch or (32 if gpu else 1)
+    print(describe_machine(threads))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16) if gpu else (torch.float32,):
+        rows = compare(batch, size, rounds, device, dtype)
+        if not gpu:  # seconds a call, and a window per pixel in memory
+            image, sigma = torch.rand(batch, 3, size, size), 2 * torch.rand(batch, 1, size, size)
+            seconds = time_rounds({"unfold": partial(unfold_blur, image, sigma)}, rounds=min(rounds, 3))
+            rows["unfold formulation"] = {"ms": as_metric([1e3 * value for value in seconds["unfold"]])}
+            print(f"{'unfold formulation':48} {rows['unfold formulation']['ms']['value']:10.2f}")
+        if json:
+            add_measurements(
+                json,
+                "gaze_polyp_segmentation",
+                f"blur, {batch} x 3 x {size} x {size}, {str(dtype)[6:]}",
+                rows,
+                device=device,
+                threads=threads,
+                scale=f"{KERNEL_SIZE} x {KERNEL_SIZE} window, {rounds} rounds",
+            )

@@ -49,19 +49,33 @@ def time_rounds(
     return seconds
 
 
+def ratios(ours: Sequence[float], plain: Sequence[float]) -> list[float]:
+    """Return ours / plain of every round."""
+    return [a / b for a, b in zip(ours, plain, strict=True)]
+
+
 def ratio(ours: Sequence[float], plain: Sequence[float]) -> float:
     """Return the median over the rounds of ours / plain."""
-    return statistics.median(a / b for a, b in zip(ours, plain, strict=True))
+    return statistics.median(ratios(ours, plain))
+
+
+def chip() -> str:
+    """Name the processor."""
+    cpu_info = Path("/proc/cpuinfo")  # Linux
+    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def versions(packages: Sequence[str] = ()) -> str:
+    """Name the versions of Python, torch, MONAI and other packages."""
+    listed = ", ".join(f"{name} {version(name)}" for name in ("torch", "monai", *packages))
+    return f"Python {platform.python_version()}, {listed}"
 
 
 def describe_machine(threads: int, packages: Sequence[str] = ()) -> str:
     """Say what timings depend on: command, chip, threads, load and versions."""
-    cpu_info = Path("/proc/cpuinfo")  # Linux
-    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
-    chip = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
     gpu = f"{torch.cuda.get_device_name()}; " if torch.cuda.is_available() else ""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "monai", *packages))
     return (
-        f"{shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}\n{gpu}{chip}, {threads} of {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f} before; Python {platform.python_version()}, {versions}"
+        f"{shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}\n{gpu}{chip()}, {threads} of {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f} before; {versions(packages)}"
     )

@@ -3,18 +3,18 @@
     clinbundles bench training [--device cuda --size 512 --batch 32 --precision bfloat16 --workers 6]
 
 The training is the bundle's own, from train.json, on its sample frames again and again, cached, with blur, colours and
-flips: once image by image in the data loader, once in batches on the device (``--augment_on``). The bare loop has the
-same network, loss, optimizer and precision, and one batch of noise that lies on the device. Passes of all follow one
-another, so that a busy machine slows all of them alike; the table shows medians, validation left out.
+flips: once image by image in the data loader, once in batches on the device (``--augment_on``), with
+``--channels_last`` too. The bare loop has the same network, loss, optimizer and precision, and one batch of noise that
+lies on the device. Passes of all follow one another, so that a busy machine slows all of them alike; the table shows
+medians, validation left out.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import statistics
 import tempfile
 from collections.abc import Callable
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ import torch
 from ignite.engine import Events
 from torch import nn
 
-from clinbundles.engines.outputs.files import write_atomically
-from clinbundles.scripts.bench.rounds import describe_machine, now
+from clinbundles.scripts.bench.measurements import add_measurements, as_metric
+from clinbundles.scripts.bench.rounds import describe_machine, now, ratios
 from clinbundles.scripts.bundle import ROOT, open_configs
 
+BARE = "bare loop"
 BUNDLE = ROOT / "bundles" / "gaze_polyp_segmentation"
 
 
@@ -63,6 +64,7 @@ class Shipped:
     """Train an epoch of the bundle's training at each call, cached frames and all, without validation."""
 
     def __init__(self, parser: Any) -> None:
+        parser.get_parsed_content("memory_order")
         self.trainer = parser.get_parsed_content("train#trainer")
         self.device = str(parser.get_parsed_content("device"))
         self.batch = int(parser.get_parsed_content("batch_size"))
@@ -85,33 +87,31 @@ class Shipped:
         return self.rates[-1]
 
 
-def rates(options: dict[str, Any], steps: int, rounds: int, workers: int) -> dict[str, list[float]]:
+def rates(options: dict[str, Any], steps: int, rounds: int, workers: int, *, compiled: bool) -> dict[str, list[float]]:
     """Return images a second of each contender, one a round; the first round warms up and is left out."""
     with tempfile.TemporaryDirectory() as folder:
-        datalist = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
+        datalist = loads((BUNDLE / "samples" / "datalist.json").read_text())
         frames = datalist["training"]
         n = steps * int(options["batch_size"])
         file = Path(folder) / "datalist.json"
-        file.write_text(json.dumps(datalist | {"training": (frames * (n // len(frames) + 1))[:n]}))
+        file.write_text(dumps(datalist | {"training": (frames * (n // len(frames) + 1))[:n]}))
         shape = (int(options["batch_size"]), 3, options["image_size"], options["image_size"])
 
-        def opened(place: str, number_of_workers: int) -> Any:
+        def opened(**more: Any) -> Any:
             handlers = "$[h for h in @train::handlers if type(h).__name__ == 'EpochSeed']"
-            more = {"datalist": str(file), "augment_on": place, "num_workers": number_of_workers}
-            return open_configs(
-                BUNDLE, ["train"], **options, **more, ckpt_dir=folder, **{"train#trainer#train_handlers": handlers}
-            )
+            alone = {"train#trainer#train_handlers": handlers, "datalist": str(file), "ckpt_dir": folder}
+            return open_configs(BUNDLE, ["train"], **options, **alone, **more)
 
         contenders: dict[str, Callable[[int], float]] = {
-            "bare loop": Bare(opened("cpu", 0), shape, channels_last=False, compiled=False),
-            "bare loop, channels_last": Bare(opened("cpu", 0), shape, channels_last=True, compiled=False),
-            f"train.json, augment_on cpu, {workers} workers": Shipped(opened("cpu", workers)),
-            "train.json, augment_on device": Shipped(opened("device", 0)),
+            BARE: Bare(opened(), shape, channels_last=False, compiled=False),
+            f"{BARE}, channels_last": Bare(opened(), shape, channels_last=True, compiled=False),
+            f"train.json, augment_on cpu, {workers} workers": Shipped(opened(num_workers=workers)),
+            "train.json, augment_on device": Shipped(opened(augment_on="device")),
+            "train.json, augment_on device, channels_last": Shipped(opened(augment_on="device", channels_last=True)),
         }
-        if str(options["device"]).startswith("cuda"):
-            contenders["bare loop, channels_last, compiled"] = Bare(
-                opened("cpu", 0), shape, channels_last=True, compiled=True
-            )
+        if compiled:
+            name = f"{BARE}, channels_last, compiled"
+            contenders[name] = Bare(opened(), shape, channels_last=True, compiled=True)
         measured: dict[str, list[float]] = {name: [] for name in contenders}
         for number in range(rounds + 1):
             for name, call in contenders.items():
@@ -131,9 +131,24 @@ def main(
     channels: str = "32,32,64,128,256,32",
     threads: int = 2,
     rounds: int = 3,
-    json_file: str | None = None,
+    compiled: bool = False,
+    json: str | None = None,
 ) -> None:
-    """Print the table; ``json_file`` also gets it as JSON."""
+    """Print the table, and add its rows to the file that ``--json`` names.
+
+    Args:
+        device: cpu or cuda.
+        size: side of the square images.
+        batch: images at a time.
+        steps: of an epoch.
+        precision: float32, bfloat16 or float16.
+        workers: processes that augment, for the training that does it image by image.
+        channels: of the UNet.
+        threads: of a CPU.
+        rounds: epochs of each that are timed.
+        compiled: time the bare loop through torch.compile too, where that can take the network.
+        json: file that the rows are added to, for clinbundles report --merge.
+    """
     torch.set_num_threads(threads)
     logging.disable(logging.INFO)
     options = {
@@ -144,14 +159,25 @@ def main(
         "channels": [int(width) for width in channels.split(",")],
         "cache_rate": 1.0,
     }
-    machine = describe_machine(threads)
-    measured = rates(options, steps, rounds, workers)
+    print(describe_machine(threads))
+    measured = rates(options, steps, rounds, workers, compiled=compiled)
     logging.disable(logging.NOTSET)
-    medians = {name: statistics.median(values) for name, values in measured.items()}
-    print(f"{machine}\n\nbatch {batch}, 3 x {size} x {size}, {precision}, {rounds} rounds of {steps} steps\n")
-    print("| | images a second | / bare loop |\n|---|---|---|")
-    for name, rate in medians.items():
-        print(f"| {name} | {rate:.1f} | {rate / medians['bare loop']:.3f} |")
-    if json_file is not None:
-        rows = [{"name": name, "images_per_second": rate} for name, rate in medians.items()]
-        write_atomically(Path(json_file), json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    rows = {
+        name: {"images_per_second": as_metric(values), "of_bare_loop": as_metric(ratios(values, measured[BARE]))}
+        for name, values in measured.items()
+    }
+    scale = f"UNet of {channels}, batch {batch}, 3 x {size} x {size}, {precision}, {rounds} rounds of {steps} steps"
+    print(f"\n{scale}\n\n| | images a second | / {BARE} |\n|---|---|---|")
+    for name, row in rows.items():
+        print(f"| {name} | {row['images_per_second']['value']:.1f} | {row['of_bare_loop']['value']:.3f} |")
+    if json:
+        add_measurements(
+            json,
+            "gaze_polyp_segmentation",
+            f"training, {size}, batch {batch}, {precision}",
+            rows,
+            device=device,
+            threads=threads,
+            scale=scale,
+            data="the sample frames, and noise for the bare loop",
+        )

@@ -13,28 +13,27 @@ weights and image are not part of it.
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.nets.cuda_graph import CapturedNetwork
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageSegmenter, two_stage_macs
-from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
+from clinbundles.scripts.bench.measurements import add_measurements, as_metric
+from clinbundles.scripts.bench.rounds import describe_machine, ratios, time_rounds
 from clinbundles.scripts.flags import as_parts, choose_names
 
 N_PATCHES = (2, 4, 8)
 LAYOUTS = {"float32": torch.contiguous_format, "bfloat16": torch.channels_last}
+SHARES = ("time", "of_networks", "operations")
 TITLES = ("", "ms", "time / full resolution", "time / networks alone", "MACs / full resolution")
 
 
@@ -58,10 +57,18 @@ def networks(channels: int, device: str, layout: torch.memory_format) -> tuple[n
     return low, high
 
 
+class Contender(NamedTuple):
+    """A network, the image that it is called on, and its operations as a share of full resolution."""
+
+    network: nn.Module
+    image: torch.Tensor
+    operations: float
+
+
 def contenders(
     nets: tuple[nn.Module, nn.Module], shape: tuple[int, int, int], device: str, layout: torch.memory_format
-) -> dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]]:
-    """Return what to call, on which image, and what each row says of it beside times.
+) -> dict[str, Contender]:
+    """Return what to call, by name.
 
     Args:
         nets: of stage 1 and 2.
@@ -75,29 +82,29 @@ def contenders(
         return torch.rand(number, channels, side, side, device=device).to(memory_format=layout)
 
     image, small = random(batch, size), random(batch, size // 8)
-    named: dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]] = {
-        "full resolution": (nets[1], image, {"n_patches": 1, "macs": 1.0})
-    }
+    named = {"full resolution": Contender(nets[1], image, 1.0)}
     for n in N_PATCHES:
         segmenter = TwoStageSegmenter(*nets, n_patches=n)
-        about = {"n_patches": n, "macs": two_stage_macs(segmenter, (channels, size, size)).ratio}
-        named[f"networks alone, N_p = {n}"] = (NetworksAlone(*nets, small), random(batch * n, size // n), about)
-        named[f"two stages, N_p = {n}"] = (segmenter, image, about)
+        operations = two_stage_macs(segmenter, (channels, size, size)).ratio
+        alone = NetworksAlone(*nets, small)
+        named[f"networks alone, N_p = {n}"] = Contender(alone, random(batch * n, size // n), operations)
+        named[f"two stages, N_p = {n}"] = Contender(segmenter, image, operations)
     return named
 
 
+# What makes a network faster, by the word that its rows carry: for both sides of every ratio.
+RUNTIMES: dict[str, Callable[[nn.Module, torch.Tensor], Callable[[torch.Tensor], Any]]] = {
+    "": lambda network, _: network,
+    "captured": CapturedNetwork,
+    "compiled": lambda network, _: torch.compile(network, dynamic=False),
+}
+
+
 def measure(
-    named: dict[str, tuple[nn.Module, torch.Tensor, dict[str, Any]]],
-    rounds: int,
-    device: str,
-    *,
-    sliding: bool = False,
-    captured: bool = False,
+    named: dict[str, Contender], rounds: int, device: str, *, sliding: bool = False, runtime: str = ""
 ) -> list[dict[str, Any]]:
-    """Time the contenders, as they are and with MONAI's inferer or each as one graph, and return a row each."""
-    calls: dict[str, Callable[[], Any]] = {}
-    for name, (network, image, _) in named.items():
-        calls[name] = partial(CapturedNetwork(network, image) if captured else network, image)
+    """Time the contenders in a runtime, and with MONAI's inferer, and return a row each."""
+    calls = {name: partial(RUNTIMES[runtime](network, image), image) for name, (network, image, _) in named.items()}
     network, image, _ = named["full resolution"]
     for n in N_PATCHES if sliding else ():
         for overlap in (0.0, 0.25):
@@ -107,15 +114,15 @@ def measure(
     rows: list[dict[str, Any]] = []
     for name, values in seconds.items():
         alone = seconds.get(name.replace("two stages", "networks alone")) if "N_p" in name else None
-        rows.append(
-            {
-                "row": f"{name}, captured" if captured else name,
-                "ms": statistics.median(values) * 1e3,
-                "of_full": ratio(values, seconds["full resolution"]),
-                "of_networks": ratio(values, alone) if alone else None,
-                **(named[name][2] if name in named else {}),
-            }
-        )
+        metrics = {
+            "ms": as_metric([1e3 * value for value in values]),
+            "time": as_metric(ratios(values, seconds["full resolution"])),
+        }
+        if alone:
+            metrics["of_networks"] = as_metric(ratios(values, alone))
+        if name in named:
+            metrics["operations"] = {"value": named[name].operations}
+        rows.append({"row": f"{name}, {runtime}" if runtime else name, "metrics": metrics})
     return rows
 
 
@@ -123,12 +130,14 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print a table."""
     print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
     for row in rows:
-        shares = [row["of_full"], row["of_networks"], row.get("macs")]
-        cells = [row["row"], f"{row['ms']:.1f}", *("" if share is None else f"{share:.3f}" for share in shares)]
-        print(f"| {' | '.join(cells)} |", flush=True)
+        metrics = row["metrics"]
+        shares = [f"{metrics[name]['value']:.3f}" if name in metrics else "" for name in SHARES]
+        print(f"| {row['row']} | {metrics['ms']['value']:.1f} | {' | '.join(shares)} |", flush=True)
 
 
-def table(precision: str, shape: tuple[int, int, int], device: str, rounds: int, sliding: bool) -> list[dict[str, Any]]:
+def table(
+    precision: str, shape: tuple[int, int, int], device: str, rounds: int, *, sliding: bool, compiled: bool
+) -> list[dict[str, Any]]:
     """Print the table for images of ``shape`` (batch, channels, side), and return its rows."""
     layout = LAYOUTS[precision]
     nets = networks(shape[1], device, layout)
@@ -138,7 +147,9 @@ def table(precision: str, shape: tuple[int, int, int], device: str, rounds: int,
             named = contenders(nets, shape, device, layout)
             rows += measure(named, rounds, device, sliding=sliding)
             if device.startswith("cuda"):
-                rows += measure(named, rounds, device, captured=True)
+                rows += measure(named, rounds, device, runtime="captured")
+            if compiled:
+                rows += measure(named, rounds, device, runtime="compiled")
         except torch.OutOfMemoryError:
             print("what is missing does not fit the memory of the GPU")
     print_rows(rows)
@@ -188,6 +199,7 @@ def main(
     batches: str = "1,8",
     rounds: int = 3,
     sliding: bool = False,
+    compiled: bool = False,
     memory_size: int = 2048,
     json: str | None = None,
     peak_of: int | None = None,
@@ -204,8 +216,9 @@ def main(
         batches: images at a time.
         rounds: how often each is timed.
         sliding: time MONAI's SlidingWindowInferer with windows of the same size too.
+        compiled: time both sides of the ratios a second time through torch.compile.
         memory_size: side of the image whose peak memory is measured; 0 leaves memory out.
-        json: file of the rows, and of what they were measured on.
+        json: file that the rows are added to, for clinbundles report --merge.
         peak_of: windows along each axis, for the processes that measure memory.
         patch_batch_size: windows at a time, for the same.
     """
@@ -219,16 +232,23 @@ def main(
             image = torch.rand(1, channels, memory_size, memory_size, device=device)
             print(peak(TwoStageSegmenter(*nets, **options) if peak_of > 0 else nets[1], image))
         return
-    machine = describe_machine(threads)
-    print(machine)
-    rows: list[dict[str, Any]] = []
+    print(describe_machine(threads))
     for precision in names:
         for size in sides:
             for batch in whole_numbers(batches, "batches"):
-                print(f"\n{precision}, batch {batch}, {channels} x {size} x {size}, {rounds} rounds\n", flush=True)
-                about = {"precision": precision, "size": size, "batch": batch}
-                rows += [about | row for row in table(precision, (batch, channels, size), device, rounds, sliding)]
+                scale = f"{precision}, batch {batch}, {channels} x {size} x {size}, {rounds} rounds"
+                print(f"\n{scale}\n", flush=True)
+                shape = (batch, channels, size)
+                rows = table(precision, shape, device, rounds, sliding=sliding, compiled=compiled)
                 if json:
-                    write_atomically(json, dumps({"machine": machine, "rows": rows}, indent=4) + "\n")
+                    add_measurements(
+                        json,
+                        "two_stage_segmentation",
+                        f"two stages, {size}, batch {batch}, {precision}",
+                        {row["row"]: row["metrics"] for row in rows},
+                        device=device,
+                        threads=threads,
+                        scale=f"the paper's U-Net, {scale}",
+                    )
     if memory_size:
         print_memory(memory_size)

@@ -18,7 +18,7 @@ from clinbundles.engines.weights_card import read_card
 
 from .pages import fill, loose_decimals
 from .results import KEYS, as_json, check_results, merge_results, read_results
-from .tables import as_markdown, cell_text, markdown_table, result_of
+from .tables import as_markdown, cell_text, markdown_table, measurement_table, result_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADLINE = re.compile(r'^(\s*"headline": )\{.*\}(,?)$', re.MULTILINE)
@@ -33,14 +33,13 @@ def report(bundle: str | None = None, *, write: bool = False, merge: str | None 
     Args:
         bundle: folder name below ``bundles/``; all of them if not given.
         write: write the pages that differ instead of naming them.
-        merge: results.json of ``clinbundles reproduce``, added to the bundle's results before its pages are
-            written.
+        merge: results.json of ``clinbundles reproduce``, or the file of ``clinbundles bench --json``, which says of
+            which bundles it is; added to the bundles' results before their pages are written.
     """
     names = bundle_names(bundle)
     if merge is not None:
-        if bundle is None:
-            raise ValueError(f"--merge {merge}: say which bundle's results it joins.")
-        _merge(ROOT / "bundles" / bundle / "docs" / "results.json", Path(merge))
+        for name, more in _parts(Path(merge), bundle).items():
+            _merge(ROOT / "bundles" / name / "docs" / "results.json", more, merge)
     pages = {ROOT / "README.md": root_page()}
     loose = [f"README.md:{line}: {n} is in no table" for line, n in loose_decimals(pages[ROOT / "README.md"])]
     for name in names:
@@ -143,6 +142,8 @@ def results_page(content: Mapping[str, Any], name: str, place: str) -> str:
         for result in content["results"]:
             if result["run"] == run_name and (extra := _extra(result)):
                 text.append(f"- {result['row']}, {result['column']}: {extra}\n")
+        if run["scale"].startswith("bench: "):
+            text.append(f"\n{measurement_table(content, run_name)}")
     return "".join(text)
 
 
@@ -175,8 +176,25 @@ def with_headline(metadata: str, content: Mapping[str, Any], place: str) -> str:
     return HEADLINE.sub(lambda match: f"{match[1]}{json.dumps(line, ensure_ascii=False)}{match[2]}", metadata)
 
 
-def _merge(path: Path, more: Path) -> None:
-    content = merge_results(read_results(path), read_results(more), file=str(more))
+def _parts(file: Path, bundle: str | None) -> dict[str, dict[str, Any]]:
+    """The results in a file, by the bundle that they join."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error}).") from error
+    if not isinstance(content, dict) or not content.keys() <= set(bundle_names(None)):  # of clinbundles reproduce
+        if bundle is None:
+            raise ValueError(f"--merge {file}: say which bundle's results it joins.")
+        return {bundle: read_results(file)}
+    for name, part in content.items():
+        check_results(part, f"{file}: {name}")
+    if bundle is not None and bundle not in content:
+        raise ValueError(f"--merge {file}: it has no measurements of {bundle}, but of {', '.join(content)}.")
+    return {name: part for name, part in content.items() if bundle in (None, name)}
+
+
+def _merge(path: Path, more: Mapping[str, Any], file: str) -> None:
+    content = merge_results(read_results(path), more, file=file)
     check_results(content, str(path))
     write_atomically(path, as_json(content) + "\n")
     print(f"wrote {_name(path)}")

@@ -103,6 +103,21 @@ def _text(content: Mapping[str, Any], line: Mapping[str, Any], column: Mapping[s
     return result[column["text"]]
 
 
+def measurement_table(content: Mapping[str, Any], run: str) -> str:
+    """All that one run of a bench measured: a line a contender, a column a metric, with its rounds in brackets."""
+    results = [result for result in content["results"] if result["run"] == run]
+    names = list(dict.fromkeys(name for result in results for name in result["metrics"]))
+    rows = [[result["column"], *(_rounds(result["metrics"].get(name)) for name in names)] for result in results]
+    return as_markdown(["", *(name.replace("_", " ") for name in names)], rows)
+
+
+def _rounds(numbers: Mapping[str, float] | None) -> str:
+    if numbers is None:
+        return ""
+    spread = f" [{numbers['low']:.4g}, {numbers['high']:.4g}]" if "low" in numbers else ""
+    return f"{numbers['value']:.4g}{spread}"
+
+
 def _words(keys: Mapping[str, str]) -> str:
     return " and ".join(f"{name} {value!r}" for name, value in keys.items() if name in KEYS)
 

@@ -56,6 +56,23 @@ def test_the_papers_networks_have_its_width_and_size() -> None:
     assert parser["image_size"] == 512
 
 
+@pytest.mark.parametrize("more", [[], ["multi_gpu_train"]])
+def test_channels_last_changes_the_order_of_the_weights_in_memory_and_no_weight(
+    more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    weights = []
+    for channels_last in (False, True):
+        parser = open_configs(BUNDLE, ["train", *more], channels_last=channels_last)
+        for step in parser["initialize"][-2:]:  # the seed, then the order
+            parser.get_parsed_content(f"initialize#{parser['initialize'].index(step)}")
+        network = parser.get_parsed_content("network_def")
+        weights.append(max((p for p in network.parameters() if p.ndim == 4), key=torch.Tensor.numel))
+    assert weights[0].is_contiguous()
+    assert weights[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(*weights)
+
+
 def test_an_arm_that_needs_gaze_stops_without_it_unless_told_otherwise(tmp_path: Path) -> None:
     datalist = json.loads((BUNDLE / "samples" / "datalist.json").read_text())
     for item in datalist["training"]:

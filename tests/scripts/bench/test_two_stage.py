@@ -45,20 +45,20 @@ def test_rows_stand_beside_the_networks_alone_and_full_resolution(tmp_path: Path
     options = "--sizes 256 --batches 1,2 --rounds 2 --threads 1 --memory_size 0 --sliding --json rows.json"
     done = bench(tmp_path, *options.split())
     assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "rows.json").read_text())
-    assert "torch" in content["machine"]
-    rows = {(row["precision"], row["batch"], row["row"]): row for row in content["rows"]}
+    content = json.loads((tmp_path / "rows.json").read_text())["two_stage_segmentation"]
+    rows = {(result["run"], result["column"]): result["metrics"] for result in content["results"]}
     for precision in ("float32", "bfloat16"):
         for batch in (1, 2):
-            assert rows[precision, batch, "full resolution"]["of_full"] == 1
+            run = f"two stages, 256, batch {batch}, {precision}, CPU"
+            assert "torch" in content["runs"][run]["note"]
+            assert content["runs"][run]["command"].endswith("--memory_size 0 --sliding")
+            assert rows[run, "full resolution"]["time"] == {"value": 1, "low": 1, "high": 1}
             for n in (2, 4, 8):
-                alone, both = (
-                    rows[precision, batch, f"{name}, N_p = {n}"] for name in ("networks alone", "two stages")
-                )
-                assert alone["of_networks"] == 1
-                assert both["of_networks"] > 0
-                assert both["macs"] == pytest.approx(1 / 64 + 1 / n, abs=1e-4)
-                assert f"| two stages, N_p = {n} | {both['ms']:.1f} |" in done.stdout
+                alone, both = (rows[run, f"{name}, N_p = {n}"] for name in ("networks alone", "two stages"))
+                assert alone["of_networks"]["value"] == 1
+                assert both["of_networks"]["low"] > 0
+                assert both["operations"]["value"] == pytest.approx(1 / 64 + 1 / n, abs=1e-4)
+                assert f"| two stages, N_p = {n} | {both['ms']['value']:.1f} |" in done.stdout
     assert "SlidingWindowInferer, side / 8, overlap 0.25" in done.stdout
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clinbundles.scripts.bench.measurements import add_measurements
 from clinbundles.scripts.report.results import as_json, read_results
 
 ROOT = Path(__file__).parents[3]
@@ -159,3 +160,22 @@ def test_the_report_imports_neither_torch_nor_pandas() -> None:
     code = "import sys, clinbundles.scripts.report.run; print([m for m in ('torch', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_report_takes_in_what_benches_measured_and_shows_all_of_it(
+    run: ModuleType, house: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "bench.json"
+    rows = {
+        "ours": {"ms": {"value": 2.0, "low": 1.0, "high": 3.0}, "operations": {"value": 0.25}},
+        "theirs": {"ms": {"value": 4}},
+    }
+    add_measurements(file, "toy", "blur", rows, device="cpu", threads=1, scale="2 rounds")
+    run.report(merge=str(file))
+    page = (house / "bundles/toy/docs/results.md").read_text()
+    assert "### blur, CPU" in page
+    assert "| ours | 2 [1, 3] | 0.25 |\n| theirs | 4 |  |" in page
+    run.report()  # pages agree
+    file.write_text(file.read_text().replace('"value": 4', '"value": "4"'))
+    with pytest.raises(ValueError, match=r"bench\.json: toy: .*'4'"):
+        run.report("toy", merge=str(file))
