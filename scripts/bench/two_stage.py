@@ -92,19 +92,13 @@ def contenders(
     return named
 
 
-# What makes a network faster, by the word that its rows carry: for both sides of every ratio.
-RUNTIMES: dict[str, Callable[[nn.Module, torch.Tensor], Callable[[torch.Tensor], Any]]] = {
-    "": lambda network, _: network,
-    "captured": CapturedNetwork,
-    "compiled": lambda network, _: torch.compile(network, dynamic=False),
-}
-
-
 def measure(
     named: dict[str, Contender], rounds: int, device: str, *, sliding: bool = False, runtime: str = ""
 ) -> list[dict[str, Any]]:
-    """Time the contenders in a runtime, and with MONAI's inferer, and return a row each."""
-    calls = {name: partial(RUNTIMES[runtime](network, image), image) for name, (network, image, _) in named.items()}
+    """Time the contenders, each as one graph where they are captured, and MONAI's inferer, and return a row each."""
+    calls: dict[str, Callable[[], Any]] = {}
+    for name, (network, image, _) in named.items():
+        calls[name] = partial(CapturedNetwork(network, image) if runtime == "captured" else network, image)
     network, image, _ = named["full resolution"]
     for n in N_PATCHES if sliding else ():
         for overlap in (0.0, 0.25):
@@ -149,6 +143,8 @@ def table(
             if device.startswith("cuda"):
                 rows += measure(named, rounds, device, runtime="captured")
             if compiled:
+                for network in nets:
+                    network.compile(dynamic=False)  # in place: the contenders hold it
                 rows += measure(named, rounds, device, runtime="compiled")
         except torch.OutOfMemoryError:
             print("what is missing does not fit the memory of the GPU")
@@ -216,7 +212,7 @@ def main(
         batches: images at a time.
         rounds: how often each is timed.
         sliding: time MONAI's SlidingWindowInferer with windows of the same size too.
-        compiled: time both sides of the ratios a second time through torch.compile.
+        compiled: time all a second time with the networks through torch.compile, on both sides of the ratios.
         memory_size: side of the image whose peak memory is measured; 0 leaves memory out.
         json: file that the rows are added to, for clinbundles report --merge.
         peak_of: windows along each axis, for the processes that measure memory.
