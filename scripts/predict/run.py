@@ -91,22 +91,31 @@ def predict(
 def do_part(
     bundle: Path, config: str, studies: Sequence[Study], output: Path, options: dict[str, Any], retry_refused: bool
 ) -> None:
-    """Do those of some studies that are left, one after the other."""
+    """Do those of some studies that are left, one after the other; at the end, wait for those that others have."""
     final = (DONE,) if retry_refused else (DONE, REFUSED)
-    for study in tqdm(studies, desc="studies", unit="study"):
+
+    def do(study: Study, ended: Sequence[str]) -> bool:
         work = output / "work" / study.name
-        if read_status(output / "status", study.name).status in final:
-            continue
+        if read_status(output / "status", study.name).status in ended:
+            return True
         try:
             lock_folder(work, doing="process")
         except ValueError:  # another process has it
-            continue
+            return False
         try:
-            if read_status(output / "status", study.name).status not in final:
+            if read_status(output / "status", study.name).status not in ended:
                 write_status(output / "status", do_study(bundle, config, study, output, options))
         finally:
             shutil.rmtree(work, ignore_errors=True)
             unlock_folder(work)
+        return True
+
+    held = [study for study in tqdm(studies, desc="studies", unit="study") if not do(study, final)]
+    if held:
+        print(f"waiting for {len(held)} studies that another process has", flush=True)
+    for study in held:  # a process that is killed lets go of its study, which is done here then
+        while not do(study, (*final, FAILED)):
+            time.sleep(0.2)
 
 
 def do_study(bundle: Path, config: str, study: Study, output: Path, options: dict[str, Any]) -> Status:
