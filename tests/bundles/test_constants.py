@@ -38,7 +38,15 @@ CONFIGS = [(bundle, name) for bundle in BUNDLES for name in names_to_run(bundle)
 # from paper or decision, and the page has no reason yet.
 KINDS = ("paper", "decision", "departure", "choice", "open")
 # Decides how fast or where a run goes, and nothing of what it computes.
-OF_THE_MACHINE = {"num_workers", "cache_rate", "copy_cache", "print_lr", "iteration_log", "n_timed_files"}
+OF_THE_MACHINE = {
+    "num_workers",
+    "persistent_workers",
+    "cache_rate",
+    "copy_cache",
+    "print_lr",
+    "iteration_log",
+    "n_timed_files",
+}
 
 
 def groups(bundle: Path) -> dict[str, list[dict[str, Any]]]:
