@@ -14,6 +14,7 @@ help:  ## list the verbs
 env: $(VENV)/.ready  ## make the environment in .venv
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Making the environment in $(VENV): about a minute, some more where packages have to be downloaded (8 GB on the disk)."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt -e ".[dev]"

@@ -8,11 +8,10 @@ import logging
 import math
 import os
 import re
-import sys
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -21,6 +20,8 @@ from monai.bundle import run as run_bundle
 from monai.engines import Trainer
 from tqdm import tqdm
 
+from clinbundles.scripts.bars import MinuteLines, in_words
+
 # They tell at length what the lines here say or the command says of an error, or of a reader that nobody asked for.
 TALKERS = (
     "monai.bundle.scripts",
@@ -28,46 +29,6 @@ TALKERS = (
     "monai.data.nvimgcodec_pydicom_plugin",
     "monai.handlers.StatsHandler",
 )
-SECONDS = 60.0  # between two lines where there is no terminal to draw a bar on
-
-Item = TypeVar("Item")
-
-
-def watch(items: Collection[Item], *, desc: str, unit: str) -> Iterator[Item]:
-    """Give items one by one, with a bar on a terminal and a line a minute elsewhere.
-
-    Args:
-        items: any, whose number is known.
-        desc: what is done with them, such as "reading".
-        unit: what one of them is, such as "image".
-    """
-    lines = MinuteLines(desc, f"{unit}s", len(items))
-    for item in tqdm(items, desc=desc, unit=unit, disable=None):
-        yield item
-        lines.count()
-
-
-class MinuteLines:
-    """Print once a minute how far something is, unless a terminal shows its bar.
-
-    Args:
-        desc: what is done, such as "reading".
-        units: what is counted, such as "images".
-        total: how many there are.
-    """
-
-    def __init__(self, desc: str, units: str, total: int) -> None:
-        self.desc, self.units, self.total, self.done = desc, units, total, 0
-        self.began = self.said = time.monotonic()
-
-    def count(self) -> None:
-        """Count one more."""
-        self.done += 1
-        now = time.monotonic()
-        if now - self.said >= SECONDS and self.done < self.total and not sys.stderr.isatty():
-            left = in_words((now - self.began) / self.done * (self.total - self.done))
-            print(f"{self.desc}: {self.done} of {self.total} {self.units}, {left} left", flush=True)
-            self.said = now
 
 
 def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -181,14 +142,6 @@ class EngineWatch:
         numbers = {name: value for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
         if numbers:
             print(", ".join(f"{name} {value:.4f}" for name, value in numbers.items()), flush=True)
-
-
-def in_words(seconds: float) -> str:
-    """Write a time as a person would: seconds, minutes, or hours and minutes."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.bars import watch
 from clinbundles.scripts.prepare.datalist import SPLITS, check_output, datalist_as_json
 from clinbundles.scripts.prepare.gaze import drop_simulated, is_simulated, read_datalist
 from clinbundles.scripts.prepare.original_sizes import say_sizes, sizes_in_boxes
@@ -80,7 +80,7 @@ def simulate_gaze(
     rows: list[list[list[Any]]] = [[] for _ in range(observers)]
     sizes = cache(sizes_in_boxes)
     items = [(split, item) for split in splits for item in content[split]]
-    for split, item in tqdm(items, desc="simulating gaze", unit="image", disable=None):
+    for split, item in watch(items, desc="simulating gaze", unit="image"):
         mask = _read_mask(item, folder)
         kind = "simulated" if split == "training" else "simulated-oracle"
         item["gaze_source"] = f"{kind}:{profile}:seed={seed}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
+from clinbundles.scripts.bars import watch
 from clinbundles.scripts.prepare.annotations import (
     AnnotatedImage,
     Annotation,
@@ -86,7 +86,7 @@ def make_questions(
     refuse_corners(boxes)
     usable: list[tuple[int, Any, Path, list[float]]] = []
     tally = Tally()
-    for image_id, entry in tqdm(boxes.images.items(), desc="reading", unit="image", disable=None):
+    for image_id, entry in watch(boxes.images.items(), desc="reading", unit="image"):
         file, listed = images / entry["file_name"], boxes.annotations[image_id]
         if listed and (reason := _fault_of(file, images, entry)):
             for annotation in listed:

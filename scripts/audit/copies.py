@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from clinbundles.engines.metrics.copies import (
     BLOCK,
@@ -31,6 +30,7 @@ from clinbundles.engines.metrics.intervals import mean_interval, share_interval,
 from clinbundles.engines.metrics.planted_copies import DEGRADATIONS, plant
 from clinbundles.engines.outputs.files import replacing, write_atomically, write_csv_atomically
 from clinbundles.nets.feature_extractor import feature_extractor, features_of
+from clinbundles.scripts.bars import watch
 from clinbundles.scripts.generated_images import SPLITS, ImageList, has_split, read_generated, read_list
 
 from .copies_report import N_PLANTED, draw_pairs, order_closest, say, say_failure, similarity
@@ -160,25 +160,23 @@ def measure(
         ssim_training, the most similar of the five nearest by pixels; index, of the nearest by each distance.
     """
     rows: list[dict[str, Any]] = []
-    with tqdm(total=len(listed.items), desc=desc, unit="image", disable=None) as bar:
-        for start in range(0, len(listed.items), BLOCK):
-            images = listed.read(start, start + BLOCK, like=training[0])
-            block: list[dict[str, Any]] = [{"image": name} for name in listed.names[start : start + BLOCK]]
-            for distance in distances:
-                result = nearest(distance, images, k=CANDIDATES)
-                for number, row in enumerate(block):
-                    index = int(result.indices[number, 0])
-                    row[f"{distance.name}_distance"] = float(result.distances[number, 0])
-                    row[f"{distance.name}_training"] = names[index]
-                    row[f"{distance.name}_index"] = index
-                    if isinstance(distance, PixelDistance):
-                        row["place"] = int(result.places[number, 0])
-                        candidates = result.indices[number], result.places[number]
-                        values = similarity(images[number], training, *candidates)
-                        row["ssim"] = float(values.max())
-                        row["ssim_training"] = names[int(candidates[0][int(values.argmax())])]
-            rows += block
-            bar.update(len(block))
+    for start in watch(range(0, len(listed.items), BLOCK), desc=desc, unit="block"):
+        images = listed.read(start, start + BLOCK, like=training[0])
+        block: list[dict[str, Any]] = [{"image": name} for name in listed.names[start : start + BLOCK]]
+        for distance in distances:
+            result = nearest(distance, images, k=CANDIDATES)
+            for number, row in enumerate(block):
+                index = int(result.indices[number, 0])
+                row[f"{distance.name}_distance"] = float(result.distances[number, 0])
+                row[f"{distance.name}_training"] = names[index]
+                row[f"{distance.name}_index"] = index
+                if isinstance(distance, PixelDistance):
+                    row["place"] = int(result.places[number, 0])
+                    candidates = result.indices[number], result.places[number]
+                    values = similarity(images[number], training, *candidates)
+                    row["ssim"] = float(values.max())
+                    row["ssim_training"] = names[int(candidates[0][int(values.argmax())])]
+        rows += block
     return rows
 
 

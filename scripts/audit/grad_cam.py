@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from clinbundles.engines.metrics.intervals import mean_interval, with_interval
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.outputs.per_image import patients_of, read_class_table
 from clinbundles.scripts.audit.setting import Setting
+from clinbundles.scripts.bars import watch
 from clinbundles.transforms.image_region import lung_fields
 
 
@@ -41,7 +41,7 @@ def grad_cam_shares(setting: Setting, *, layer: str, per_class: int) -> dict[str
     heat_map = parser.get_parsed_content("grad_cam").heat_map
     preprocessing = parser.get_parsed_content("validate#preprocessing")
     shares = []
-    for item, predicted in zip(tqdm(test, desc="Grad-CAM", unit="image"), table["prediction"], strict=True):
+    for item, predicted in zip(watch(test, desc="Grad-CAM", unit="image"), table["prediction"], strict=True):
         image = preprocessing(item)["image"]
         fields = lung_fields(*image.shape[-2:]).numpy()
         shares.append(share_inside(heat_map(image, names.index(predicted)), fields))

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
-from tqdm import tqdm
+
+from clinbundles.scripts.bars import watch
 
 from .image import LargeImage
 from .memory import READS_AT_ONCE, MemoryBound, Predict
@@ -95,8 +96,7 @@ def segment_large_image(
         windows = list(windows_of(image.shape[1:], window=window, overlap=overlap))
         left = [each for each in windows if (each.row, each.column) not in store.done]
         size = {"height": min(window, image.shape[1]), "width": min(window, image.shape[2])}
-        done = len(windows) - len(left)
-        for each in tqdm(left, initial=done, total=len(windows), desc="segmenting", unit="window"):
+        for each in watch(left, desc="segmenting", unit="window", done=len(windows) - len(left)):
             region = image.read(each.y, each.x, **size)
             _refuse_not_finite(region, each, name=image.name)
             if skip_blank and (region == region[:, :1, :1]).all():

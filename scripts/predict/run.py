@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import replacing
 from clinbundles.engines.outputs.per_image import read_per_image
 from clinbundles.engines.sentences import sentence_of
+from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.pack.archive import unzip
 
@@ -110,7 +109,7 @@ def do_part(
             unlock_folder(work)
         return True
 
-    held = [study for study in tqdm(studies, desc="studies", unit="study") if not do(study, final)]
+    held = [study for study in watch(studies, desc="applying", unit="study") if not do(study, final)]
     if held:
         print(f"waiting for {len(held)} studies that another process has", flush=True)
     for study in held:  # a process that is killed lets go of its study, which is done here then

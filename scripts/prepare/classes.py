@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.bars import watch
 
 from .datalist import (
     SPLITS,
@@ -152,7 +152,7 @@ def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, s
         ValueError: what the reader says, unless ``skip_bad``.
     """
     good, hashes, digests, faults = [], [], [], []
-    for item in tqdm(sorted(images, key=lambda i: i.image), desc="checking", unit="image", disable=None):
+    for item in watch(sorted(images, key=lambda i: i.image), desc="checking", unit="image"):
         try:
             if item.fault:
                 raise ValueError(item.fault)

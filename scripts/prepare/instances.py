@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.bars import watch
 from clinbundles.transforms.readers.decoding import check_range
 
 from .annotations import AnnotatedImage, CellSet, Instance, InstanceSet, Omissions, Tally, usable_instances, with_points
@@ -197,7 +197,7 @@ def inspect_images(
     """
     images: list[Inspection] = []
     omitted, faults = Omissions(), []
-    for source in tqdm(sources, desc="checking", unit="image", disable=None):
+    for source in watch(sources, desc="checking", unit="image"):
         name = source.image.relative_to(root).as_posix()
         if source.unused:
             omitted.add(source.unused, name)

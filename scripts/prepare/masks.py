@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.bars import watch
 from clinbundles.transforms.readers.decoding import check_range
 from clinbundles.transforms.readers.folder import image_stem
 
@@ -187,7 +187,7 @@ def inspect_all(
     incomplete = next((record for record in records if record.missing()), None)
     if incomplete and not skip_bad:
         raise ValueError(f"{incomplete.missing()} --skip_bad leaves such files out.")
-    for record in tqdm(records, desc="checking", unit="image", disable=None):
+    for record in watch(records, desc="checking", unit="image"):
         try:
             mask_file = mask_folder / record.path.relative_to(root).with_name(f"{image_stem(record.path)}.png")
             pairs.append((record, inspect(record, mask_file=mask_file, intensity_range=intensity_range)))

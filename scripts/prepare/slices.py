@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from clinbundles.engines.data_hash import data_hash, hash_facts
 from clinbundles.engines.outputs.files import replacing, write_atomically
+from clinbundles.scripts.bars import watch
 
 from .annotations import Omissions
 from .datalist import SPLITS, check_seed, datalist_as_json, parse_ratios, split_groups
@@ -140,7 +140,7 @@ def write_series(
     """
     written, first = Written(), dict[str, Series]()
     written.omitted.join(data.omissions)
-    for stem, series in tqdm(stems.items(), desc="reading", unit="series", disable=None):
+    for stem, series in watch(stems.items(), desc="reading", unit="series"):
         path, digest = root / series.name, sha256_of(series.files)
         written.digests.append(digest)
         if (twin := first.setdefault(digest, series)).patient != series.patient:

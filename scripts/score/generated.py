@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from clinbundles.engines.metrics.generation import NEIGHBOURS, remarks
 from clinbundles.engines.metrics.generation import score_generated as score_features
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.nets.feature_extractor import feature_extractor, features_of
+from clinbundles.scripts.bars import watch
 from clinbundles.scripts.generated_images import ImageList, has_split, read_generated, read_list
 from clinbundles.scripts.report.tables import as_markdown
 
@@ -75,11 +75,9 @@ def score_generated(
 def embed(listed: ImageList, extractor: nn.Module, *, like: torch.Tensor, desc: str) -> np.ndarray:
     """Compute the features (N, D) of the images of a list, a block at a time."""
     parts = []
-    with tqdm(total=len(listed.items), desc=desc, unit="image", disable=None) as bar:
-        for start in range(0, len(listed.items), BLOCK):
-            images = listed.read(start, start + BLOCK, like=like)
-            parts.append(features_of(extractor, images).numpy())
-            bar.update(len(images))
+    for start in watch(range(0, len(listed.items), BLOCK), desc=desc, unit="block"):
+        images = listed.read(start, start + BLOCK, like=like)
+        parts.append(features_of(extractor, images).numpy())
     return np.concatenate(parts)
 
 

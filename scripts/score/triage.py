@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from clinbundles.engines.metrics.classification import class_auc
 from clinbundles.engines.metrics.intervals import FEWEST_GROUPS, draw_groups, interval, share_interval, with_interval
 from clinbundles.engines.outputs.files import replacing, write_atomically, write_csv_atomically
+from clinbundles.scripts.bars import watch
 from clinbundles.scripts.generated_images import ImageList, read_generated
 from clinbundles.transforms.readers.slices import read_grey, read_label_map
 
@@ -129,7 +129,7 @@ def measure(made: ImageList, names: Sequence[str], judge: Judge) -> list[dict[st
     """
     rows = []
     first = made.read(0, 1)[0]
-    for number, item in enumerate(tqdm(made.items, desc="judging", unit="pair", disable=None)):
+    for number, item in enumerate(watch(made.items, desc="judging", unit="pair")):
         shape = made.read(number, number + 1, like=first).shape[-2:]
         path = made.root / item["label"]
         labels, reference = read_label_map(path, names), judge.draw(made.root / item["image"])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from clinbundles.scripts import progress
+from clinbundles.scripts import bars
 from clinbundles.scripts.bundle import run
 
 CHANNELS = [4, 4, 4, 4, 4]
@@ -44,25 +44,11 @@ def test_an_inference_ends_with_where_its_results_lie(
         assert len(list(csv.DictReader(stream))) > 0
 
 
-def test_where_no_terminal_shows_a_bar_a_line_a_minute_says_how_far_it_is(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    now = iter(range(0, 1000, 25))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    assert list(progress.watch("abcdef", desc="reading", unit="image")) == [*"abcdef"]
-    out, err = capfd.readouterr()
-    assert out == "reading: 3 of 6 images, 75 s left\n"
-    assert err == ""
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
-    assert list(progress.watch("abcdef", desc="reading", unit="image")) == [*"abcdef"]
-    assert capfd.readouterr().out == ""
-
-
 def test_a_long_evaluation_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progress, "SECONDS", 0)
+    monkeypatch.setattr(bars, "SECONDS", 0)
     run("covid_xray_transfer", "inference", output_dir="out")
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("predicting: ")]
     assert [line.partition(",")[0] for line in lines] == [f"predicting: {n} of 4 batches" for n in (1, 2, 3)]
