@@ -57,7 +57,7 @@ def add_measurements(
     if path.is_file():
         content = read_measurements(path)
     gpu = device.startswith("cuda")
-    run = f"{name}, {torch.cuda.get_device_name() if gpu else 'CPU'}"
+    run = f"{name}, {torch.cuda.get_device_name() if gpu else f'{threads} CPU thread' + 's' * (threads > 1)}"
     nothing = dict.fromkeys(("split", "data_sha256", "split_sha256", "gaze", "gaze_sha256"), "none")
     more = {
         "runs": {
@@ -68,7 +68,7 @@ def add_measurements(
                 "seeds": [0],
                 "hardware": torch.cuda.get_device_name() if gpu else f"{chip()}, {threads} of {os.cpu_count()} cores",
                 "scale": f"bench: {scale}",
-                "note": f"{versions()}; medians of interleaved rounds, in brackets the smallest and the largest",
+                "note": f"{versions()}; medians of interleaved rounds; rounds: the smallest and the largest ratio",
             }
         },
         "results": [

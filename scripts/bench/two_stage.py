@@ -4,7 +4,8 @@
 
 The networks are the paper's U-Net with random weights: the windows they choose mean nothing, the work is the same.
 "Networks alone" are both of them on tensors of the sizes that two stages give them: what is left is the cost of
-shrinking, scoring, choosing, cutting and pasting. bfloat16 is autocast, with channels last in memory. On CUDA each row
+shrinking, scoring, choosing, cutting and pasting. Channels lie last in memory, as in the bundle; bfloat16 is autocast.
+``--compiled`` times all again through torch.compile with the weights packed once. On CUDA each row
 comes a second time as one captured graph, which casts the weights anew in every run, and is compared with captured
 rows. Every round runs each contender once, so that a busy machine slows all of them alike; the tables show the medians
 of the rounds and of their ratios. Memory is what one forward adds at its peak, each contender in a process of its own;
@@ -32,7 +33,7 @@ from clinbundles.scripts.bench.rounds import describe_machine, ratios, time_roun
 from clinbundles.scripts.flags import as_parts, choose_names
 
 N_PATCHES = (2, 4, 8)
-LAYOUTS = {"float32": torch.contiguous_format, "bfloat16": torch.channels_last}
+PRECISIONS = ("float32", "bfloat16")
 SHARES = ("time", "of_networks", "operations")
 TITLES = ("", "ms", "time / full resolution", "time / networks alone", "MACs / full resolution")
 
@@ -50,10 +51,10 @@ class NetworksAlone(nn.Module):
         return self.high_net(windows)
 
 
-def networks(channels: int, device: str, layout: torch.memory_format) -> tuple[nn.Module, nn.Module]:
+def networks(channels: int, device: str) -> tuple[nn.Module, nn.Module]:
     """Return the networks of stage 1 and 2 with fixed random weights."""
     torch.manual_seed(0)
-    low, high = (StridedUNet(channels).to(device).to(memory_format=layout).eval() for _ in range(2))
+    low, high = (StridedUNet(channels).to(device).to(memory_format=torch.channels_last).eval() for _ in range(2))
     return low, high
 
 
@@ -65,21 +66,18 @@ class Contender(NamedTuple):
     operations: float
 
 
-def contenders(
-    nets: tuple[nn.Module, nn.Module], shape: tuple[int, int, int], device: str, layout: torch.memory_format
-) -> dict[str, Contender]:
+def contenders(nets: tuple[nn.Module, nn.Module], shape: tuple[int, int, int], device: str) -> dict[str, Contender]:
     """Return what to call, by name.
 
     Args:
         nets: of stage 1 and 2.
         shape: batch, channels and side of the square images.
         device: cpu or cuda.
-        layout: of the images in memory.
     """
     batch, channels, size = shape
 
     def random(number: int, side: int) -> torch.Tensor:
-        return torch.rand(number, channels, side, side, device=device).to(memory_format=layout)
+        return torch.rand(number, channels, side, side, device=device).to(memory_format=torch.channels_last)
 
     image, small = random(batch, size), random(batch, size // 8)
     named = {"full resolution": Contender(nets[1], image, 1.0)}
@@ -133,18 +131,17 @@ def table(
     precision: str, shape: tuple[int, int, int], device: str, rounds: int, *, sliding: bool, compiled: bool
 ) -> list[dict[str, Any]]:
     """Print the table for images of ``shape`` (batch, channels, side), and return its rows."""
-    layout = LAYOUTS[precision]
-    nets = networks(shape[1], device, layout)
+    nets = networks(shape[1], device)
     rows: list[dict[str, Any]] = []
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
         try:
-            named = contenders(nets, shape, device, layout)
+            named = contenders(nets, shape, device)
             rows += measure(named, rounds, device, sliding=sliding)
             if device.startswith("cuda"):
                 rows += measure(named, rounds, device, runtime="captured")
             if compiled:
                 for network in nets:
-                    network.compile(dynamic=False)  # in place: the contenders hold it
+                    network.compile(dynamic=False, options={"freezing": True})  # in place: the contenders hold it
                 rows += measure(named, rounds, device, runtime="compiled")
         except torch.OutOfMemoryError:
             print("what is missing does not fit the memory of the GPU")
@@ -207,7 +204,7 @@ def main(
         sizes: sides of the square images; 768 and 2048, on CUDA 4096 too.
         channels: of the images.
         device: cpu or cuda.
-        precisions: float32, or bfloat16 with channels last; both.
+        precisions: float32, or bfloat16; both.
         threads: of a CPU.
         batches: images at a time.
         rounds: how often each is timed.
@@ -219,11 +216,11 @@ def main(
         patch_batch_size: windows at a time, for the same.
     """
     torch.set_num_threads(threads)
-    names = choose_names(precisions, list(LAYOUTS), "precisions")
+    names = choose_names(precisions, list(PRECISIONS), "precisions")
     sides = whole_numbers(sizes or ("768,2048,4096" if device.startswith("cuda") else "768,2048"), "sizes")
     if peak_of is not None:
         with torch.inference_mode():
-            nets = networks(channels, device, torch.contiguous_format)
+            nets = networks(channels, device)
             options: dict[str, Any] = {"n_patches": peak_of, "patch_batch_size": patch_batch_size}
             image = torch.rand(1, channels, memory_size, memory_size, device=device)
             print(peak(TwoStageSegmenter(*nets, **options) if peak_of > 0 else nets[1], image))

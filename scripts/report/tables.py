@@ -104,18 +104,20 @@ def _text(content: Mapping[str, Any], line: Mapping[str, Any], column: Mapping[s
 
 
 def measurement_table(content: Mapping[str, Any], run: str) -> str:
-    """All that one run of a bench measured: a line a contender, a column a metric, with its rounds in brackets."""
+    """All that one run of a bench measured: a line a contender, a column a metric, and the rounds of the second.
+
+    The second metric of a bench is its ratio to what one would use instead.
+    """
     results = [result for result in content["results"] if result["run"] == run]
     names = list(dict.fromkeys(name for result in results for name in result["metrics"]))
-    rows = [[result["column"], *(_rounds(result["metrics"].get(name)) for name in names)] for result in results]
-    return as_markdown(["", *(name.replace("_", " ") for name in names)], rows)
-
-
-def _rounds(numbers: Mapping[str, float] | None) -> str:
-    if numbers is None:
-        return ""
-    spread = f" [{numbers['low']:.4g}, {numbers['high']:.4g}]" if "low" in numbers else ""
-    return f"{numbers['value']:.4g}{spread}"
+    rows = []
+    for result in results:
+        metrics = result["metrics"]
+        values = [f"{metrics[name]['value']:.4g}" if name in metrics else "" for name in names]
+        spread = metrics.get(names[1], {}) if len(names) > 1 else {}
+        rounds = f"[{spread['low']:.4g}, {spread['high']:.4g}]" if "low" in spread else ""
+        rows.append([result["column"], *values, rounds])
+    return as_markdown(["", *(name.replace("_", " ") for name in names), "rounds"], rows)
 
 
 def _words(keys: Mapping[str, str]) -> str:

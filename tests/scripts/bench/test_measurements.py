@@ -24,11 +24,11 @@ def test_benches_add_to_one_file_and_a_run_takes_the_place_of_its_older_self(
     add(file, "one", "blur", {"ours": {"ms": {"value": 9}}})
     content = json.loads(file.read_text())
     assert {bundle: list(part["runs"]) for bundle, part in content.items()} == {
-        "one": ["training, CPU", "blur, CPU"],
-        "two": ["stages, CPU"],
+        "one": ["training, 1 CPU thread", "blur, 1 CPU thread"],
+        "two": ["stages, 1 CPU thread"],
     }
-    assert content["one"]["runs"]["blur, CPU"]["command"] == "clinbundles bench blur --size 8"
-    blur = [result for result in content["one"]["results"] if result["run"] == "blur, CPU"]
+    assert content["one"]["runs"]["blur, 1 CPU thread"]["command"] == "clinbundles bench blur --size 8"
+    blur = [result for result in content["one"]["results"] if result["run"] == "blur, 1 CPU thread"]
     assert [(result["column"], result["metrics"]) for result in blur] == [("ours", {"ms": {"value": 9}})]
     assert content["two"]["results"][0]["metrics"]["ms"] == {"value": 2, "low": 1, "high": 3}
 

@@ -49,7 +49,7 @@ def test_rows_stand_beside_the_networks_alone_and_full_resolution(tmp_path: Path
     rows = {(result["run"], result["column"]): result["metrics"] for result in content["results"]}
     for precision in ("float32", "bfloat16"):
         for batch in (1, 2):
-            run = f"two stages, 256, batch {batch}, {precision}, CPU"
+            run = f"two stages, 256, batch {batch}, {precision}, 1 CPU thread"
             assert "torch" in content["runs"][run]["note"]
             assert content["runs"][run]["command"].endswith("--memory_size 0 --sliding")
             assert rows[run, "full resolution"]["time"] == {"value": 1, "low": 1, "high": 1}

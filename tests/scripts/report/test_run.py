@@ -167,14 +167,14 @@ def test_a_report_takes_in_what_benches_measured_and_shows_all_of_it(
 ) -> None:
     file = tmp_path / "bench.json"
     rows = {
-        "ours": {"ms": {"value": 2.0, "low": 1.0, "high": 3.0}, "operations": {"value": 0.25}},
+        "ours": {"ms": {"value": 2.0, "low": 1.0, "high": 3.0}, "time": {"value": 0.5, "low": 0.4, "high": 0.6}},
         "theirs": {"ms": {"value": 4}},
     }
     add_measurements(file, "toy", "blur", rows, device="cpu", threads=1, scale="2 rounds")
     run.report(merge=str(file))
     page = (house / "bundles/toy/docs/results.md").read_text()
-    assert "### blur, CPU" in page
-    assert "| ours | 2 [1, 3] | 0.25 |\n| theirs | 4 |  |" in page
+    assert "### blur, 1 CPU thread" in page
+    assert "| ours | 2 | 0.5 | [0.4, 0.6] |\n| theirs | 4 |  |  |" in page
     run.report()  # pages agree
     file.write_text(file.read_text().replace('"value": 4', '"value": "4"'))
     with pytest.raises(ValueError, match=r"bench\.json: toy: .*'4'"):
