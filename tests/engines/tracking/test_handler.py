@@ -25,9 +25,10 @@ def test_trainer_and_validator_share_one_finished_run_with_the_epoch_as_step(run
     assert run.data.tags["kind"] == "training"
     history = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     assert [(m.step, m.value) for m in history["val_dice"]] == [(1, 0.25), (2, 0.5)]
-    assert [m.step for m in history["train_loss"]] == list(range(1, 9))
-    assert [m.step for m in history["train_loss_epoch"]] == [1, 2]
-    assert history["train_loss_epoch"][0].value == pytest.approx(sum(m.value for m in history["train_loss"][:4]) / 4)
+    iterations = history["train_loss_iteration"]
+    assert [m.step for m in iterations] == list(range(1, 9))
+    assert [m.step for m in history["train_loss"]] == [1, 2]
+    assert history["train_loss"][0].value == pytest.approx(sum(m.value for m in iterations[:4]) / 4)
     assert history["lr_group_0"][0].value == pytest.approx(1e-3)
     assert run.data.metrics["best_val_dice"] == 0.5
     assert run.data.metrics["best_val_dice_epoch"] == 2
