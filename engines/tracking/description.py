@@ -60,7 +60,7 @@ def command_of(arguments: Sequence[str], *, untracked: Sequence[str] = ()) -> st
 
     Args:
         arguments: as in `sys.argv`.
-        untracked: options whose values are not shown, such as folders.
+        untracked: options whose values are not shown, such as folders, but for true and false.
     """
     program = Path(arguments[0] if arguments and arguments[0] else "python")
     if program.parts[-2:] == ("bundle", "__main__.py"):
@@ -71,7 +71,7 @@ def command_of(arguments: Sequence[str], *, untracked: Sequence[str] = ()) -> st
         return program.name
 
     def shown(key: str, value: str) -> str:
-        hidden = key in untracked or (value[:1] in "[{($" and "/" in value)
+        hidden = (key in untracked and value not in ("true", "false")) or (value[:1] in "[{($" and "/" in value)
         return NOT_SHOWN if hidden else str(scrub(value, key=key))
 
     option = ""

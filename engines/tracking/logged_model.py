@@ -10,7 +10,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.models.model import MLMODEL_FILE_NAME
@@ -92,7 +92,7 @@ class WeightsLink:
             client.finalize_logged_model(model.model_id, "READY")
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         if self.register is not None:
-            self._register(client, model.model_id, run_id)
+            self._register(client, model, run_id)
         self.model_id = model.model_id
 
     def _describe(self, client: mlflow.MlflowClient, model_id: str, run_id: str) -> None:
@@ -104,7 +104,7 @@ class WeightsLink:
             card.save(str(Path(folder) / MLMODEL_FILE_NAME))
             client.log_model_artifacts(model_id, folder)
 
-    def _register(self, client: mlflow.MlflowClient, model_id: str, run_id: str) -> None:
+    def _register(self, client: mlflow.MlflowClient, model: LoggedModel, run_id: str) -> None:
         assert self.register is not None
         try:
             client.create_registered_model(self.register)
@@ -113,5 +113,6 @@ class WeightsLink:
                 raise
         versions = client.search_model_versions(f"name = '{self.register}'")
         if not any(version.tags.get("sha256") == self.tags["sha256"] for version in versions):
-            source = f"models:/{model_id}"
-            client.create_model_version(self.register, source, run_id=run_id, tags=self.tags, model_id=model_id)
+            # Not models:/<id>, which a database would look up in the store of the process, not in its own.
+            source = model.artifact_location
+            client.create_model_version(self.register, source, run_id=run_id, tags=self.tags, model_id=model.model_id)

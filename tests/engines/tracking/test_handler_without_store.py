@@ -131,6 +131,26 @@ def test_values_that_waited_arrive_when_the_store_is_back(runs, monkeypatch, cap
     assert [r.levelname for r in caplog.records if r.name.startswith("clinbundles.engines")].count("WARNING") == 1
 
 
+def test_a_server_takes_data_sets_weights_and_their_registration(
+    handler, runs, server, tmp_path, caplog, trainer, config
+):
+    wait, _ = server
+    address, store = wait()
+    (tmp_path / "ckpt").mkdir()
+    engine = trainer([handler(kind="training", tracking_uri=address, register="toys", **config)])
+    engine.add_event_handler(Events.STARTED, lambda _: (tmp_path / "ckpt" / "model.pt").write_bytes(b"weights"))
+    with caplog.at_level(logging.WARNING, "clinbundles.engines"):
+        engine.run()
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("clinbundles.engines")] == []
+    client, all_runs = runs(store)
+    run = next(
+        run for run in all_runs if run.info.run_id == json.loads((tmp_path / "out" / "run.json").read_text())["run_id"]
+    )
+    assert [x.dataset.name for x in run.inputs.dataset_inputs] == ["polyps, training"]
+    assert [version.name for version in client.search_model_versions(f"run_id = '{run.info.run_id}'")] == ["toys"]
+    client.delete_run(run.info.run_id)
+
+
 def test_a_server_killed_mid_run_costs_one_warning_and_no_value(
     handler, runs, server, tmp_path, caplog, trainer, lines
 ):
