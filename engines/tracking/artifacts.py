@@ -16,7 +16,7 @@ import mlflow
 # Numbers and pictures of all images together; what is not named here may name a file or a patient, and stays.
 REPORTS = ("metrics.json", "summary.json", "cost.json", "confusion.png", "reliability.png")
 CLASSES = ("label", "prediction", "correct")
-MEASURES = ("val_", "probability_")
+MEASURES = ("val_", "probability_", "share_", "both_", "either_")
 
 
 class Artifact(NamedTuple):

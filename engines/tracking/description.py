@@ -26,12 +26,18 @@ NOT_SHOWN = "..."
 
 
 def network_name(config: Mapping[str, Any], network: nn.Module | None) -> str | None:
-    """Give the config's `network_name`, else the class of the network, whatever it is wrapped in to share it."""
+    """Give the config's `network_name`, else the class of the network, whatever it is wrapped in to share it.
+
+    An engine of several networks, such as a GAN's, has the one that the config defines.
+    """
     if isinstance(name := config.get("network_name"), str):
         return name
     while isinstance(inner := getattr(network, "module", None), nn.Module):
         network = inner
-    return None if network is None else type(network).__name__
+    if network is not None:
+        return type(network).__name__
+    definition = config.get("network_def")
+    return str(definition["_target_"]).rpartition(".")[2] if isinstance(definition, Mapping) else None
 
 
 def readable_name(
