@@ -37,7 +37,7 @@ def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
     print(table[["image", *metrics]].to_string(index=False))
     print("\nmean over images")
     print(table[metrics].mean().to_string(float_format="%.4f"))
-    print("\nCompare runs in the browser: make ui   (then open http://127.0.0.1:5000)")
+    print("\nCompare runs in the browser: make ui   (then open the address that it gives)")
     print(f"Pictures of the trained network: {output / 'test' / 'overlays'}")
 
 

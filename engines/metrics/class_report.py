@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ignite.engine import Engine, Events
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -82,6 +83,25 @@ def write_class_report(
         f"{metrics['scores']['val_macro_f1']['value']}, {len(table)} images, {failures} failures."
     )
     return metrics
+
+
+class ClassReport:
+    """Write the report of a classifier at the end of its evaluator, once its table is there.
+
+    Args:
+        output_dir, class_names, options: as :func:`write_class_report` takes them.
+    """
+
+    def __init__(self, output_dir: str | os.PathLike, class_names: Sequence[str], **options: Any) -> None:
+        self.output_dir, self.class_names, self.options = output_dir, class_names, options
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator whose table is written with its epoch."""
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def write(self) -> None:
+        """Write the report, see :func:`write_class_report`."""
+        write_class_report(self.output_dir, self.class_names, **self.options)
 
 
 def _arrays(table: pd.DataFrame, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -108,7 +108,10 @@ def describe_datalist(path: str | Path | None) -> tuple[dict[str, str], dict[str
     params |= hash_in(content, Path(path))
     params |= {f"n_{key}": str(len(content[key])) for key in ("training", "validation", "test") if key in content}
     params |= _split_and_gaze(content)
-    return params, {"gaze_source": str(content["gaze"].get("source", "unknown"))} if content.get("gaze") else {}
+    tags = {"split_sha256": params["split_sha256"], "labeller": content.get("labeller")}
+    if gaze := content.get("gaze"):
+        tags["gaze_source"] = str(gaze.get("source", "unknown"))
+    return params, {key: str(value) for key, value in tags.items() if value}
 
 
 def _split_and_gaze(content: Mapping[str, Any]) -> dict[str, str]:

@@ -13,19 +13,20 @@ import logging
 import math
 import os
 import re
-import shutil
 import signal
-import tempfile
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from ignite.engine import Engine, Events
 
 from ..outputs.files import write_atomically
+from .artifacts import log_text, overlays_in, reports_in
+from .deadline import seconds_of
+from .description import command_of, describe_experiment, description_tags, network_name, readable_name
 from .facts import (
     describe_datalist,
     environment,
@@ -38,10 +39,15 @@ from .facts import (
     scrub,
     without_credentials,
 )
+from .inputs import data_sets, log_inputs, splits_of
+from .logged_model import WeightsLink, sha256_of
+from .machine import MachineMonitor
 from .record import RunRecord
 from .store import UNREACHABLE, RunStore, default_tracking_uri, what_failed
 
 logger = logging.getLogger(__name__)
+
+SCORED_ON = {"test": "test_", "training": "train_"}  # how metrics begin, by the split; else as the config says
 
 # The runs that are open in this process, by output folder: a trainer and the validator inside it share one.
 _OPEN: dict[Path, TrackingHandler] = {}
@@ -62,7 +68,7 @@ class TrackingHandler:
         output_dir: where `run.json` and `run_record.jsonl` are written and `overlays` folders are looked for.
         tracking_uri: SQLite or server URI, None for the clone's; the variable MLFLOW_TRACKING_URI comes first.
         experiment_name, run_name: None for the bundle's name, and for the values of `name_knobs` and the time.
-        name_knobs: top-level config keys whose values make up the run's name; none for the bundle's name.
+        name_knobs: top-level config keys whose values stand in the run's name behind its stage and its network.
         untracked: top-level config keys that are no parameters of the run, such as where it is stored.
         kind: "training", or None for an evaluator: "evaluation" with a key metric, else "inference".
         iteration_log: log losses and learning rates of every iteration.
@@ -72,6 +78,9 @@ class TrackingHandler:
         training_dir: folder of the `run.json` of their training; None for that of `ckpt_path`, then `output_dir`.
         resume: go on with the MLflow run that `output_dir/run.json` names.
         parent_run_id: the run under which this one is nested; None for the variable MLFLOW_PARENT_RUN_ID.
+        register: name in MLflow's registry under which the weights of a training become a new version; None for none.
+        run_tags: more tags of the run.
+        system_metrics: measure every ten seconds how busy the machine is.
         on_unreachable: "error" (a ConnectionError) or "warn", if MLflow does not answer when the engine starts.
 
     Raises:
@@ -97,18 +106,23 @@ class TrackingHandler:
         training_dir: str | Path | None = None,
         resume: bool = False,
         parent_run_id: str | None = None,
+        register: str | None = None,
+        run_tags: Mapping[str, Any] | None = None,
+        system_metrics: bool = False,
         on_unreachable: str = "error",
     ) -> None:
         if on_unreachable not in ("error", "warn"):
             raise ValueError(f'on_unreachable must be "error" or "warn", got {on_unreachable!r}.')
         self.bundle_root, self.output_dir = Path(bundle_root).resolve(), Path(output_dir).resolve()
+        self.ckpt_path = Path(ckpt_path) if ckpt_path is not None else None
         self.ckpt_dir = Path(ckpt_dir).resolve() if ckpt_dir is not None else self.output_dir
         beside_weights = [Path(ckpt_path).parent] if ckpt_path is not None else []
         self.training_dirs = [Path(training_dir)] if training_dir is not None else [*beside_weights, self.output_dir]
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or default_tracking_uri(self.bundle_root)
         self.experiment_name = experiment_name or self.bundle_root.name
         self.run_name, self.name_knobs, self.kind, self.resume = run_name, name_knobs, kind, resume
-        self.untracked = untracked
+        self.untracked, self.register, self.run_tags = untracked, register, dict(run_tags or {})
+        self.system_metrics = system_metrics
         self.parent_run_id = parent_run_id or os.environ.get("MLFLOW_PARENT_RUN_ID")
         # With a literal output_dir, MONAI hands over the text "<output_dir> + '/config_<time>.json'" unevaluated.
         expression = re.search(r"\+ '/(config_\d+_\d+\.json)'$", str(executed_config))
@@ -126,6 +140,8 @@ class TrackingHandler:
             return
         if self.iteration_log:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        if self.system_metrics:
+            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self._owner._measure_machine())
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(Events.COMPLETED, self._complete)
         engine.run = self._tracked(engine)  # type: ignore[method-assign]
@@ -157,14 +173,20 @@ class TrackingHandler:
 
     def _open(self, engine: Engine) -> None:
         self._kind = self.kind or ("evaluation" if getattr(engine.state, "key_metric_name", None) else "inference")
-        self._config = _read_json(self.executed_config)
-        previous = _read_json(self.output_dir / "run.json") if self.resume and self._kind == "training" else {}
+        config = self.executed_config
+        self._config = json.loads(config.read_text(encoding="utf-8")) if config and config.is_file() else {}
+        self._meta: dict[str, Any] = self._config.get("_meta_", {})
+        self._network = getattr(engine, "network", None)
+        previous = _read_run(self.output_dir / "run.json") if self.resume and self._kind == "training" else {}
         name = previous.get("run_name") or self.run_name or self._readable_name()
         self._store = RunStore(self.uri, experiment=self.experiment_name, name=name, previous=previous.get("run_id"))
         self._start, self._is_complete = time.time(), False
         self._losses: dict[str, list[float]] = {}
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        self.record = RunRecord(self.output_dir / "run_record.jsonl", self._store.open)
+        path, store = self.output_dir / "run_record.jsonl", self._store
+        self.record = RunRecord(path, store.open, check=store.check, seconds=seconds_of(self.uri))
+        self._monitor = MachineMonitor(self.output_dir) if self.system_metrics else None
+        self._link: WeightsLink | None = None
         try:
             self.record.open()
         except UNREACHABLE as error:
@@ -176,55 +198,89 @@ class TrackingHandler:
         _OPEN[self.output_dir] = self
 
     def _readable_name(self) -> str:
-        values = {key: self._config.get(key) for key in self.name_knobs}
-        words = [v if isinstance(v, str) else f"{k}{v}" for k, v in values.items() if isinstance(v, str | int | float)]
-        words = [Path(word).name for word in words or [self.bundle_root.name]]
-        return "_".join([self._kind] * (self._kind != "training") + words + [time.strftime("%Y%m%d-%H%M%S")])
+        knobs, bundle = self.name_knobs, self.bundle_root.name
+        return readable_name(self._config, self._network, kind=self._kind, name_knobs=knobs, bundle=bundle)
 
     def _log_facts(self, engine: Engine) -> None:
-        params, (data_params, data_tags) = (
-            knobs(self._config, untracked=self.untracked),
-            describe_datalist(self.datalist),
-        )
-        tags = {
-            "kind": self._kind,
-            "bundle": self.bundle_root.name,
-            "bundle_version": self._config.get("_meta_", {}).get("version", "unknown"),
-            "env.device": getattr(engine.state, "device", "unknown"),
-            **git_state(self.bundle_root / "configs" / "metadata.json", Path(__file__)),
-            **environment(),
-        }
-        if self.parent_run_id:
-            tags["mlflow.parentRunId"] = self.parent_run_id
+        params = knobs(self._config, untracked=self.untracked)
+        data_params, data_tags = describe_datalist(self.datalist)
+        if "device" in params:
+            params["device"] = str(getattr(engine.state, "device", params["device"]))
         if self._kind == "training":
             params = {key: str(getattr(engine.state, key)) for key in ("max_epochs", "epoch_length")} | params
-        else:
-            training = next((run for d in self.training_dirs if (run := _read_json(d / "run.json"))), {})
-            tags |= {f"training_{key}": training[key] for key in ("run_id", "run_name") if training.get(key)}
         self.record.texts("params", params | data_params)
-        self.record.texts("tags", tags | data_tags)
+        tags, model_id = self._tags(engine), None
+        if self._kind != "training":
+            training = next((run for d in self.training_dirs if (run := _read_run(d / "run.json"))), {})
+            tags |= {f"training_{key}": training[key] for key in ("run_id", "run_name") if training.get(key)}
+            model_id = self._evaluated_model(training)
+        self.record.texts("tags", tags | data_tags | self.run_tags)
+        datasets = data_sets(data_params, splits_of(self._config, self._kind))
+        if datasets or model_id:
+            contents = {x.dataset.name: x.dataset.digest for x in datasets} | ({"model": model_id} if model_id else {})
+            self.record.call("inputs", contents, functools.partial(log_inputs, datasets=datasets, model_id=model_id))
+        if self._meta:
+            describe = functools.partial(describe_experiment, meta=self._meta)
+            self.record.call("experiment", {"name": self.experiment_name}, describe)
         texts = {"environment/packages.txt": packages()}
         if self._config and self.executed_config is not None:
             texts[f"config/{self.executed_config.name}"] = json.dumps(scrub(self._config), indent=2)
         for name, text in texts.items():
-            self.record.file(name, functools.partial(_log_text, text=text, name=name))
+            self.record.file(name, functools.partial(log_text, text=text, name=name))
         self._write_run_file("RUNNING")
         self.record.send()
 
-    def _log_overlays(self) -> None:
-        # Numbered in the order of their names, for a file's name may be a patient's; the local record has both.
-        pictures = [p for p in self.output_dir.rglob("*.png") if "overlays" in p.relative_to(self.output_dir).parts]
-        recent = [path for path in sorted(pictures) if path.stat().st_mtime >= self._start - 2]
-        for index, path in enumerate(recent):
-            send = functools.partial(_log_renamed, path=path, name=f"{index:04d}.png")
-            self.record.file(f"overlays/{index:04d}.png", send, file=str(path.relative_to(self.output_dir)))
+    def _tags(self, engine: Engine) -> dict[str, Any]:
+        code = git_state(self.bundle_root / "configs" / "metadata.json", Path(__file__))
+        machine = environment()
+        device = str(getattr(engine.state, "device", "unknown"))
+        tags = {
+            "kind": self._kind,
+            "bundle": self.bundle_root.name,
+            "bundle_version": self._meta.get("version", "unknown"),
+            "network": network_name(self._config, self._network) or "unknown",
+            "hardware": machine["env.gpu" if device.startswith("cuda") else "env.cpu"],
+            "env.device": device,
+            **code,
+            **machine,
+            **description_tags(
+                self._meta, command_of(sys.argv, untracked=self.untracked), git_commit=code["git_commit"]
+            ),
+        }
+        return tags | ({"mlflow.parentRunId": self.parent_run_id} if self.parent_run_id else {})
+
+    def _evaluated_model(self, training: Mapping[str, Any]) -> str | None:
+        model = training.get("model")
+        if not isinstance(model, dict) or self.ckpt_path is None or not self.ckpt_path.is_file():
+            return None
+        return model.get("id") if model.get("sha256") == sha256_of(self.ckpt_path) else None
+
+    def _log_outputs(self) -> None:
+        files = [*overlays_in(self.output_dir, since=self._start)]
+        if self._kind == "evaluation":
+            files += reports_in(self.output_dir, since=self._start)
+        for name, file, send in files:
+            self.record.file(name, send, file=str(file.relative_to(self.output_dir)))
+        weights = self.ckpt_dir / "model.pt"
+        if self._kind == "training" and weights.is_file() and weights.stat().st_mtime >= self._start - 2:
+            self._link = WeightsLink(
+                weights,
+                folder=self.output_dir,
+                name=self._store.name,
+                bundle=self.bundle_root.name,
+                meta=self._meta,
+                register=self.register,
+            )
+            self.record.call("model", {"name": self._link.name, **self._link.tags}, self._link)
 
     def _write_run_file(self, status: str) -> None:
-        run = {
+        run: dict[str, Any] = {
             "run_id": self.record.run_id,
             "run_name": self._store.name,
             "tracking_uri": without_credentials(self.uri),
         }
+        if self._link is not None and self._link.model_id is not None:
+            run["model"] = {"id": self._link.model_id, "sha256": self._link.tags["sha256"]}
         text = json.dumps(run | {"kind": self._kind, "status": status}, indent=2) + "\n"
         name = "run.json" if self._kind == "training" else f"{self._kind}_run.json"
         for folder in {self.output_dir, self.ckpt_dir} if self._kind == "training" else {self.output_dir}:
@@ -234,8 +290,9 @@ class TrackingHandler:
     def _close(self, error: str | None) -> None:
         del _OPEN[self.output_dir]
         status = "FINISHED" if error is None else "FAILED"
+        self._measure_machine(always=True)
         if error is None:
-            self._log_overlays()
+            self._log_outputs()
         else:
             self.record.texts("tags", {"error": error})
         self.record.write("status", {"status": status})
@@ -250,21 +307,28 @@ class TrackingHandler:
         losses = losses_of(engine.state.output)
         for key, value in losses.items():
             self._owner._losses.setdefault(key, []).append(value)
-        values = losses | learning_rates(engine)  # sent with the epoch
-        self._owner.record.metrics(values, step=engine.state.iteration, unit="iteration")
+        values = {f"{key}_iteration": value for key, value in losses.items()} | learning_rates(engine)
+        self._owner.record.metrics(values, step=engine.state.iteration, unit="iteration")  # sent with the epoch
 
     def _epoch_completed(self, engine: Engine) -> None:
         owner, step, key = self._owner, engine.state.epoch, getattr(engine.state, "key_metric_name", None) or ""
         values, best = scalars(engine.state.metrics), owner._store.best
         if owner is self:
-            values |= {f"{name}_epoch": sum(losses) / len(losses) for name, losses in self._losses.items()}
+            values |= {name: sum(losses) / len(losses) for name, losses in self._losses.items()}
             self._losses = {}
-        has_key = owner._kind == "training" and math.isfinite(values.get(key, math.nan))
+        has_key = owner._kind == "training" and owner is not self and math.isfinite(values.get(key, math.nan))
         if has_key and (key not in best or engine.metric_cmp_fn(values[key], best[key])):  # type: ignore[attr-defined]
             best[key] = values[key]
             values |= {f"best_{key}": values[key], f"best_{key}_epoch": float(step)}
+        if owner._kind == "evaluation":  # a config names the metrics of its evaluator once, whatever it is run on
+            prefix = SCORED_ON.get(str(self._config.get("split")), "val_")
+            values = {re.sub("^val_", prefix, name): value for name, value in values.items()}
         owner.record.metrics(values, step=step, unit="epoch")
         owner.record.send()
+
+    def _measure_machine(self, *, always: bool = False) -> None:
+        if self._monitor is not None and (values := self._monitor.measure(always=always)):
+            self.record.metrics(values, step=self._monitor.count, unit="measurement")
 
 
 @contextlib.contextmanager
@@ -284,14 +348,15 @@ def _sigterm_raises() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _log_text(client: mlflow.MlflowClient, run_id: str, *, text: str, name: str) -> None:
-    client.log_text(run_id, text, name)
-
-
-def _log_renamed(client: mlflow.MlflowClient, run_id: str, *, path: Path, name: str) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        client.log_artifact(run_id, str(shutil.copyfile(path, Path(temporary) / name)), "overlays")
-
-
-def _read_json(path: Path | None) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+def _read_run(path: Path) -> dict[str, Any]:
+    """Read the note that a run left in its folder; nothing where there is none, or, with a warning, a torn one."""
+    if not path.is_file():
+        return {}
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        run = None
+    if isinstance(run, dict) and all(isinstance(run.get(key), str | None) for key in ("run_id", "run_name")):
+        return run
+    logger.warning("%s is torn, or no note of a run; it is left aside.", path)
+    return {}

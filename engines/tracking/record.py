@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from .store import refused
+from .deadline import within
+from .store import UnusableStoreError, refused
 
 logger = logging.getLogger(__name__)
 
@@ -33,18 +35,28 @@ class RunRecord:
     Args:
         path: the local record, one JSON object a line, appended.
         connect: gives a client and the id of a run that it made or reopened; called until it succeeds.
+        check: raises what is wrong with the store that the run was made in, before each sending.
+        seconds: the deadline of each call; None for none.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], tuple[mlflow.MlflowClient, str]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], tuple[mlflow.MlflowClient, str]],
+        *,
+        check: Callable[[], None] = lambda: None,
+        seconds: float | None = None,
+    ) -> None:
         self.path = path
         self.run_id: str | None = None
+        self._check, self._seconds = check, seconds
         self._connect = connect
         self._client: mlflow.MlflowClient | None = None
         self._is_lost = False
         self._pause = FIRST_PAUSE_S
         self._not_before = 0.0
         self._pending: list[Metric | Param | RunTag] = []
-        self._files: list[Callable[[mlflow.MlflowClient, str], Any]] = []
+        self._calls: list[tuple[str, Callable[[mlflow.MlflowClient, str], Any]]] = []
 
     def write(self, what: str, values: Mapping[str, Any], **more: Any) -> None:
         """Append one line to the local record."""
@@ -71,8 +83,12 @@ class RunRecord:
 
     def file(self, name: str, send: Callable[[mlflow.MlflowClient, str], Any], **origin: Any) -> None:
         """Log an artifact called `name`, which `send(client, run_id)` uploads; `origin` stays in the local record."""
-        self.write("artifact", {"name": name, **origin})
-        self._files.append(send)
+        self.call("artifact", {"name": name, **origin}, send)
+
+    def call(self, what: str, values: Mapping[str, Any], send: Callable[[mlflow.MlflowClient, str], Any]) -> None:
+        """Log what is no value of the run itself, such as its data, by `send(client, run_id)`."""
+        self.write(what, values)
+        self._calls.append((str(values.get("name", what)), send))
 
     def send(self, *, status: str | None = None) -> None:
         """Send what waits, unless MLflow was lost a short while ago; a `status` ends the run, and is always tried."""
@@ -83,8 +99,10 @@ class RunRecord:
             self._send_all(status)
         except Exception as error:  # whatever a client, a proxy or a driver raises, the training goes on
             if not self._is_lost:
-                text = "MLflow does not answer (%s). The run goes on; %s has all values, sent when it is back."
-                logger.warning(text, type(error).__name__, self.path)
+                text = "MLflow does not answer (%s)"
+                text, reason = ("%s", error) if isinstance(error, UnusableStoreError) else (text, type(error).__name__)
+                text += ". The run goes on; %s has all values, sent when it is back."
+                logger.warning(text, str(reason).rstrip("."), self.path)
             self.wait()
         else:
             self._is_lost, self._pause = False, FIRST_PAUSE_S
@@ -103,26 +121,41 @@ class RunRecord:
     def _send_all(self, status: str | None) -> None:
         assert self._client is not None
         assert self.run_id is not None
+        client, run_id = self._client, self.run_id
+        self._check()
         while self._pending:
-            self._deliver(self._client, self.run_id, self._pending[:BATCH])
+            self._deliver(client, run_id, self._pending[:BATCH])
             del self._pending[:BATCH]
         if status is not None:  # before the files: a run can end although its artifacts' store is full
-            self._client.set_terminated(self.run_id, status)
-        while self._files:
-            self._files[0](self._client, self.run_id)
-            del self._files[0]
+            within(self._seconds, lambda: client.set_terminated(run_id, status))
+        while self._calls:
+            name, send = self._calls[0]
+            try:
+                within(self._seconds, functools.partial(send, client, run_id))
+            except MlflowException as error:
+                if not refused(error):
+                    raise
+                logger.warning("MLflow refused %s (%s); it is in %s.", name, error.error_code, self.path)
+            del self._calls[0]
 
     def _deliver(self, client: mlflow.MlflowClient, run_id: str, batch: Sequence[Metric | Param | RunTag]) -> None:
         try:
-            client.log_batch(
-                run_id,
-                metrics=[item for item in batch if isinstance(item, Metric)],
-                params=[item for item in batch if isinstance(item, Param)],
-                tags=[item for item in batch if isinstance(item, RunTag)],
+            within(
+                self._seconds,
+                lambda: client.log_batch(
+                    run_id,
+                    metrics=[item for item in batch if isinstance(item, Metric)],
+                    params=[item for item in batch if isinstance(item, Param)],
+                    tags=[item for item in batch if isinstance(item, RunTag)],
+                ),
             )
         except MlflowException as error:
             if not refused(error):
                 raise
+            run = within(self._seconds, lambda: client.get_run(run_id))
+            if run.info.lifecycle_stage == LifecycleStage.DELETED:
+                text = f"The run {run.info.run_name} was deleted in MLflow."
+                raise UnusableStoreError(text) from None
             if len(batch) > 1:  # find the one that is not wanted
                 for item in batch:
                     self._deliver(client, run_id, [item])

@@ -18,6 +18,7 @@ from monai.handlers import MLFlowHandler
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..outputs.files import replacing
+from .deadline import seconds_of, within
 from .facts import without_credentials
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class RunStore:
         self.best: dict[str, float] = {}  # best value by key metric, of the earlier run too
         self._uri, self._experiment, self._previous = uri, experiment, previous
         self._monai: MLFlowHandler | None = None
+        self._identity: tuple[int, int] | None = None
         self._database = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
         if self._database is not None:
             _check_writable(self._database)
@@ -67,18 +69,29 @@ class RunStore:
 
         Raises:
             UnusableStoreError: the experiment was deleted, or the SQLite file was left half made.
-            MlflowException, OSError, SQLAlchemyError: the store does not answer.
+            MlflowException, OSError, SQLAlchemyError: the store does not answer, or not within its deadline.
         """
-        if self._database is None:
-            return self._open()
-        with FileLock(_lock_file(self._database), timeout=LOCK_SECONDS):
-            _make_database(self._database)
-            return self._open()
-
-    def _open(self) -> tuple[mlflow.MlflowClient, str]:
         # MLflow's own defaults hold a training for many minutes when a server is gone.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        if self._database is None:
+            return within(seconds_of(self._uri), self._open)
+        with FileLock(_lock_file(self._database), timeout=LOCK_SECONDS):
+            _make_database(self._database)
+            opened = self._open()
+            self._identity = _identity(self._database)
+            return opened
+
+    def check(self) -> None:
+        """Check that the SQLite file is the one in which the run was made; SQLite itself writes on into a deleted one.
+
+        Raises:
+            UnusableStoreError: it is another one, or gone.
+        """
+        if self._database is not None and _identity(self._database) != self._identity:
+            raise UnusableStoreError(f"The MLflow database {self._database} was deleted or replaced during the run.")
+
+    def _open(self) -> tuple[mlflow.MlflowClient, str]:
         # MONAI's handler puts artifacts beside a SQLite file, and lets processes make one experiment together.
         self._monai = MLFlowHandler(self._uri, experiment_name=self._experiment)
         client = self._monai.client
@@ -147,6 +160,13 @@ def _check_writable(database: Path) -> None:
         raise PermissionError(text) from error
 
 
+def _identity(database: Path) -> tuple[int, int] | None:
+    """Give the device and number of a file, None where there is none."""
+    with contextlib.suppress(OSError):
+        return (state := database.stat()).st_dev, state.st_ino
+    return None
+
+
 def _lock_file(database: Path) -> Path:
     """Give the hidden file beside the database whose lock goes with its process, however that ends."""
     return database.with_name(f".{database.name}.lock")
@@ -161,6 +181,8 @@ def _make_database(database: Path) -> None:
     if database.is_file() and database.stat().st_size > 0:
         _check_whole(database)
         return
+    for left in database.parent.glob(f".{database.stem[:40]}.????????.part*"):  # by a process that was killed meanwhile
+        left.unlink(missing_ok=True)
     with replacing(database) as partial:  # of a new name each time, for MLflow remembers what it has made
         client = mlflow.MlflowClient(f"sqlite:///{partial.as_posix()}")
         client.search_experiments(max_results=1)

@@ -218,7 +218,7 @@ def evaluate(
             region=region,
             split=split,
             # Neither the temperature nor the time of a file is asked for.
-            run=["$@validate#evaluator.run()", "$@report()"],
+            run=["$@validate#evaluator.run()"],
             # A part of the image is not what the card says the weights were trained on: that is the question here.
             **{"report#validation_table": None, "validate#weights_loader#options": LOADER_OPTIONS},
             **setting.common,

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ import pandas as pd
 
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.engines.tracking.description import command_of, description_tags
 from clinbundles.engines.tracking.facts import describe_datalist, git_state
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.bundle import (
@@ -75,8 +77,10 @@ from clinbundles.scripts.reproduce.plots import plot, plot_lines
 from clinbundles.scripts.reproduce.results import Sources, as_results, heading, sources_of
 from clinbundles.scripts.reproduce.tables import as_markdown, figures_of, summarise, tables_of
 
+PLACES = ("dataset_dirs", "datalists", "output_dir", "tracking_uri", "initial_weights")  # may name a patient
 
-def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, str]) -> None:
+
+def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, Any]) -> None:
     """Train, make and evaluate one cell in its folder; a cell that is done is left alone."""
     folder, knobs = job.cell.folder, job.knobs
     result = folder / "result.json"
@@ -135,7 +139,12 @@ class GridRun:
         previous = json.loads(remembered.read_text())["run_id"] if remembered.is_file() else None
         store = RunStore(self.uri, experiment=bundle.name, name=f"reproduce_{scale}", previous=previous)
         self.client, self.run_id = store.open()
-        self.client.set_tag(self.run_id, "kind", "grid")
+        code = git_state(Path(__file__))
+        meta = json.loads((bundle / "configs" / "metadata.json").read_text())
+        tags = {"kind": "grid", "scale": scale, "bundle": bundle.name, "bundle_version": meta["version"], **code}
+        tags |= description_tags(meta, command_of(sys.argv, untracked=PLACES), git_commit=code["git_commit"])
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
         write_atomically(remembered, json.dumps({"run_id": self.run_id}))
 
     def finish(self, tables: list[Path], status: str, folder: str | None) -> None:
@@ -222,9 +231,10 @@ def reproduce(
     check_knobs(bundle_dir, jobs)
 
     grid = None if tracking is False else GridRun(bundle_dir, scale, output, tracking_uri)
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if grid is not None:
         arguments = {"tracking": str(tracking_file(tracking)), "tracking_uri": grid.uri, "parent_run_id": grid.run_id}
+        arguments["run_tags"] = {"scale": scale}
     context = (bundle_dir, plan, arguments)
     if cluster is None:
         failed = _run_here(jobs, *context)

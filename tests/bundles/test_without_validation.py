@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -135,4 +136,10 @@ def test_the_grid_of_the_two_stages_runs_through_on_the_papers_split(prepared: d
     cli.main(["reproduce", "two_stage_segmentation", *places, *grid, "--tracking_uri", f"sqlite:///{tmp_path}/runs.db"])
     results = json.loads((tmp_path / "results.json").read_text())
     assert {result["column"] for result in results["results"]} == {"baseline", "stage 1", "N_p = 2"}
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/runs.db")
+    number = client.get_experiment_by_name("two_stage_segmentation").experiment_id
+    tracked = client.search_runs([number])
+    assert {run.data.tags["kind"] for run in tracked} == {"grid", "training", "evaluation"}
+    assert {run.data.tags["scale"] for run in tracked} == {"smoke"}
+    assert all(run.data.tags["mlflow.source.name"] and run.data.tags["mlflow.note.content"] for run in tracked)
     assert {run["split"].partition(" images")[0] for run in results["runs"].values()} == {"7/0/3"}

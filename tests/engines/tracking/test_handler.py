@@ -25,9 +25,10 @@ def test_trainer_and_validator_share_one_finished_run_with_the_epoch_as_step(run
     assert run.data.tags["kind"] == "training"
     history = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
     assert [(m.step, m.value) for m in history["val_dice"]] == [(1, 0.25), (2, 0.5)]
-    assert [m.step for m in history["train_loss"]] == list(range(1, 9))
-    assert [m.step for m in history["train_loss_epoch"]] == [1, 2]
-    assert history["train_loss_epoch"][0].value == pytest.approx(sum(m.value for m in history["train_loss"][:4]) / 4)
+    iterations = history["train_loss_iteration"]
+    assert [m.step for m in iterations] == list(range(1, 9))
+    assert [m.step for m in history["train_loss"]] == [1, 2]
+    assert history["train_loss"][0].value == pytest.approx(sum(m.value for m in iterations[:4]) / 4)
     assert history["lr_group_0"][0].value == pytest.approx(1e-3)
     assert run.data.metrics["best_val_dice"] == 0.5
     assert run.data.metrics["best_val_dice_epoch"] == 2
@@ -114,6 +115,53 @@ def test_an_evaluation_points_to_its_training_and_prediction_without_metric_is_i
     assert all_runs[1].data.metrics == {"val_dice": 0.75}
     assert not (tmp_path / "eval" / "run.json").exists()
     assert json.loads((tmp_path / "eval" / "evaluation_run.json").read_text())["run_id"] == all_runs[1].info.run_id
+
+
+def test_metrics_of_an_evaluation_are_called_after_its_split_and_best_values_are_of_validations(
+    handler, runs, config, tmp_path, evaluator, two_epochs
+):
+    two_epochs(**config).run()
+    values = json.loads(config["executed_config"].read_text())
+    names = {}
+    for split in ("test", "validation", "training"):
+        config["executed_config"].write_text(json.dumps(values | {"split": split}))
+        evaluator([0.75] * 2, [handler(output_dir=tmp_path / split, iteration_log=False, **config)]).run()
+        names[split] = set(runs()[1][-1].data.metrics)
+    assert names == {"test": {"test_dice"}, "validation": {"val_dice"}, "training": {"train_dice"}}
+    assert {key for key in runs()[1][0].data.metrics if key.startswith("best")} == {
+        "best_val_dice",
+        "best_val_dice_epoch",
+    }
+
+
+def test_a_key_metric_of_the_training_data_has_no_best_value(handler, runs, trainer):
+    engine = trainer([handler(kind="training")])
+    engine.state.key_metric_name = "train_dice"
+    engine.add_event_handler(Events.EPOCH_STARTED, lambda _: engine.state.metrics.update(train_dice=0.5))
+    engine.run()
+    _, (run,) = runs()
+    assert run.data.metrics["train_dice"] == 0.5
+    assert not [key for key in run.data.metrics if key.startswith("best")]
+
+
+def test_tags_of_ones_own_the_network_and_the_hardware_are_tags(handler, runs, trainer, config):
+    trainer([handler(kind="training", run_tags={"scale": "cpu", "kind": "mine"}, **config)]).run()
+    tags = runs()[1][0].data.tags
+    assert (tags["scale"], tags["kind"], tags["network"]) == ("cpu", "mine", "unet")
+    assert tags["hardware"] == tags["env.cpu"]
+    assert len(tags["split_sha256"]) == 64
+    assert tags["mlflow.source.name"]
+    assert tags["mlflow.user"]
+
+
+def test_the_machine_is_measured_if_asked_for(handler, runs, trainer, monkeypatch):
+    monkeypatch.setattr("clinbundles.engines.tracking.machine.INTERVAL_S", 0.0)
+    trainer([handler(kind="training", system_metrics=True)]).run()
+    client, (run,) = runs()
+    history = client.get_metric_history(run.info.run_id, "system/disk_usage_percentage")
+    assert [m.step for m in history] == list(range(1, 10))  # eight iterations, and the end
+    trainer([handler(kind="training")]).run()
+    assert not [key for key in runs()[1][1].data.metrics if key.startswith("system")]
 
 
 def test_a_parent_run_is_taken_from_the_argument_or_the_environment(handler, runs, monkeypatch, trainer):

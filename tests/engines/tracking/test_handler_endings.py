@@ -26,7 +26,7 @@ def test_a_crash_is_failed_with_the_class_alone_and_still_propagates(runs, error
     _, (run,) = runs()
     assert run.info.status == "FAILED"
     assert run.data.tags["error"] == type(error).__name__
-    assert run.data.metrics["train_loss"] >= 0
+    assert run.data.metrics["train_loss_iteration"] >= 0
     assert "DOE" not in str(run.to_dictionary())
 
 

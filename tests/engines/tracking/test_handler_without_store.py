@@ -97,6 +97,7 @@ def test_a_deleted_experiment_is_an_early_error_or_one_warning_and_a_training(ha
         engine.run()
     assert engine.state.epoch == 2
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("clinbundles.engines")]
+    assert len(ours) == 1
     assert "was deleted" in ours[0]
 
 
@@ -109,7 +110,7 @@ def test_without_any_client_the_local_record_is_complete(handler, tmp_path, monk
         trainer([handler(kind="training")]).run()
     trainer([handler(kind="training", on_unreachable="warn")]).run()
     assert lines(tmp_path / "out", "status")[0]["values"] == {"status": "FINISHED"}
-    assert len([m for m in lines(tmp_path / "out", "metrics") if "train_loss" in m["values"]]) == 8
+    assert len([m for m in lines(tmp_path / "out", "metrics") if "train_loss_iteration" in m["values"]]) == 8
 
 
 def test_values_that_waited_arrive_when_the_store_is_back(runs, monkeypatch, caplog, two_epochs):
@@ -125,9 +126,29 @@ def test_values_that_waited_arrive_when_the_store_is_back(runs, monkeypatch, cap
     two_epochs().run()
     client, (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 8
+    assert len(client.get_metric_history(run.info.run_id, "train_loss_iteration")) == 8
     assert run.data.params["max_epochs"] == "2"
     assert [r.levelname for r in caplog.records if r.name.startswith("clinbundles.engines")].count("WARNING") == 1
+
+
+def test_a_server_takes_data_sets_weights_and_their_registration(
+    handler, runs, server, tmp_path, caplog, trainer, config
+):
+    wait, _ = server
+    address, store = wait()
+    (tmp_path / "ckpt").mkdir()
+    engine = trainer([handler(kind="training", tracking_uri=address, register="toys", **config)])
+    engine.add_event_handler(Events.STARTED, lambda _: (tmp_path / "ckpt" / "model.pt").write_bytes(b"weights"))
+    with caplog.at_level(logging.WARNING, "clinbundles.engines"):
+        engine.run()
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("clinbundles.engines")] == []
+    client, all_runs = runs(store)
+    run = next(
+        run for run in all_runs if run.info.run_id == json.loads((tmp_path / "out" / "run.json").read_text())["run_id"]
+    )
+    assert [x.dataset.name for x in run.inputs.dataset_inputs] == ["polyps, training"]
+    assert [version.name for version in client.search_model_versions(f"run_id = '{run.info.run_id}'")] == ["toys"]
+    client.delete_run(run.info.run_id)
 
 
 def test_a_server_killed_mid_run_costs_one_warning_and_no_value(
@@ -146,11 +167,11 @@ def test_a_server_killed_mid_run_costs_one_warning_and_no_value(
     engine.run()
     assert time.monotonic() - began < 30
     assert engine.state.epoch == 5
-    losses = [m["step"] for m in lines(tmp_path / "out", "metrics") if "train_loss" in m["values"]]
+    losses = [m["step"] for m in lines(tmp_path / "out", "metrics") if "train_loss_iteration" in m["values"]]
     assert losses == list(range(1, 21))
     warnings = [r for r in caplog.records if r.name.startswith("clinbundles.engines") and r.levelname == "WARNING"]
     assert len(warnings) == 1
     assert "run_record.jsonl" in warnings[0].getMessage()
     client, (run,) = runs(store)
-    assert max(m.step for m in client.get_metric_history(run.info.run_id, "train_loss")) == 8
+    assert max(m.step for m in client.get_metric_history(run.info.run_id, "train_loss_iteration")) == 8
     assert run.info.run_id == json.loads((tmp_path / "out" / "run.json").read_text())["run_id"]

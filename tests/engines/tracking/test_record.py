@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -28,6 +29,9 @@ class Client:
             raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
         self.batches.append(len(sent))
         self.values |= {(kind, key): value for kind, key, value in sent}
+
+    def get_run(self, run_id):
+        return SimpleNamespace(info=SimpleNamespace(lifecycle_stage="active"))
 
     def set_terminated(self, run_id, status):
         self.status = status

@@ -111,7 +111,7 @@ def test_the_shipped_settings_track_a_bundle_and_its_evaluation(bundle, uri, run
         "epoch_length": "3",
         "dataset_dir": "data",
         "datalist": "None",
-        "device": "$torch.device('cpu')",
+        "device": "cpu",
         "samples": "$[{'image': torch.ones(1, 2), 'label': torch.zeros(1, 1)}] * 3",
     }
     steps = [m.step for m in client.get_metric_history(training.info.run_id, "val_mae")]

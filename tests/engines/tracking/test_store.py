@@ -2,6 +2,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -81,6 +82,24 @@ def test_a_kill_while_the_database_is_made_leaves_none(tmp_path, monkeypatch):
     RunStore(f"sqlite:///{database}", experiment="e", name="n", previous=None).open()
     assert names_in(f"sqlite:///{database}") == ["n"]
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_sigkill_while_the_database_is_made_leaves_none_and_its_part_is_cleared_away(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen([sys.executable, "-c", OPEN_ONE, uri, "0"], **pipes) as process:
+        process.stdout.readline()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        while not any(part.stat().st_size for part in tmp_path.glob(".mlflow.*.part")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+    assert list(tmp_path.glob(".mlflow.*.part"))
+    assert not (tmp_path / "mlflow.db").exists() or (tmp_path / "mlflow.db").stat().st_size == 0
+    RunStore(uri, experiment="e", name="n", previous=None).open()
+    assert names_in(uri) == ["n"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", ".mlflow.db.lock", "mlruns"}
 
 
 def test_a_database_that_another_program_left_half_made_is_one_sentence(tmp_path, template):

@@ -1,0 +1,124 @@
+"""What a person reads of a run first: its name, the command that began it, what it is for."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
+from torch import nn
+
+from .facts import scrub
+
+NOT_SHOWN = "..."
+
+
+def network_name(config: Mapping[str, Any], network: nn.Module | None) -> str | None:
+    """Give the config's `network_name`, else the class of the network, whatever it is wrapped in to share it.
+
+    An engine of several networks, such as a GAN's, has the one that the config defines.
+    """
+    if isinstance(name := config.get("network_name"), str):
+        return name
+    while isinstance(inner := getattr(network, "module", None), nn.Module):
+        network = inner
+    if network is not None:
+        return type(network).__name__
+    definition = config.get("network_def")
+    return str(definition["_target_"]).rpartition(".")[2] if isinstance(definition, Mapping) else None
+
+
+def readable_name(
+    config: Mapping[str, Any], network: nn.Module | None, *, kind: str, name_knobs: Sequence[str], bundle: str
+) -> str:
+    """Make a run's name of its kind, unless it trains, its stage, its network, the values of its knobs and the time.
+
+    Args:
+        config: the executed config.
+        network: of the engine, or None.
+        kind: training, evaluation or inference.
+        name_knobs: keys of the config; a number stands behind its key.
+        bundle: stands in where there is neither stage, network nor knob.
+    """
+    stage = config.get("stage")
+    words = [word for word in (stage, network_name(config, network)) if isinstance(word, str)]
+    for key in name_knobs:
+        if key not in ("stage", "network_name") and isinstance(value := config.get(key), str | int | float):
+            words.append(value if isinstance(value, str) else f"{key}{value}")
+    words = [Path(word).name for word in words or [bundle]]
+    return "_".join([kind] * (kind != "training") + words + [time.strftime("%Y%m%d-%H%M%S")])
+
+
+def command_of(arguments: Sequence[str], *, untracked: Sequence[str] = ()) -> str:
+    """Give the command of this process without private paths, or its program alone where that is not one of ours.
+
+    Args:
+        arguments: as in `sys.argv`.
+        untracked: options whose values are not shown, such as folders, but for true and false.
+    """
+    program = Path(arguments[0] if arguments and arguments[0] else "python")
+    if program.parts[-2:] == ("bundle", "__main__.py"):
+        words = ["python", "-m", "monai.bundle"]
+    elif program.name == "clinbundles" or program.parts[-2:] == ("scripts", "cli.py"):
+        words = ["clinbundles"]
+    else:
+        return program.name
+
+    def shown(key: str, value: str) -> str:
+        hidden = (key in untracked and value not in ("true", "false")) or (value[:1] in "[{($" and "/" in value)
+        return NOT_SHOWN if hidden else str(scrub(value, key=key))
+
+    option = ""
+    for word in arguments[1:]:
+        if word.startswith("--"):
+            option, sign, value = word[2:].partition("=")
+            words.append(f"--{option}{sign}{shown(option, value) if sign else ''}")
+            option = "" if sign else option
+        else:
+            words.append(shown(option, word))
+            option = ""
+    return shlex.join(words)
+
+
+def description_tags(meta: Mapping[str, Any], command: str, *, git_commit: str) -> dict[str, str]:
+    """Give the tags that MLflow's own columns show: source, version, user and description.
+
+    Args:
+        meta: the bundle's metadata.
+        command: see :func:`command_of`.
+        git_commit: "unknown" where there is none.
+    """
+    tags = {MLFLOW_SOURCE_NAME: command, MLFLOW_SOURCE_TYPE: "LOCAL"}
+    tags[MLFLOW_RUN_NOTE] = "\n\n".join([*([str(meta["task"])] if "task" in meta else []), f"    {command}"])
+    if git_commit != "unknown":
+        tags[MLFLOW_GIT_COMMIT] = git_commit
+    try:
+        tags[MLFLOW_USER] = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        tags[MLFLOW_USER] = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return tags
+
+
+def describe_experiment(client: mlflow.MlflowClient, run_id: str, *, meta: Mapping[str, Any]) -> None:
+    """Describe the experiment of a run by its bundle's task, description and use, unless somebody has done so.
+
+    Args:
+        client, run_id: the store and the run.
+        meta: the bundle's metadata.
+    """
+    texts = [str(meta[key]) for key in ("task", "description", "intended_use") if key in meta]
+    number = client.get_run(run_id).info.experiment_id
+    if texts and MLFLOW_RUN_NOTE not in client.get_experiment(number).tags:
+        client.set_experiment_tag(number, MLFLOW_RUN_NOTE, "\n\n".join(texts))

@@ -1,0 +1,112 @@
+import re
+from pathlib import Path
+
+import mlflow
+import pytest
+from torch import nn
+
+from clinbundles.engines.tracking.description import (
+    command_of,
+    describe_experiment,
+    description_tags,
+    network_name,
+    readable_name,
+)
+
+# MLflow's queries use an option that SQLAlchemy gives up, and its pools are closed by the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Shared(nn.Module):
+    """Holds a network as DistributedDataParallel does."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "name"),
+    [
+        ({"stage": "coarse", "seed": 3}, "training", "coarse_Linear_seed3"),
+        ({"stage": "scratch", "network_name": "resnet50", "seed": 0}, "training", "scratch_resnet50_seed0"),
+        ({"seed": 0}, "evaluation", "evaluation_Linear_seed0"),
+        ({}, "inference", "inference_Linear"),
+    ],
+)
+def test_a_name_tells_kind_stage_network_and_knobs(config, kind, name):
+    knobs = ["stage", "network_name", "seed"]
+    given = readable_name(config, nn.Linear(1, 1), kind=kind, name_knobs=knobs, bundle="toy")
+    assert re.fullmatch(re.escape(name) + r"_\d{8}-\d{6}", given)
+
+
+def test_a_run_without_network_or_knob_has_the_name_of_its_bundle_and_a_shared_network_its_own():
+    assert readable_name({}, None, kind="training", name_knobs=[], bundle="toy").startswith("toy_20")
+    assert network_name({}, Shared(nn.Linear(1, 1))) == "Linear"
+    assert network_name({"network_def": {"_target_": "nets.stylegan2.Generator"}}, None) == "Generator"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (
+            ["/opt/bin/clinbundles", "run", "toy", "train", "--dataset_dir", "DOE/data", "--lr=0.1", "--tracking"],
+            "clinbundles run toy train --dataset_dir data --lr=0.1 --tracking",
+        ),
+        (
+            ["/w/scripts/cli.py", "run", "/home/doe/toy", "--ckpt_path", "runs/DOE/model.pt", "--resume", "true"],
+            "clinbundles run toy --ckpt_path ... --resume true",
+        ),
+        (
+            ["/x/monai/bundle/__main__.py", "run", "--config_file", "configs/train.json", "--ckpt_path=/d/DOE.pt"],
+            "python -m monai.bundle run --config_file configs/train.json --ckpt_path=...",
+        ),
+        (["clinbundles", "run", "--data", "[{'image': '/d/DOE.png'}]", "-3"], "clinbundles run --data ... -3"),
+        (["/opt/doe/server", "--studies", "/data/DOE"], "server"),
+        ([""], "python"),
+    ],
+)
+def test_a_command_is_told_without_private_paths(arguments, command):
+    assert command_of(arguments, untracked=["ckpt_path", "resume"]) == command
+
+
+def test_the_columns_of_mlflow_are_filled(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    tags = description_tags({"task": "Find polyps"}, "clinbundles run", git_commit="ab" * 20)
+    assert tags == {
+        "mlflow.source.name": "clinbundles run",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": "ab" * 20,
+        "mlflow.note.content": "Find polyps\n\n    clinbundles run",
+        "mlflow.user": "ada",
+    }
+    assert "mlflow.source.git.commit" not in description_tags({}, "x", git_commit="unknown")
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch):
+    def fail():
+        raise OSError("no name")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert description_tags({}, "x", git_commit="unknown")["mlflow.user"].isdigit()
+
+
+def test_an_experiment_is_described_once_and_what_somebody_wrote_is_kept(uri):
+    client = mlflow.MlflowClient(uri)
+    number = client.create_experiment("toy_bundle")
+    run_id = client.create_run(number).info.run_id
+    describe_experiment(client, run_id, meta={})
+    assert "mlflow.note.content" not in client.get_experiment(number).tags
+    describe_experiment(client, run_id, meta={"task": "Find polyps", "intended_use": "Research."})
+    assert client.get_experiment(number).tags["mlflow.note.content"] == "Find polyps\n\nResearch."
+    client.set_experiment_tag(number, "mlflow.note.content", "mine")
+    describe_experiment(client, run_id, meta={"task": "Find polyps"})
+    assert client.get_experiment(number).tags["mlflow.note.content"] == "mine"
+
+
+def test_the_modules_that_make_a_command_are_where_they_are_looked_for():
+    root = Path(__file__).parents[3]
+    assert (root / "scripts" / "cli.py").is_file()
