@@ -14,12 +14,13 @@ from ignite.engine import Engine, Events
 from ...transforms.readers.loading import FAILURE
 from .claim import check_apart
 from .files import distinct_names, input_file, input_files, write_atomically, write_csv_atomically
-from .per_image import name_weights, number_patients, say_failures
+from .growing_table import GrowingTable
+from .per_image import name_weights, number_patients, say_failures, weights_of
 from .summary import summarize_classes, write_summary
 
 
 class ClassTableWriter:
-    """Write ``per_image.csv`` and ``predictions.json`` at the end of an evaluator's epoch: one row an image.
+    """Write ``per_image.csv``, a row as soon as an image is done, and ``predictions.json`` at the end of the epoch.
 
     Beside them ``summary.json`` counts what the images are called.
 
@@ -68,7 +69,10 @@ class ClassTableWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
-        check_apart(self.output_dir, input_files(engine))
+        files = input_files(engine)
+        check_apart(self.output_dir, files)
+        self._names = distinct_names(files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         self.items, self._tolerant = [], False
 
     def keep_batch(self, engine: Engine) -> None:
@@ -76,7 +80,9 @@ class ClassTableWriter:
         batch: Any = engine.state.batch  # lists of items: MONAI evaluators decollate
         output: Any = engine.state.output
         for entries, results in zip(batch, output, strict=True):
-            self.items.append(self._facts({**entries, **results}))
+            item = self._facts({**entries, **results})
+            self.items.append(item)
+            self.table.add(self._row(item, set(item)) | weights_of(engine))
 
     def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
         path = input_file(item)
@@ -108,9 +114,8 @@ class ClassTableWriter:
 
     def write(self, engine: Engine) -> None:
         """Write the files, and say how many images were used where some may be left out."""
-        names = distinct_names(item["path"] for item in self.items)
         keys = {key for item in self.items for key in item}
-        rows = [self._row(item, names[item["path"]], keys) for item in self.items]
+        rows = [self._row(item, keys) for item in self.items]
         if "group" in keys:
             for row, patient in zip(rows, number_patients([item.get("group") for item in self.items]), strict=True):
                 row["patient"] = patient
@@ -122,9 +127,9 @@ class ClassTableWriter:
         if self._tolerant:
             say_failures(rows)
 
-    def _row(self, item: dict[str, Any], name: str, keys: set[str]) -> dict[str, Any]:
+    def _row(self, item: dict[str, Any], keys: set[str]) -> dict[str, Any]:
         """Make an item's row of the table; ``keys`` are those that any item has."""
-        label, probabilities = item.get("label"), item["probabilities"]
+        name, label, probabilities = self._names[item["path"]], item.get("label"), item["probabilities"]
         best = int(np.argmax(probabilities)) if probabilities else None
         row: dict[str, Any] = {"image": name}
         if "label" in keys:

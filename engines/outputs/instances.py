@@ -33,8 +33,9 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
+from .growing_table import GrowingTable
 from .outlines import polygons
-from .per_image import complete_rows, name_weights, say_failures
+from .per_image import complete_rows, name_weights, say_failures, weights_of
 
 FOLDERS = {"label_maps": ".tif", "overlays": ".png", "geojson": ".geojson"}
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
@@ -45,7 +46,7 @@ COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
 
 
 class InstanceWriter:
-    """Write each image's label map, outlines and overlay and, at the end, the tables of cells and images.
+    """Write each image's label map, outlines, overlay and row of a table and, at the end, the tables whole.
 
     Files, by the stem of the image or more of its path where another image has the same:
 
@@ -96,6 +97,7 @@ class InstanceWriter:
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         check_apart(self.output_dir, files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name, suffix in FOLDERS.items():
             claim_folder(self.output_dir / name, [f"{stem}{suffix}" for stem in self._stems.values()])
 
@@ -106,6 +108,7 @@ class InstanceWriter:
         found = getattr(self.network, "detections", [None] * len(batch))
         for entries, results, detection in zip(batch, output, found, strict=True):
             self._write_one({**entries, **results}, detection)
+            self.table.add(self.rows[-1] | weights_of(engine))
 
     def _write_one(self, item: dict[str, Any], detection: Any) -> None:
         path = input_file(item)

@@ -31,7 +31,8 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
-from .per_image import name_weights, number_patients, say_failures
+from .growing_table import GrowingTable
+from .per_image import name_weights, number_patients, say_failures, weights_of
 from .sample_grid import tile
 
 # Rows towards posterior, columns towards the patient's left, slices towards the head.
@@ -61,7 +62,7 @@ def color_classes(image: np.ndarray, classes: np.ndarray, *, opacity: float = 0.
 
 
 class LabelMapWriter:
-    """Write each image's label map and overlay and, at the end, ``per_image.csv``.
+    """Write each image's label map and overlay and its row of ``per_image.csv``, which the end completes.
 
     Files: ``label_maps/<name>.png`` (the number of the class) or, of a CT volume, ``.nii.gz`` with the axes and the
     affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices; where there is a label, its
@@ -113,6 +114,7 @@ class LabelMapWriter:
         suffixes = {path: ".nii.gz" if is_volume(path) else ".png" for path in files}
         maps = [f"{self._stems[path]}{suffix}" for path, suffix in suffixes.items()]
         check_apart(self.output_dir, files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         claim_folder(self.output_dir / "label_maps", maps)
         claim_folder(self.output_dir / "overlays", [f"{stem}.png" for stem in self._stems.values()])
 
@@ -122,6 +124,7 @@ class LabelMapWriter:
         output: Any = engine.state.output
         for entries, results in zip(batch, output, strict=True):
             self._write_one({**entries, **results})
+            self.table.add(self.rows[-1] | weights_of(engine))
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)

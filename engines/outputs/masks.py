@@ -16,7 +16,8 @@ from scipy import ndimage
 from ...transforms.readers.loading import FAILURE
 from .claim import check_apart, claim_folder
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
-from .per_image import complete_rows, name_weights, say_failures
+from .growing_table import GrowingTable
+from .per_image import complete_rows, name_weights, say_failures, weights_of
 from .summary import summarize_metrics, write_summary
 
 MEASURES = ("height", "width", "segmented_share", "n_regions", "max_probability")
@@ -56,7 +57,7 @@ def stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class PredictionWriter:
-    """Write each image's mask and overlay as PNG and, at the end, ``per_image.csv``.
+    """Write each image's mask and overlay as PNG and its row of ``per_image.csv``, which the end completes.
 
     Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (where there is a label, hits green, misses orange
     and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
@@ -109,6 +110,7 @@ class PredictionWriter:
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         check_apart(self.output_dir, files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name in ("masks", "overlays"):
             claim_folder(self.output_dir / name, [f"{stem}.png" for stem in self._stems.values()])
 
@@ -118,6 +120,7 @@ class PredictionWriter:
         output: Any = engine.state.output
         for entries, results in zip(batch, output, strict=True):
             self._write_one({**entries, **results})
+            self.table.add(self.rows[-1] | weights_of(engine))
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)

@@ -1,5 +1,6 @@
 import csv
 import json
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_the_table_and_the_summary_name_the_source_of_an_image_where_the_items_d
     assert [row["source"] for row in rows] == ["C1", "C1"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["sources"]["C1"]["scores"] == summary["scores"]
+
+
+def test_a_run_that_ends_in_the_middle_leaves_the_rows_of_the_images_that_were_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{letter}.png" for letter in "abcd"]
+    done = count()
+    monkeypatch.setattr(
+        BrightIsPolyp, "forward", lambda _, image: image.mean(1, keepdim=True) * (1 // (1 - next(done)))
+    )
+    with pytest.raises(ZeroDivisionError):
+        write(files, [5, 6, 7, 8], tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["a.png", "b.png"]
+    assert rows[0]["height"] == "20"
 
 
 def test_masks_are_written_rows_first_as_0_and_255(written: Path) -> None:

@@ -155,6 +155,13 @@ def test_a_small_audit_runs_from_images_to_its_report(
         assert private not in (out / "results.json").read_text()
     assert text in capsys.readouterr().out
 
+    # The table of a run that was killed is not taken for a whole one.
+    web = out / "outside" / "web"
+    (web / "summary.json").unlink()
+    (web / "per_image.csv").write_text("".join((web / "per_image.csv").read_text().splitlines(keepends=True)[:2]))
+    module.audit_shortcuts(**data, regions="border", overlays=1)
+    assert (out / "audit.md").read_text() == text
+
     # Nothing is done twice.
     monkeypatch.setattr(module, "run_configs", None)
     module.audit_shortcuts(**data, regions="border", overlays=1)
