@@ -41,7 +41,7 @@ from typing import Any
 import pandas as pd
 
 from clinbundles.engines.checkpoint import epochs_done
-from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.engines.outputs.files import read_json_or_set_aside, write_atomically
 from clinbundles.engines.tracking.facts import describe_datalist, git_state
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.bundle import (
@@ -87,8 +87,7 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, s
         "datalist": datalist,
         "datalist_sha256": describe_datalist(datalist)[0].get("datalist_sha256"),
     }
-    if result.is_file():
-        done = json.loads(result.read_text())
+    if (done := read_json_or_set_aside(result)) is not None:
         if done["knobs"] != json.loads(json.dumps(knobs)):
             raise ValueError(
                 f"{result}: was run with {done['knobs']}, now asked for {knobs}. Use another --output_dir."
@@ -132,7 +131,7 @@ class GridRun:
         self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(bundle)
         output.mkdir(parents=True, exist_ok=True)
         remembered = output / "grid.json"
-        previous = json.loads(remembered.read_text())["run_id"] if remembered.is_file() else None
+        previous = (read_json_or_set_aside(remembered) or {}).get("run_id")
         store = RunStore(self.uri, experiment=bundle.name, name=f"reproduce_{scale}", previous=previous)
         self.client, self.run_id = store.open()
         self.client.set_tag(self.run_id, "kind", "grid")

@@ -154,6 +154,10 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
     before = [p.stat().st_mtime_ns for p in results]
     reproduce.reproduce("gaze_polyp_segmentation", **arguments)
     assert before == [p.stat().st_mtime_ns for p in results]
+    results[0].write_bytes(results[0].read_bytes()[:40])
+    reproduce.reproduce("gaze_polyp_segmentation", **arguments)
+    assert results[0].with_name("result.json.torn").stat().st_size == 40
+    assert before[1] == results[1].stat().st_mtime_ns
     with pytest.raises(SystemExit, match="1 of 1 cells failed"):
         reproduce.reproduce("gaze_polyp_segmentation", **{**arguments, "columns": "original", "learning_rate": 0.5})
     assert "was run with" in capsys.readouterr().err
