@@ -59,7 +59,6 @@ class ClassTableWriter:
         if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
             raise ValueError(f"class_names are {self.class_names}, expected two or more different ones.")
         self.items: list[dict[str, Any]] = []
-        self._tolerant = False  # whether the data set goes on past a file that cannot be read
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -73,7 +72,7 @@ class ClassTableWriter:
         check_apart(self.output_dir, files)
         self._names = distinct_names(files)
         self.table = GrowingTable(self.output_dir / "per_image.csv")
-        self.items, self._tolerant = [], False
+        self.items = []
 
     def keep_batch(self, engine: Engine) -> None:
         """Keep what the table needs of the batch just done."""
@@ -86,7 +85,6 @@ class ClassTableWriter:
 
     def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
         path = input_file(item)
-        self._tolerant |= FAILURE in item
         facts: dict[str, Any] = {"path": path, "failure": item.get(FAILURE) or "", "probabilities": None}
         facts["warning"] = item.get("warning") or ""
         facts |= {key: item[key] for key in ("source", "group") if item.get(key) is not None}
@@ -113,7 +111,7 @@ class ClassTableWriter:
         return [float(f"{value:.9g}") for value in values]
 
     def write(self, engine: Engine) -> None:
-        """Write the files, and say how many images were used where some may be left out."""
+        """Write the files, and say how many images were used."""
         keys = {key for item in self.items for key in item}
         rows = [self._row(item, keys) for item in self.items]
         if "group" in keys:
@@ -124,8 +122,7 @@ class ClassTableWriter:
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
         write_summary(self.output_dir, summarize_classes(rows, self.class_names))
-        if self._tolerant:
-            say_failures(rows)
+        say_failures(rows)
 
     def _row(self, item: dict[str, Any], keys: set[str]) -> dict[str, Any]:
         """Make an item's row of the table; ``keys`` are those that any item has."""

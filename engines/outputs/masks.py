@@ -64,7 +64,7 @@ class PredictionWriter:
     share of the image segmented, number of connected regions, highest probability, where the items have ``failure`` why
     the file could not be read, then one column for every per-image metric of the evaluator, where the items have
     ``group`` the number of the patient and where they have ``source`` that (a hospital, say), and the weights with what
-    they are for. Where there are metrics, ``summary.json`` has their means with 95 % intervals, also by source.
+    they are for. Where there are metrics, ``metrics.json`` has their means with 95 % intervals, also by source.
 
     An image that could not be read has a row alone, and no files. The name is the file's stem; of images with the same
     stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
@@ -152,16 +152,15 @@ class PredictionWriter:
             Image.fromarray(pixels).save(partial, format="PNG")
 
     def write_table(self, engine: Engine) -> None:
-        """Write ``per_image.csv``, metrics included, and ``summary.json`` where there are any."""
+        """Write ``per_image.csv``, metrics included, and ``metrics.json`` where there are any."""
         metrics = getattr(engine.state, "metric_details", {})
         complete_rows(self.rows, metrics, self.groups, self.sources)
         name_weights(self.rows, engine)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
         if metrics:
             patients = [row.get("patient", "") for row in self.rows]
-            write_summary(self.output_dir, summarize_metrics(metrics, patients, self.sources))
-        if any(FAILURE in row for row in self.rows):
-            say_failures(self.rows)
+            write_summary(self.output_dir, summarize_metrics(metrics, patients, self.sources), name="metrics.json")
+        say_failures(self.rows)
 
 
 def _plane(image: torch.Tensor) -> np.ndarray:

@@ -152,12 +152,12 @@ class NothingUsedError(ValueError):
 
 
 def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print how many images were used and left out, by the ``failure`` of their rows.
+    """Print how many images were used and left out, by the ``failure`` that their rows may have.
 
     Raises:
         NothingUsedError: none was used.
     """
-    failed = sum(bool(row["failure"]) for row in rows)
+    failed = sum(bool(row.get("failure")) for row in rows)
     counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} left out"
     print(counts + (": per_image.csv says why." if failed else "."), flush=True)
     if failed == len(rows):
