@@ -255,6 +255,7 @@ def reproduce(
         grid.finish(written, "FAILED" if failed else "FINISHED", folder)
     print(written[0].read_text())
     print(f"{', '.join(path.name for path in written)}: {written[0].parent}")
+    print(f"{len(jobs)} cells in, {len(jobs) - len(failed)} used, {len(failed)} left out as failed")
     if failed:
         names = ", ".join(failed)
         raise SystemExit(f"{len(failed)} of {len(jobs)} cells failed: {names}. The same command retries them.")

@@ -131,6 +131,7 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
         "cache_rate": 0.0,
     }
     reproduce.reproduce("gaze_polyp_segmentation", **arguments)
+    assert capsys.readouterr().out.endswith("2 cells in, 2 used, 0 left out as failed\n")
     results = sorted(tmp_path.glob("*/result.json"))
     assert [p.parent.name for p in results] == ["UNet_original_seed0", "UNet_positive_seed0"]
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {
