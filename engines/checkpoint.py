@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..nets.weights import load_weights
 from .data_hash import hash_in
 from .folder_lock import lock_folder, unlock_folder
-from .outputs.files import replacing
+from .outputs.files import replacing, set_aside
 from .weights_card import check_options, describe_unfitted, read_card, weights_sentence, write_card
 
 
@@ -56,7 +57,8 @@ class TrainingCheckpoint:
         options: of the training, by name, which a resumed one must share.
         datalist: file of the data, which a resumed training must share; one that is not there is not compared.
         resume: go on from ``resume.ckpt``, so that one command can be given again and again: without that file the
-            training begins, after its last epoch there is nothing left to do, and both are said.
+            training begins, after its last epoch there is nothing left to do, and both are said. A torn file is set
+            aside.
 
     Raises:
         ValueError: ``resume.ckpt`` is none, comes from a training with other options or data (its batch size, network,
@@ -114,7 +116,10 @@ class TrainingCheckpoint:
         unlock_folder(self.best_path.parent)
 
     def load_or_begin(self, engine: Trainer) -> None:
-        """Go on from ``resume.ckpt`` where there is one."""
+        """Go on from ``resume.ckpt`` where there is a whole one."""
+        if idist.get_rank() == 0:
+            set_torn_aside(self.best_path.parent)
+        idist.barrier()  # the other processes look only then
         if self.resume_path.is_file():
             self.load(engine)
         else:
@@ -287,8 +292,26 @@ def _batch_size(trainer: Trainer) -> int | None:
     return getattr(trainer.data_loader, "batch_size", None)
 
 
+def set_torn_aside(ckpt_dir: str | os.PathLike) -> None:
+    """Rename what a kill or a full disk has torn in the folder of a training, which then begins again.
+
+    Without the best network its later epochs are of no use: ``resume.ckpt`` goes with a torn ``model.pt``.
+    """
+    best, resume = (Path(ckpt_dir) / name for name in ("model.pt", "resume.ckpt"))
+    torn = {path: path.is_file() and not zipfile.is_zipfile(path) for path in (best, resume)}
+    for path in (best, resume):
+        if torn[path]:
+            set_aside(path, "is torn, as by a kill or a full disk")
+        elif torn[best] and path.is_file():
+            set_aside(path, f"is of no use without {best.name}")
+
+
 def epochs_done(ckpt_dir: str | os.PathLike) -> int:
-    """Read how many epochs a training has behind it by the ``resume.ckpt`` of its folder; 0 where there is none."""
+    """Read how many epochs a training has behind it by the ``resume.ckpt`` of its folder; 0 where there is none.
+
+    Files that are torn are set aside first.
+    """
+    set_torn_aside(ckpt_dir)
     path = Path(ckpt_dir) / "resume.ckpt"
     return torch.load(path, map_location="cpu", weights_only=True)["progress"]["epoch"] if path.is_file() else 0
 

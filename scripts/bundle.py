@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def run(
     """Train, evaluate or apply a bundle: run one of its configs, with what that extends.
 
     Any top-level value of the config is an option, and so is what lies below one, such as --train#dataloader#shuffle.
-    A path is taken from the current folder.
+    A path is taken from the current folder. An evaluation or inference without --output_dir has a folder of its own:
+    that of the config or, where another run has that, the same with a number, such as evaluation_2.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
@@ -55,7 +57,25 @@ def run(
                 )
     if tracking:
         options["tracking"] = str(tracking_file(tracking))
-    run_configs(folder, as_parts(config), **options)
+    names = as_parts(config)
+    run_configs(folder, names, **options | own_output(folder, names, options))
+
+
+def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
+    """Choose a folder for an evaluation or an inference that names none, and in which no other run has written.
+
+    Returns:
+        the option "output_dir": that of the config or, where something is there, the same with a number, such as
+        evaluation_2. Nothing for another run, or for one that names its folder.
+    """
+    chain = {file.stem for file in config_files(folder, names)}
+    content = read_configs(folder, names)
+    if "output_dir" in options or "output_dir" not in content or not chain & {"evaluate", "inference"}:
+        return {}
+    known = options_for(folder, names, options)
+    first = Path(open_configs(folder, names, **known).get_parsed_content("output_dir"))
+    paths = (first.with_name(f"{first.name}_{number}") if number > 1 else first for number in count(1))
+    return {"output_dir": str(next(path for path in paths if not path.is_dir() or not any(path.iterdir())))}
 
 
 def code_in(value: Any) -> str | None:

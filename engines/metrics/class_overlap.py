@@ -11,6 +11,9 @@ import torch
 from ignite.engine import Engine
 from ignite.metrics import Metric
 
+from ..outputs.summary import describe_set
+from .intervals import interval_of, number_groups, resample, resample_matrices, with_interval
+
 
 def count_pairs(prediction: torch.Tensor, truth: torch.Tensor, n_classes: int) -> np.ndarray:
     """Count the pixels of each pair of classes.
@@ -113,6 +116,37 @@ def pooled_overlap(counts: np.ndarray, *, first_class: int = 0) -> np.ndarray:
     present = ~np.isnan(iou)
     total = np.where(present, iou, 0).sum(axis=-1)
     return np.divide(total, present.sum(axis=-1), out=np.full(total.shape, np.nan), where=present.any(axis=-1))
+
+
+def summarize_overlap(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
+    """Score label maps by the pixels of all images, with 95 % intervals over the groups of the images.
+
+    Args:
+        rows: one an image, with ``both_<k>`` and ``either_<k>``, the pixels of class k in both and in either of truth
+            and prediction, and ``patient``, a number, where that is known.
+        class_names: of the classes, the background first.
+    """
+    patients = [row.get("patient", "") for row in rows]
+    numbers = np.array([np.nan if patient == "" else patient for patient in patients], dtype=float)
+    clusters = number_groups(numbers, len(rows))
+    counts = np.zeros((clusters.max() + 1, 2, len(class_names)))
+    each = [[[row[f"{name}_{k}"] for k in range(len(class_names))] for name in ("both", "either")] for row in rows]
+    np.add.at(counts, clusters, np.array(each, dtype=float))
+
+    def values(draws: np.ndarray) -> dict[str, np.ndarray]:
+        sums = resample_matrices(counts, draws)
+        both, either = sums[:, 0], sums[:, 1]
+        iou = np.divide(both, either, out=np.full(both.shape, np.nan), where=either > 0)
+        return {name: score(sums) for name, score in OVERLAP_SCORES.items()} | {"iou": iou}
+
+    found = {
+        name: (each.value, interval_of(each, units=len(counts))) for name, each in resample(values, len(counts)).items()
+    }
+    iou = zip(class_names, *found.pop("iou"), strict=True)
+    return describe_set(patients) | {
+        "scores": {name: with_interval(*each) for name, each in found.items()},
+        "classes": {name: {"iou": with_interval(value, ends)} for name, value, ends in iou},
+    }
 
 
 # Scores of a whole set by the names that an evaluation gives them, from counts (..., 2, K).

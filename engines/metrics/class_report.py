@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from ignite.engine import Engine, Events
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..outputs.files import replacing, write_atomically
+from ..outputs.files import replacing
 from ..outputs.per_image import patients_of, read_class_table
+from ..outputs.summary import UNKNOWN_GROUPS, write_summary
 from .calibration import ReliabilityBins, apply_temperature, describe_bound, fit_temperature, reliability_bins
 from .classification import (
     CLASS_SCORES,
@@ -24,7 +24,15 @@ from .classification import (
     confusion_matrices,
     score_intervals,
 )
-from .intervals import FEWEST_GROUPS, N_RESAMPLES, describe_intervals, number_groups, rounded, with_interval
+from .intervals import (
+    FEWEST_GROUPS,
+    N_RESAMPLES,
+    describe_intervals,
+    mean_interval,
+    number_groups,
+    rounded,
+    with_interval,
+)
 
 
 def write_class_report(
@@ -36,9 +44,8 @@ def write_class_report(
 ) -> dict[str, Any]:
     """Write ``metrics.json`` and two pictures beside the table ``<output_dir>/per_image.csv``.
 
-    metrics.json: number of images, failures and patients; the scores of the set and of each class with 95 % intervals
-    over patients; the confusion matrix; temperature, a note where it lies at the bound of its search, and expected
-    calibration error; accuracy by source.
+    metrics.json: what each has (see :mod:`..outputs.summary`), with groups that are patients; the confusion matrix;
+    temperature, a note where it lies at the bound of its search, and expected calibration error.
     ``confusion.png`` draws the matrix, ``reliability.png`` accuracy over confidence, before and after the temperature.
     Images that could not be read are counted and left out.
 
@@ -66,8 +73,7 @@ def write_class_report(
         "calibration": calibration,
         "sources": _by_source(table),
     }
-    text = json.dumps(metrics, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "metrics.json", text)
+    write_summary(folder, metrics, name="metrics.json")
     for name, figure in (
         ("confusion.png", _draw_confusion(np.array(metrics["confusion_matrix"]["counts"]), names)),
         ("reliability.png", _draw_reliability(bins)),
@@ -118,7 +124,7 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
     intervals = score_intervals(labels, predictions, probabilities, patients=patients, seed=seed)
     by_class = {name: score(matrix) for name, score in CLASS_SCORES.items()} | {"auc": class_auc(labels, probabilities)}
     n_groups = int(number_groups(patients, len(table)).max()) + 1
-    unit = "images, as patients are not known" if patients is None else "patients"
+    unit = UNKNOWN_GROUPS if patients is None else "patients"
     notes = [_describe(n_groups, unit, seed)]
     for name, images, predictions_of_it in zip(names, matrix.sum(1), matrix.sum(0), strict=True):
         if not images:
@@ -126,7 +132,8 @@ def _score(table: pd.DataFrame, names: Sequence[str], seed: int) -> dict[str, An
         if not predictions_of_it:
             notes.append(f"{name} is never predicted: its precision is 0/0 and counts as 0.")
     return {
-        "patients": None if patients is None else n_groups,
+        "groups": n_groups,
+        "unit": unit,
         "scores": {name: with_interval(score(matrix), intervals[name]) for name, score in SCORES.items()},
         "classes": {
             name: {"images": int(matrix[k].sum())}
@@ -179,10 +186,15 @@ def _by_source(table: pd.DataFrame) -> dict[str, dict[str, Any]] | None:
         str(source): {
             "images": len(group),
             "labels": {str(name): int(n) for name, n in group["label"].value_counts().items()},
-            "accuracy": rounded(group["right"].mean()),
+            "scores": {"val_accuracy": _mean(group)},
         }
         for source, group in groups
     }
+
+
+def _mean(rows: pd.DataFrame) -> dict[str, float | None]:
+    right = rows["right"].to_numpy(dtype=bool)
+    return with_interval(right.mean(), mean_interval(right, patients_of(rows)))
 
 
 def _draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:

@@ -14,12 +14,13 @@ from ignite.engine import Engine, Events
 from ...transforms.readers.loading import FAILURE
 from .claim import check_apart
 from .files import distinct_names, input_file, input_files, write_atomically, write_csv_atomically
-from .per_image import name_weights, number_patients, say_failures
+from .growing_table import GrowingTable
+from .per_image import name_weights, number_patients, say_failures, weights_of
 from .summary import summarize_classes, write_summary
 
 
 class ClassTableWriter:
-    """Write ``per_image.csv`` and ``predictions.json`` at the end of an evaluator's epoch: one row an image.
+    """Write ``per_image.csv``, a row as soon as an image is done, and ``predictions.json`` at the end of the epoch.
 
     Beside them ``summary.json`` counts what the images are called.
 
@@ -58,7 +59,6 @@ class ClassTableWriter:
         if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
             raise ValueError(f"class_names are {self.class_names}, expected two or more different ones.")
         self.items: list[dict[str, Any]] = []
-        self._tolerant = False  # whether the data set goes on past a file that cannot be read
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -68,19 +68,23 @@ class ClassTableWriter:
 
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
-        check_apart(self.output_dir, input_files(engine))
-        self.items, self._tolerant = [], False
+        files = input_files(engine)
+        check_apart(self.output_dir, files)
+        self._names = distinct_names(files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
+        self.items = []
 
     def keep_batch(self, engine: Engine) -> None:
         """Keep what the table needs of the batch just done."""
         batch: Any = engine.state.batch  # lists of items: MONAI evaluators decollate
         output: Any = engine.state.output
         for entries, results in zip(batch, output, strict=True):
-            self.items.append(self._facts({**entries, **results}))
+            item = self._facts({**entries, **results})
+            self.items.append(item)
+            self.table.add(self._row(item, set(item)) | weights_of(engine))
 
     def _facts(self, item: dict[str, Any]) -> dict[str, Any]:
         path = input_file(item)
-        self._tolerant |= FAILURE in item
         facts: dict[str, Any] = {"path": path, "failure": item.get(FAILURE) or "", "probabilities": None}
         facts["warning"] = item.get("warning") or ""
         facts |= {key: item[key] for key in ("source", "group") if item.get(key) is not None}
@@ -107,10 +111,9 @@ class ClassTableWriter:
         return [float(f"{value:.9g}") for value in values]
 
     def write(self, engine: Engine) -> None:
-        """Write the files, and say how many images were used where some may be left out."""
-        names = distinct_names(item["path"] for item in self.items)
+        """Write the files, and say how many images were used."""
         keys = {key for item in self.items for key in item}
-        rows = [self._row(item, names[item["path"]], keys) for item in self.items]
+        rows = [self._row(item, keys) for item in self.items]
         if "group" in keys:
             for row, patient in zip(rows, number_patients([item.get("group") for item in self.items]), strict=True):
                 row["patient"] = patient
@@ -119,12 +122,11 @@ class ClassTableWriter:
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
         write_summary(self.output_dir, summarize_classes(rows, self.class_names))
-        if self._tolerant:
-            say_failures(rows)
+        say_failures(rows)
 
-    def _row(self, item: dict[str, Any], name: str, keys: set[str]) -> dict[str, Any]:
+    def _row(self, item: dict[str, Any], keys: set[str]) -> dict[str, Any]:
         """Make an item's row of the table; ``keys`` are those that any item has."""
-        label, probabilities = item.get("label"), item["probabilities"]
+        name, label, probabilities = self._names[item["path"]], item.get("label"), item["probabilities"]
         best = int(np.argmax(probabilities)) if probabilities else None
         row: dict[str, Any] = {"image": name}
         if "label" in keys:

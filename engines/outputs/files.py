@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -19,6 +20,8 @@ from ...transforms.readers.folder import image_stem
 
 if TYPE_CHECKING:  # so that a command that writes a file does not wait for torch
     from ignite.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -67,6 +70,24 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename a file that is of no use to ``<name>.torn``, in place of an older one of that name, and say so."""
+    torn = path.with_name(f"{path.name}.torn")
+    os.replace(path, torn)
+    logger.warning("%s: %s, so that it is kept as %s and made again.", path, why, torn.name)
+
+
+def read_json_or_set_aside(path: Path) -> Any:
+    """Read a JSON file; None where there is none, or where a kill or a full disk has torn it: it is then set aside."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        set_aside(path, "is torn, as by a kill or a full disk")
+        return None
 
 
 def check_replaceable(datalist: str | os.PathLike, name: str) -> None:

@@ -22,7 +22,8 @@ from torch import nn
 from ...transforms.readers.coco import mask_area
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.pixel_size import pixel_size_um
-from ..metrics.instances import detections_of
+from ..metrics.instance_sets import summarize_instances
+from ..metrics.instances import InstanceScores, detections_of
 from .claim import check_apart, claim_folder
 from .files import (
     distinct_names,
@@ -33,8 +34,10 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
+from .growing_table import GrowingTable
 from .outlines import polygons
-from .per_image import complete_rows, name_weights, say_failures
+from .per_image import complete_rows, name_weights, say_failures, weights_of
+from .summary import write_summary
 
 FOLDERS = {"label_maps": ".tif", "overlays": ".png", "geojson": ".geojson"}
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
@@ -45,7 +48,7 @@ COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
 
 
 class InstanceWriter:
-    """Write each image's label map, outlines and overlay and, at the end, the tables of cells and images.
+    """Write each image's label map, outlines, overlay and row of a table and, at the end, the tables whole.
 
     Files, by the stem of the image or more of its path where another image has the same:
 
@@ -57,7 +60,8 @@ class InstanceWriter:
     - ``per_image.csv``: size, number of cells, share of the image that they cover, size of a pixel, each per-image
       metric of the evaluator, where the items have ``group`` the number of the patient, and the weights with what they
       are for. An image that could not be read (``failure``) has the reason, and no other file.
-    - ``scores.json``: the metrics of the evaluator, if it has any.
+    - ``scores.json``: the metrics of the evaluator, if it has any, and ``metrics.json`` the same with intervals, see
+      :mod:`.summary`.
     - ``detections.json``: a COCO list of everything that was found, with scores. Unlike the label map it has the
       detections of low scores too, and those that others hide: this is what average precision is computed from.
 
@@ -65,6 +69,7 @@ class InstanceWriter:
         output_dir: folder for all of it.
         reader: reads the image file again for the overlay, (H, W, 3).
         network: has ``detections``, see :func:`..metrics.instances.detections_of`.
+        scores: what scores the same evaluation; None writes no ``metrics.json``.
         pred_key: key of the label map (1, H, W).
 
     Raises:
@@ -73,11 +78,18 @@ class InstanceWriter:
     """
 
     def __init__(
-        self, output_dir: str | os.PathLike, reader: ImageReader, network: nn.Module, *, pred_key: str = "pred"
+        self,
+        output_dir: str | os.PathLike,
+        reader: ImageReader,
+        network: nn.Module,
+        *,
+        scores: InstanceScores | None = None,
+        pred_key: str = "pred",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.reader = reader
         self.network = network
+        self.scores = scores
         self.pred_key = pred_key
 
     def attach(self, engine: Engine) -> None:
@@ -96,6 +108,7 @@ class InstanceWriter:
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         check_apart(self.output_dir, files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name, suffix in FOLDERS.items():
             claim_folder(self.output_dir / name, [f"{stem}{suffix}" for stem in self._stems.values()])
 
@@ -106,6 +119,7 @@ class InstanceWriter:
         found = getattr(self.network, "detections", [None] * len(batch))
         for entries, results, detection in zip(batch, output, found, strict=True):
             self._write_one({**entries, **results}, detection)
+            self.table.add(self.rows[-1] | weights_of(engine))
 
     def _write_one(self, item: dict[str, Any], detection: Any) -> None:
         path = input_file(item)
@@ -167,12 +181,16 @@ class InstanceWriter:
         if scores:
             finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
             write_atomically(self.output_dir / "scores.json", json.dumps(finite, indent=4) + "\n")
+        if self.scores is not None:
+            patients = [row.get("patient", "") for row in self.rows]
+            threshold = getattr(self.network, "label_score_threshold", 0.0)
+            metrics = summarize_instances(scores, self.scores.images, patients, threshold=threshold)
+            write_summary(self.output_dir, metrics, name="metrics.json")
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
         write_csv_atomically(self.output_dir / "per_cell.csv", self.cells, columns=CELL_COLUMNS)
         content = {"images": self.images, "annotations": self.annotations, "categories": [{"id": 1, "name": "cell"}]}
         write_atomically(self.output_dir / "detections.json", json.dumps(content))
-        if any(FAILURE in row for row in self.rows):
-            say_failures(self.rows)
+        say_failures(self.rows)
 
 
 def check_map(labels: np.ndarray, image: np.ndarray, path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.slices import is_volume
-from ..metrics.class_overlap import count_pairs
+from ..metrics.class_overlap import count_pairs, summarize_overlap
 from .claim import check_apart, claim_folder
 from .files import (
     check_replaceable,
@@ -31,8 +31,10 @@ from .files import (
     write_atomically,
     write_csv_atomically,
 )
-from .per_image import name_weights, number_patients, say_failures
+from .growing_table import GrowingTable
+from .per_image import name_weights, number_patients, say_failures, weights_of
 from .sample_grid import tile
+from .summary import write_summary
 
 # Rows towards posterior, columns towards the patient's left, slices towards the head.
 PICTURE = axcodes2ornt("PLS")
@@ -61,13 +63,14 @@ def color_classes(image: np.ndarray, classes: np.ndarray, *, opacity: float = 0.
 
 
 class LabelMapWriter:
-    """Write each image's label map and overlay and, at the end, ``per_image.csv``.
+    """Write each image's label map and overlay and its row of ``per_image.csv``, which the end completes.
 
     Files: ``label_maps/<name>.png`` (the number of the class) or, of a CT volume, ``.nii.gz`` with the axes and the
     affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices; where there is a label, its
     overlay on the left and the prediction's on the right) and ``per_image.csv``: image, height, width and slices, for
     each class its share of the image and, where there is a label, the pixels in both (``both_<k>``) and in either
     (``either_<k>``) and, where the items have ``group``, the number of the patient; the weights with what they are for.
+    Where there are labels, ``metrics.json`` has the scores of all images together, see :mod:`.summary`.
 
     Args:
         output_dir: folder for all of it.
@@ -113,6 +116,7 @@ class LabelMapWriter:
         suffixes = {path: ".nii.gz" if is_volume(path) else ".png" for path in files}
         maps = [f"{self._stems[path]}{suffix}" for path, suffix in suffixes.items()]
         check_apart(self.output_dir, files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         claim_folder(self.output_dir / "label_maps", maps)
         claim_folder(self.output_dir / "overlays", [f"{stem}.png" for stem in self._stems.values()])
 
@@ -122,6 +126,7 @@ class LabelMapWriter:
         output: Any = engine.state.output
         for entries, results in zip(batch, output, strict=True):
             self._write_one({**entries, **results})
+            self.table.add(self.rows[-1] | weights_of(engine))
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
@@ -179,10 +184,12 @@ class LabelMapWriter:
         name_weights(self.rows, engine)
         columns = list(dict.fromkeys(key for row in sorted(self.rows, key=len, reverse=True) for key in row))
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows, columns=columns)
+        if "both_0" in columns:
+            metrics = summarize_overlap([row for row in self.rows if "both_0" in row], self.class_names)
+            write_summary(self.output_dir, metrics, name="metrics.json")
         if self.source is not None:
             self._write_list(Path(self.source))
-        if any(FAILURE in row for row in self.rows):
-            say_failures(self.rows)
+        say_failures(self.rows)
 
     def _write_list(self, source: Path) -> None:
         window = json.loads(source.read_text(encoding="utf-8")).get("window_hu")

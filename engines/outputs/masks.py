@@ -16,7 +16,8 @@ from scipy import ndimage
 from ...transforms.readers.loading import FAILURE
 from .claim import check_apart, claim_folder
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
-from .per_image import complete_rows, name_weights, say_failures
+from .growing_table import GrowingTable
+from .per_image import complete_rows, name_weights, say_failures, weights_of
 from .summary import summarize_metrics, write_summary
 
 MEASURES = ("height", "width", "segmented_share", "n_regions", "max_probability")
@@ -56,14 +57,14 @@ def stretched(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class PredictionWriter:
-    """Write each image's mask and overlay as PNG and, at the end, ``per_image.csv``.
+    """Write each image's mask and overlay as PNG and its row of ``per_image.csv``, which the end completes.
 
     Files: ``masks/<name>.png`` (0 and 255), ``overlays/<name>.png`` (where there is a label, hits green, misses orange
     and false alarms blue, see OUTCOMES; else the prediction's outline) and ``per_image.csv``: image, height, width,
     share of the image segmented, number of connected regions, highest probability, where the items have ``failure`` why
     the file could not be read, then one column for every per-image metric of the evaluator, where the items have
     ``group`` the number of the patient and where they have ``source`` that (a hospital, say), and the weights with what
-    they are for. Where there are metrics, ``summary.json`` has their means with 95 % intervals, also by source.
+    they are for. Where there are metrics, ``metrics.json`` has their means with 95 % intervals, also by source.
 
     An image that could not be read has a row alone, and no files. The name is the file's stem; of images with the same
     stem each is named by more of its path, in the table as :func:`.files.distinct_names` does.
@@ -109,6 +110,7 @@ class PredictionWriter:
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         check_apart(self.output_dir, files)
+        self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name in ("masks", "overlays"):
             claim_folder(self.output_dir / name, [f"{stem}.png" for stem in self._stems.values()])
 
@@ -118,6 +120,7 @@ class PredictionWriter:
         output: Any = engine.state.output
         for entries, results in zip(batch, output, strict=True):
             self._write_one({**entries, **results})
+            self.table.add(self.rows[-1] | weights_of(engine))
 
     def _write_one(self, item: dict[str, Any]) -> None:
         path = input_file(item)
@@ -149,16 +152,15 @@ class PredictionWriter:
             Image.fromarray(pixels).save(partial, format="PNG")
 
     def write_table(self, engine: Engine) -> None:
-        """Write ``per_image.csv``, metrics included, and ``summary.json`` where there are any."""
+        """Write ``per_image.csv``, metrics included, and ``metrics.json`` where there are any."""
         metrics = getattr(engine.state, "metric_details", {})
         complete_rows(self.rows, metrics, self.groups, self.sources)
         name_weights(self.rows, engine)
         write_csv_atomically(self.output_dir / "per_image.csv", self.rows)
         if metrics:
             patients = [row.get("patient", "") for row in self.rows]
-            write_summary(self.output_dir, summarize_metrics(metrics, patients, self.sources))
-        if any(FAILURE in row for row in self.rows):
-            say_failures(self.rows)
+            write_summary(self.output_dir, summarize_metrics(metrics, patients, self.sources), name="metrics.json")
+        say_failures(self.rows)
 
 
 def _plane(image: torch.Tensor) -> np.ndarray:

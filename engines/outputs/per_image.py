@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ import numpy as np
 import pandas as pd
 from ignite.engine import Engine
 
+from .growing_table import read_whole_rows
+
 TEXTS = ("image", "label", "prediction", "failure", "source", "weights")
 
 
 def read_per_image(path: Path, *, columns: Sequence[str] = ()) -> tuple[pd.DataFrame, int]:
     """Read the table of an evaluation: its rows without a failure, and the number of those with one.
+
+    A last row that a kill has torn is left out. A name loses the "./" that keeps a spreadsheet from taking it for a
+    formula, see :func:`.files.distinct_names`.
 
     Args:
         path: the file.
@@ -28,12 +34,18 @@ def read_per_image(path: Path, *, columns: Sequence[str] = ()) -> tuple[pd.DataF
         raise FileNotFoundError(f"{path}: no such table of predictions.")
     try:
         # Only an empty field is missing: a class may be called None, or 1.
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=["", "nan"])
+        table = pd.read_csv(
+            io.StringIO(read_whole_rows(path)),
+            dtype=dict.fromkeys(TEXTS, str),
+            keep_default_na=False,
+            na_values=["", "nan"],
+        )
     except ValueError as error:
         raise ValueError(f"{path}: is no table ({error}).") from error
     for column in ("image", *columns):
         if column not in table:
             raise ValueError(f"{path}: has no column {column}, only {', '.join(table)}.")
+    table["image"] = table["image"].str.removeprefix("./")
     failed = table["failure"].notna() if "failure" in table else pd.Series(False, index=table.index)
     return table[~failed].reset_index(drop=True), int(failed.sum())
 
@@ -115,29 +127,40 @@ def complete_rows(
 
 
 def name_weights(rows: Sequence[dict[str, Any]], engine: Engine) -> None:
-    """Add to each row which weights made it and what they are for, where a loader left that in the engine's state.
+    """Add to each row what :func:`weights_of` gives; the rows are changed in place."""
+    for row in rows:
+        row |= weights_of(engine)
+
+
+def weights_of(engine: Engine) -> dict[str, str]:
+    """Say which weights make a row and what they are for, where a loader left that in the engine's state.
 
     Every row says so, because rows are sorted, cut out and copied into other tables.
 
     Args:
-        rows: one an image; changed in place.
         engine: the evaluator, see :class:`..checkpoint.WeightsLoader`.
+
+    Returns:
+        the row's column "weights"; nothing where none were loaded.
     """
-    if sentences := getattr(engine.state, "weights", ()):
-        for row in rows:
-            row["weights"] = " ".join(sentences)
+    sentences = getattr(engine.state, "weights", ())
+    return {"weights": " ".join(sentences)} if sentences else {}
+
+
+class NothingUsedError(ValueError):
+    """All files of a run were left out, and its table is complete."""
 
 
 def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print how many images were used and left out, by the ``failure`` of their rows.
+    """Print how many images were used and left out, by the ``failure`` that their rows may have.
 
     Raises:
-        ValueError: none was used.
+        NothingUsedError: none was used.
     """
-    failed = sum(bool(row["failure"]) for row in rows)
+    failed = sum(bool(row.get("failure")) for row in rows)
     counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} left out"
     print(counts + (": per_image.csv says why." if failed else "."), flush=True)
     if failed == len(rows):
-        raise ValueError(
+        raise NothingUsedError(
             f"0 of {len(rows)} images could be read: per_image.csv says why, and of the first: {rows[0]['failure']}"
         )

@@ -1,4 +1,10 @@
-"""``summary.json`` beside ``per_image.csv``: what the table says of all its images together."""
+"""What ``per_image.csv`` says of all its images together: ``metrics.json`` where they have labels, or ``summary.json``.
+
+Every ``metrics.json`` has ``images`` and ``failures`` (numbers of those that were read and were not), ``groups`` and
+``unit`` (how many of what the intervals go over), ``scores`` (by name ``value``, ``low`` and ``high``, the ends of a
+95 % interval, null where there is none), ``notes`` and, where they are known, ``sources`` and ``classes`` with scores
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,8 @@ import numpy as np
 
 from ..metrics.intervals import describe_intervals, mean_interval, number_groups, rounded, with_interval
 from .files import write_atomically
+
+UNKNOWN_GROUPS = "images, as patients are not known"
 
 
 def summarize_classes(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
@@ -67,12 +75,23 @@ def _summarize_one(metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) 
         ends = mean_interval(each[finite], numbers[finite])
         mean = float(each[finite].mean()) if finite.any() else float("nan")
         scores[name] = {"images": int(finite.sum()), **with_interval(mean, ends)}
+    return describe_set(groups) | {"scores": scores}
+
+
+def describe_set(groups: Sequence[Any]) -> dict[str, Any]:
+    """Say of how many images a ``metrics.json`` is, and what its intervals go over.
+
+    Args:
+        groups: number of each image's patient or other group, "" where it has none and is a group of its own.
+    """
+    numbers = np.array([np.nan if group == "" else group for group in groups], dtype=float)
     n_groups = len(np.unique(number_groups(numbers, len(numbers))))
-    unit = "images, as patients are not known" if np.isnan(numbers).all() else "groups, such as patients"
+    unit = UNKNOWN_GROUPS if np.isnan(numbers).all() else "groups, such as patients"
     note = f"Intervals: {describe_intervals(n_groups, unit)}."
-    return {"images": len(numbers), "groups": n_groups, "scores": scores, "notes": [note]}
+    return {"images": len(numbers), "failures": 0, "groups": n_groups, "unit": unit, "notes": [note]}
 
 
-def write_summary(output_dir: Path, summary: Mapping[str, Any]) -> None:
+def write_summary(output_dir: Path, summary: Mapping[str, Any], *, name: str = "summary.json") -> None:
     """Write a summary into the folder of its table."""
-    write_atomically(output_dir / "summary.json", json.dumps(summary, indent=4, allow_nan=False) + "\n")
+    text = json.dumps(summary, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(output_dir / name, text)

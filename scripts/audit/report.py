@@ -57,7 +57,7 @@ def compose_audit(
     audit = {
         **facts,
         "test_images": whole["images"],
-        "test_patients": whole["patients"],
+        "test_patients": whole["groups"] if whole["unit"] == "patients" else None,
         "seen": seen,
         "results": [
             {
@@ -245,12 +245,13 @@ def _source_lines(sources: dict[str, dict[str, Any]], classes: Sequence[str]) ->
     if small := [found for found in sources.values() if found["images"] < FEW]:
         images = sum(found["images"] for found in small)
         labels = {name: sum(found["labels"].get(name, 0) for found in small) for name in classes}
-        right = sum(found["accuracy"] * found["images"] for found in small)
-        entries.append((f"{len(small)} with fewer than {FEW}", {"labels": labels, "accuracy": right / images}))
+        right = sum(found["scores"]["val_accuracy"]["value"] * found["images"] for found in small)
+        scores = {"val_accuracy": {"value": right / images}}
+        entries.append((f"{len(small)} with fewer than {FEW}", {"labels": labels, "scores": scores}))
     lines = ["", "## By source", "", f"| source | {' / '.join(classes)} | accuracy, audited |", "|---|---|---|"]
     for name, found in entries:
         counts = " / ".join(str(found["labels"].get(label, 0)) for label in classes)
-        lines.append(f"| {name} | {counts} | {found['accuracy']:.3f} |")
+        lines.append(f"| {name} | {counts} | {found['scores']['val_accuracy']['value']:.3f} |")
     return lines
 
 

@@ -275,7 +275,7 @@ def classify_outside(setting: Setting) -> dict[str, dict[str, Any]]:
         output = setting.output / "outside" / name
         table = output / "per_image.csv"
         keep_images(folder, output)
-        if not table.is_file():
+        if not (output / "summary.json").is_file():  # which comes after the last row
             print(f"classifying the outside set {name}", flush=True)
             options = options_for(BUNDLE, ["inference"], setting.knobs) | {"region": "whole"}
             options |= {"dataset_dir": str(folder), "output_dir": str(output), "ckpt_path": str(weights)}
@@ -283,7 +283,7 @@ def classify_outside(setting: Setting) -> dict[str, dict[str, Any]]:
                 run_configs(BUNDLE, ["inference"], **options, temperature=temperature)
             except Exception:
                 # Of a set of which nothing could be read the table says why, and the others go on.
-                if not table.is_file() or summarise(table, setting.class_names)["used"]:
+                if not (output / "summary.json").is_file() or summarise(table, setting.class_names)["used"]:
                     raise
         found[name] = summarise(table, setting.class_names) | {"temperature": temperature}
     return found

@@ -20,7 +20,7 @@ from typing import Any
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import replacing
-from clinbundles.engines.outputs.per_image import read_per_image
+from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
@@ -136,8 +136,8 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
                     run_configs(bundle, [config], dataset_dir=str(images), output_dir=str(made), **options)
             except Exception as error:
                 sentence = (sentence_of(error) or f"{type(error).__name__}: {error}").replace(str(work), study.name)
-                used, left_out = _count(made)
-                return status(REFUSED if left_out and not used else FAILED, left_out=left_out, sentence=sentence)
+                _, left_out = _count(made)
+                return status(REFUSED if _is_of_nothing(error) else FAILED, left_out=left_out, sentence=sentence)
             used, left_out = _count(made)
         if target.exists():
             shutil.rmtree(target)
@@ -155,6 +155,13 @@ def _count(made: Path) -> tuple[int, int]:
     except (FileNotFoundError, ValueError):
         return 0, 0
     return len(table), failed
+
+
+def _is_of_nothing(error: BaseException | None) -> bool:
+    """Tell whether a run has seen all its images, and could use none: of a packed bundle the class is another one."""
+    while error is not None and type(error).__name__ != NothingUsedError.__name__:
+        error = error.__cause__
+    return error is not None
 
 
 def _unzipped(path: Path, output: Path) -> Path:

@@ -108,6 +108,8 @@ def write_classes(data: ClassSet, *, root: Path, target: Path, seed: int = 0, sk
     from clinbundles.transforms.readers.chest_xray import ChestXRayReader  # brings torch and MONAI
 
     inspection = check(data.images, root=root, reader=ChestXRayReader(force=data.force), skip_bad=skip_bad)
+    if not inspection.images:
+        raise ValueError(f"{root}: no image of {len(data.images)} is of use, first {inspection.faults[0]['reason']}")
     arrangement = data.arrange(inspection.images, seed=seed)
     duplicates = [[path.relative_to(root).as_posix() for path in pair] for pair in inspection.duplicates]
     notes = {"seed": seed, **hash_facts(inspection.digests), "copies": duplicates, "skipped": inspection.faults}

@@ -81,6 +81,8 @@ def write_masks(
         pairs, faults = inspect_all(
             records, root=root, mask_folder=mask_folder, skip_bad=skip_bad, intensity_range=intensity_range
         )
+        if not pairs:
+            raise ValueError(f"{data.folder}: no pair of {len(records)} is of use.")
         hashes = [contents.perceptual_hash for _, contents in pairs]
         duplicates = near_duplicates(hashes, bits=NEAR_DUPLICATE_BITS) if data.join_duplicates else []
         groups = join_groups([record.group for record, _ in pairs], duplicates)

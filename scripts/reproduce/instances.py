@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pandas as pd
 from monai.data import load_decathlon_datalist
 
+from clinbundles.engines.metrics.instance_sets import ImageSet
 from clinbundles.engines.metrics.intervals import Resampled
 from clinbundles.scripts.score.predictions import read_predictions
-from clinbundles.scripts.score.scores import ImageSet
 
 
 class CellScores(NamedTuple):

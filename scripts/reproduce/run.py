@@ -42,7 +42,7 @@ from typing import Any
 import pandas as pd
 
 from clinbundles.engines.checkpoint import epochs_done
-from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.engines.outputs.files import read_json_or_set_aside, write_atomically
 from clinbundles.engines.tracking.description import command_of, description_tags
 from clinbundles.engines.tracking.facts import describe_datalist, git_state
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
@@ -91,8 +91,7 @@ def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, A
         "datalist": datalist,
         "datalist_sha256": describe_datalist(datalist)[0].get("datalist_sha256"),
     }
-    if result.is_file():
-        done = json.loads(result.read_text())
+    if (done := read_json_or_set_aside(result)) is not None:
         if done["knobs"] != json.loads(json.dumps(knobs)):
             raise ValueError(
                 f"{result}: was run with {done['knobs']}, now asked for {knobs}. Use another --output_dir."
@@ -136,7 +135,7 @@ class GridRun:
         self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(bundle)
         output.mkdir(parents=True, exist_ok=True)
         remembered = output / "grid.json"
-        previous = json.loads(remembered.read_text())["run_id"] if remembered.is_file() else None
+        previous = (read_json_or_set_aside(remembered) or {}).get("run_id")
         store = RunStore(self.uri, experiment=bundle.name, name=f"reproduce_{scale}", previous=previous)
         self.client, self.run_id = store.open()
         code = git_state(Path(__file__))
@@ -266,6 +265,7 @@ def reproduce(
         grid.finish(written, "FAILED" if failed else "FINISHED", folder)
     print(written[0].read_text())
     print(f"{', '.join(path.name for path in written)}: {written[0].parent}")
+    print(f"{len(jobs)} cells in, {len(jobs) - len(failed)} used, {len(failed)} left out as failed")
     if failed:
         names = ", ".join(failed)
         raise SystemExit(f"{len(failed)} of {len(jobs)} cells failed: {names}. The same command retries them.")

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from clinbundles.engines.metrics.detection import Detections, Matches, pair_with_masks
+from clinbundles.engines.metrics.instance_sets import ScoredImage
 from clinbundles.engines.metrics.instances import as_detections
 from clinbundles.engines.outputs.files import distinct_names, distinct_stems
 from clinbundles.scripts.prepare.pairs import read_label_map
@@ -20,24 +21,6 @@ from clinbundles.transforms.readers.folder import image_stem, image_suffix
 
 MAP_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 ENDINGS = re.compile(r"_(cp_masks|masks|labels?|seg)$")
-
-
-class ScoredImage(NamedTuple):
-    """What was found in an image beside what it holds.
-
-    Args:
-        name: of the image.
-        group: patient or whatever else the split keeps together; None where unknown.
-        truth: its instances.
-        detections: with scores, for average precision.
-        matches: of its label map; None where there is no such map, or the truth has no masks.
-    """
-
-    name: str
-    group: Any
-    truth: Instances
-    detections: Detections
-    matches: Matches | None
 
 
 def read_predictions(

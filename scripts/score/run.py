@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from monai.data import load_decathlon_datalist
 
+from clinbundles.engines.metrics.instance_sets import TITLES, ImageSet, ScoredImage
 from clinbundles.engines.metrics.intervals import (
     FEWEST_GROUPS,
     Resampled,
@@ -23,8 +24,7 @@ from clinbundles.engines.metrics.significance import sign_flip_p
 from clinbundles.engines.outputs.files import write_atomically, write_csv_atomically
 from clinbundles.scripts.report.tables import as_markdown
 
-from .predictions import ScoredImage, read_predictions
-from .scores import TITLES, ImageSet
+from .predictions import read_predictions
 
 
 def score(

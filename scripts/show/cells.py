@@ -22,10 +22,11 @@ from matplotlib.patches import Rectangle
 from monai.data import load_decathlon_datalist
 
 from clinbundles.engines.metrics.detection import average_precision
+from clinbundles.engines.metrics.instance_sets import ScoredImage
 from clinbundles.engines.outputs.files import distinct_names
 from clinbundles.engines.outputs.instances import COLORS
 from clinbundles.scripts.flags import as_parts
-from clinbundles.scripts.score.predictions import ScoredImage, read_predictions
+from clinbundles.scripts.score.predictions import read_predictions
 from clinbundles.transforms.readers.coco import Instances, decode_mask, instances_of, points_of
 from clinbundles.transforms.readers.images import RGBImageReader
 

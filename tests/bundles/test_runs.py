@@ -75,12 +75,23 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
     capsys.readouterr()
     run_configs(bundle, evaluate, **train, **weights)
     digits = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
-    assert capsys.readouterr().out.splitlines()[0] == f"weights: {model}, sha256 {digits}"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"weights: {model}, sha256 {digits}"
     items = json.loads((bundle / "samples" / "datalist.json").read_text())["test"]
     table = rows(Path("runs", bundle.name, "evaluation", "per_image.csv"))
     assert len(table) == len(items)
+    assert f"{len(items)} in, {len(items)} used, 0 left out." in said
     # What intervals resample: the groups that the split keeps together.
     assert len({row["patient"] for row in table}) == len({item["group"] for item in items})
+    metrics = json.loads(Path("runs", bundle.name, "evaluation", "metrics.json").read_text())
+    assert metrics["groups"] == len({item["group"] for item in items})
+    assert (metrics["images"], metrics["failures"]) == (len(items), 0)
+    assert {"unit", "notes"} <= metrics.keys()
+    assert metrics["scores"]
+    for name, score in metrics["scores"].items():
+        assert name.startswith("val_")
+        assert score.keys() - {"images"} == {"value", "low", "high"}
+    assert list(Path("runs", bundle.name, "evaluation").rglob("*.png"))
     assert {row["weights"] for row in table} == {f"sha256 {digits}: no card says what these weights are for."}
 
     run_configs(bundle, ["inference"])

@@ -225,9 +225,30 @@ def test_a_checkpoint_that_is_none_or_has_other_parts_is_one_sentence(tmp_path: 
         torch.save(changed, path)
         with pytest.raises(ValueError, match=rf"resume\.ckpt: {message}"):
             train(tmp_path, max_epochs=2, resume=True)
-    path.write_bytes(path.read_bytes()[:300])
+    raw = bytearray(path.read_bytes())
+    raw[40:120] = bytes(80)  # with its end in place
+    path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"resume\.ckpt: cannot be read"):
         train(tmp_path, max_epochs=2, resume=True)
+
+
+@pytest.mark.parametrize("torn", ["resume.ckpt", "model.pt"])
+def test_a_training_whose_files_are_torn_sets_them_aside_and_begins_again(
+    tmp_path: Path, torn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(tmp_path, max_epochs=2)
+    path = tmp_path / torn
+    for size in (300, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        assert epochs_done(tmp_path) == 0
+        assert (tmp_path / f"{torn}.torn").stat().st_size == size
+        assert f"{torn}: is torn, as by a kill or a full disk, so that it is kept as {torn}.torn" in caplog.text
+        train(tmp_path, max_epochs=1)
+    path.write_bytes(path.read_bytes()[:300])
+    again = train(tmp_path, max_epochs=2, resume=True)
+    assert again["best"] == whole["best"]
+    assert all(torch.equal(weight, again["network"][name]) for name, weight in whole["network"].items())
+    assert epochs_done(tmp_path) == 2
 
 
 def test_a_checkpoint_that_the_disk_does_not_take_is_one_sentence_and_the_older_file_stays(

@@ -146,6 +146,36 @@ def test_an_option_that_runs_code_is_refused_unless_it_is_allowed(monkeypatch: p
     assert [options["output_dir"] for options in ran] == ["$open(1)", "$None"]
 
 
+def test_each_evaluation_and_inference_that_names_no_folder_has_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in FOLDERS:
+        for name in ("evaluate", "inference"):
+            default = bundle.own_output(folder, [name], {})["output_dir"]
+            assert Path(default).parent == Path("runs", folder.name)
+            for number in (2, 3):
+                assert not Path(default).exists()  # nothing is made before the options are checked
+                Path(default).mkdir(parents=True)
+                assert bundle.own_output(folder, [name], {})["output_dir"] == default
+                (Path(default) / "per_image.csv").touch()
+                default = bundle.own_output(folder, [name], {"runs_dir": f"runs/{folder.name}"})["output_dir"]
+                assert default.endswith(f"_{number}")
+            assert bundle.own_output(folder, [name], {"output_dir": "mine"}) == {}
+        assert bundle.own_output(folder, ["train"], {}) == {}
+
+
+def test_a_run_takes_the_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran: list = []
+    monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: ran.append(options))
+    used = Path("runs", "gaze_polyp_segmentation", "inference", "per_image.csv")
+    used.parent.mkdir(parents=True)
+    used.touch()
+    bundle.run("gaze_polyp_segmentation", "inference", batch_size=2)
+    assert ran == [{"batch_size": 2, "output_dir": f"{used.parent}_2"}]
+
+
 def test_a_network_is_loaded_with_the_sentence_of_its_weights_and_the_options_of_their_training(
     capsys: pytest.CaptureFixture,
 ) -> None:

@@ -11,6 +11,7 @@ from clinbundles.engines.metrics.class_overlap import (
     count_pairs,
     intersection_over_union,
     scores_of,
+    summarize_overlap,
 )
 
 
@@ -60,6 +61,26 @@ def test_values_that_are_no_class_and_other_shapes_are_refused() -> None:
         count_pairs(torch.tensor([2]), torch.tensor([0]), 2)
     with pytest.raises(ValueError, match=r"a prediction of shape \(2,\) for a truth of \(3,\)"):
         count_pairs(torch.zeros(2), torch.zeros(3), 2)
+
+
+def test_metrics_of_a_set_have_intervals_over_its_patients() -> None:
+    generator = np.random.default_rng(0)
+    rows = []
+    for patient in range(12):
+        both = generator.integers(40, 60, (3, 2))
+        rows += [
+            {"both_0": a, "both_1": b, "either_0": 60, "either_1": 80, "patient": patient} for a, b in both.tolist()
+        ]
+    metrics = summarize_overlap(rows, ["background", "lung"])
+    assert (metrics["images"], metrics["groups"], metrics["unit"]) == (36, 12, "groups, such as patients")
+    lung, foreground = metrics["classes"]["lung"]["iou"], metrics["scores"]["val_miou_foreground"]
+    assert lung == foreground
+    assert lung["value"] == pytest.approx(sum(row["both_1"] for row in rows) / (36 * 80), abs=1e-4)
+    assert lung["low"] < lung["value"] < lung["high"]
+    alone = summarize_overlap([{**row, "patient": 0} for row in rows], ["background", "lung"])
+    assert alone["scores"]["val_miou"] == {**metrics["scores"]["val_miou"], "low": None, "high": None}
+    unknown = summarize_overlap([{k: v for k, v in row.items() if k != "patient"} for row in rows], ["a", "b"])
+    assert (unknown["groups"], unknown["unit"]) == (36, "images, as patients are not known")
 
 
 def test_pooled_pixels_give_the_same_scores_as_counts_of_pairs() -> None:

@@ -46,7 +46,8 @@ def test_the_report_says_what_the_table_says(tmp_path: Path, capsys: pytest.Capt
     table = make_table()
     metrics = write_class_report(write(table, tmp_path), NAMES)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
-    assert (metrics["images"], metrics["patients"], metrics["failures"]) == (90, 45, 0)
+    assert (metrics["images"], metrics["groups"], metrics["failures"]) == (90, 45, 0)
+    assert metrics["unit"] == "patients"
     accuracy = metrics["scores"]["val_accuracy"]
     assert accuracy["value"] == pytest.approx(table["correct"].mean(), abs=1e-4)
     assert accuracy["low"] < accuracy["value"] < accuracy["high"]
@@ -59,8 +60,11 @@ def test_the_report_says_what_the_table_says(tmp_path: Path, capsys: pytest.Capt
     assert metrics["sources"]["elsewhere.org"] == {
         "images": len(covid),
         "labels": {"COVID-19": len(covid)},
-        "accuracy": pytest.approx(covid["correct"].mean(), abs=1e-4),
+        "scores": metrics["sources"]["elsewhere.org"]["scores"],
     }
+    accuracy_there = metrics["sources"]["elsewhere.org"]["scores"]["val_accuracy"]
+    assert accuracy_there["value"] == pytest.approx(covid["correct"].mean(), abs=1e-4)
+    assert accuracy_there["low"] < accuracy_there["value"] < accuracy_there["high"]
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert f"accuracy {accuracy['value']}" in printed
@@ -131,7 +135,7 @@ def test_failed_images_are_counted_and_left_out(tmp_path: Path) -> None:
 
 def test_without_patients_images_are_resampled_and_it_says_so(tmp_path: Path) -> None:
     metrics = write_class_report(write(make_table().drop(columns=["patient", "source"]), tmp_path), NAMES)
-    assert metrics["patients"] is None
+    assert (metrics["groups"], metrics["unit"]) == (90, "images, as patients are not known")
     assert metrics["sources"] is None
     assert metrics["notes"][0].startswith("Intervals: bootstrap interval over 90 images, as patients are not known")
 
@@ -141,7 +145,7 @@ def test_few_patients_have_a_t_interval_and_one_has_none_and_it_says_so(
 ) -> None:
     metrics = write_class_report(write(make_table(18), tmp_path / "nine"), NAMES)
     accuracy = metrics["scores"]["val_accuracy"]
-    assert metrics["patients"] == 9
+    assert metrics["groups"] == 9
     assert 0 <= accuracy["low"] < accuracy["value"] < accuracy["high"] <= 1
     assert metrics["notes"][0].startswith("Intervals: t interval over 9 patients")
     metrics = write_class_report(write(make_table(2), tmp_path / "one"), NAMES)

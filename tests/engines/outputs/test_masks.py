@@ -1,5 +1,6 @@
 import csv
 import json
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -62,26 +63,42 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_the_summary_has_the_means_of_the_metrics_and_is_not_there_without_labels(
+def test_metrics_json_has_the_means_of_the_metrics_and_is_not_there_without_labels(
     written: Path, tmp_path: Path
 ) -> None:
-    summary = json.loads((written / "summary.json").read_text())
-    assert (summary["images"], summary["groups"]) == (2, 2)
+    summary = json.loads((written / "metrics.json").read_text())
+    assert (summary["images"], summary["failures"], summary["groups"]) == (2, 0, 2)
+    assert summary["unit"] == "images, as patients are not known"
     assert summary["scores"]["dice"]["value"] == 0.5
     write([tmp_path / "a.png"], [5], tmp_path / "plain", with_label=False)
-    assert not (tmp_path / "plain" / "summary.json").exists()
+    assert not (tmp_path / "plain" / "metrics.json").exists()
     write([tmp_path / "a.png", tmp_path / "b.png"], [5, 15], tmp_path / "one", group="Smith")
-    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert (summary["groups"], summary["scores"]["dice"]["low"]) == (1, None)
     assert "Smith" not in str(summary)
     assert "sources" not in summary
 
 
-def test_the_table_and_the_summary_name_the_source_of_an_image_where_the_items_do(tmp_path: Path) -> None:
+def test_the_table_and_metrics_json_name_the_source_of_an_image_where_the_items_do(tmp_path: Path) -> None:
     rows = write([tmp_path / "a.png", tmp_path / "b.png"], [5, 15], tmp_path / "out", source="C1")
     assert [row["source"] for row in rows] == ["C1", "C1"]
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert summary["sources"]["C1"]["scores"] == summary["scores"]
+
+
+def test_a_run_that_ends_in_the_middle_leaves_the_rows_of_the_images_that_were_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{letter}.png" for letter in "abcd"]
+    done = count()
+    monkeypatch.setattr(
+        BrightIsPolyp, "forward", lambda _, image: image.mean(1, keepdim=True) * (1 // (1 - next(done)))
+    )
+    with pytest.raises(ZeroDivisionError):
+        write(files, [5, 6, 7, 8], tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "per_image.csv").read_text().splitlines()))
+    assert [row["image"] for row in rows] == ["a.png", "b.png"]
+    assert rows[0]["height"] == "20"
 
 
 def test_masks_are_written_rows_first_as_0_and_255(written: Path) -> None:

@@ -29,6 +29,15 @@ def test_rows_without_a_failure_are_given_and_the_others_counted(table: Path) ->
     assert rows.index.tolist() == [0, 1]
 
 
+def test_a_torn_last_row_is_not_read_and_a_name_is_what_it_was_before_spreadsheets(table: Path) -> None:
+    with table.open("a") as stream:
+        stream.write("./=1+1.png,1,0.25,,1\n04,1,0.1")
+    rows, failures = read_per_image(table)
+    assert rows["image"].tolist() == ["01", "03", "=1+1.png"]
+    assert rows["dice"].tolist() == [0.5, 0.7, 0.25]
+    assert failures == 1
+
+
 def test_patients_are_numbers_or_not_known(table: Path) -> None:
     rows, _ = read_per_image(table)
     assert np.array_equal(patients_of(rows), [0, np.nan], equal_nan=True)

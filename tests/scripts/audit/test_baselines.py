@@ -111,7 +111,7 @@ def test_the_table_is_one_that_the_report_reads(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "per_image.csv", index=False)
     metrics = write_class_report(tmp_path, NAMES)
     assert metrics["scores"]["val_accuracy"]["value"] == pytest.approx(11 / 12, abs=1e-4)
-    assert metrics["patients"] == 6
+    assert metrics["groups"] == 6
 
 
 def test_items_without_a_group_are_patients_of_their_own() -> None:

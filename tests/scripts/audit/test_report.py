@@ -28,7 +28,14 @@ def make_audit(
         figure = {"value": value, "low": value - half, "high": value + half}
         scores = {"val_accuracy": figure, "val_macro_f1": figure}
         classes = {label: {"images": 3, "recall": figure} for label in NAMES}
-        return model, name, {"images": 9, "patients": 5, "scores": scores, "classes": classes, "sources": sources}
+        return (
+            model,
+            name,
+            {
+                **{"images": 9, "groups": 5, "unit": "patients", "scores": scores},
+                **{"classes": classes, "sources": sources},
+            },
+        )
 
     rows = [
         row("audited", "whole", whole),
@@ -41,6 +48,10 @@ def make_audit(
     patients = dict(zip(NAMES, (3, 2, 20), strict=True))
     more: dict = {"seen": seen, "disease_calls": None, "grad_cam": GRAD_CAM, "outside": outside or {}}
     return compose_audit(rows, facts=facts, patients=patients, **more)
+
+
+def accuracy(value: float) -> dict:
+    return {"val_accuracy": {"value": value, "low": None, "high": None}}
 
 
 def test_the_conclusion_says_no_more_than_the_figures() -> None:
@@ -59,9 +70,9 @@ def test_the_conclusion_says_no_more_than_the_figures() -> None:
 
 def test_small_sources_are_listed_together() -> None:
     sources = {
-        "a.org": {"images": 2, "labels": {"covid19": 2}, "accuracy": 0.5},
-        "hospital": {"images": 10, "labels": {"normal": 10}, "accuracy": 0.9},
-        "b.org": {"images": 3, "labels": {"covid19": 3}, "accuracy": 1.0},
+        "a.org": {"images": 2, "labels": {"covid19": 2}, "scores": accuracy(0.5)},
+        "hospital": {"images": 10, "labels": {"normal": 10}, "scores": accuracy(0.9)},
+        "b.org": {"images": 3, "labels": {"covid19": 3}, "scores": accuracy(1.0)},
     }
     lines = as_markdown(make_audit(whole=0.9, border=0.6, sources=sources)).split("\n")
     start = lines.index("## By source") + 4
@@ -136,5 +147,5 @@ def test_the_audit_ends_with_what_it_did_not_measure() -> None:
     ):
         assert gap in gaps
     assert "groups" not in gaps
-    audit = make_audit(whole=0.9, border=0.6, sources={"a": {"images": 9, "labels": {}, "accuracy": 1.0}})
+    audit = make_audit(whole=0.9, border=0.6, sources={"a": {"images": 9, "labels": {}, "scores": accuracy(1.0)}})
     assert not [gap for gap in audit["not_measured"] if "source, for" in gap or "trained on" in gap]

@@ -28,7 +28,7 @@ def metrics(accuracy: float, low: float | None) -> dict[str, Any]:
     score = {"value": accuracy, "low": low, "high": low and 1.0}
     classes = {name: {"images": 3, "recall": score} for name in ("normal", "covid19")}
     scores = {"val_accuracy": score, "val_macro_f1": score}
-    return {"images": 6, "patients": 6, "scores": scores, "classes": classes, "sources": None}
+    return {"images": 6, "groups": 6, "unit": "patients", "scores": scores, "classes": classes, "sources": None}
 
 
 def test_each_classifier_group_and_map_is_a_result_with_its_interval() -> None:

@@ -155,6 +155,13 @@ def test_a_small_audit_runs_from_images_to_its_report(
         assert private not in (out / "results.json").read_text()
     assert text in capsys.readouterr().out
 
+    # The table of a run that was killed is not taken for a whole one.
+    web = out / "outside" / "web"
+    (web / "summary.json").unlink()
+    (web / "per_image.csv").write_text("".join((web / "per_image.csv").read_text().splitlines(keepends=True)[:2]))
+    module.audit_shortcuts(**data, regions="border", overlays=1)
+    assert (out / "audit.md").read_text() == text
+
     # Nothing is done twice.
     monkeypatch.setattr(module, "run_configs", None)
     module.audit_shortcuts(**data, regions="border", overlays=1)
@@ -224,7 +231,8 @@ def test_a_model_that_tells_the_sources_apart_is_found_out(
     assert "the border alone gives 0.667" in said
     assert "no less than the whole image with 0.667" in said
     assert "the source's name alone gives 0.667" in said
-    assert audit["sources"]["web.org"] == {"images": 10, "labels": {"covid19": 10}, "accuracy": 1.0}
+    web = audit["sources"]["web.org"]
+    assert (web["images"], web["labels"], web["scores"]["val_accuracy"]["value"]) == (10, {"covid19": 10}, 1.0)
 
 
 def test_an_audit_without_same_source_and_sources_leaves_these_out(

@@ -65,8 +65,10 @@ def test_a_study_that_fails_costs_the_others_nothing_and_is_tried_again(
 ) -> None:
     out, calls = tmp_path / "out", []
 
-    def full(bundle: Path, names: list[str], *, dataset_dir: str, **options: object) -> None:
+    def full(bundle: Path, names: list[str], *, dataset_dir: str, output_dir: str, **options: object) -> None:
         calls.append(Path(dataset_dir))
+        # One that could not be read had its row by then: it was not the whole study.
+        (Path(output_dir) / "per_image.csv").write_text("image,failure\nx.png,cannot be read.\n")
         raise OSError(28, "No space left on device", str(tmp_path / "out" / "x.png"))
 
     monkeypatch.setattr("clinbundles.scripts.predict.run.run_configs", full)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from clinbundles.engines.data_hash import data_hash
 from clinbundles.scripts.prepare.classes import (
+    ClassSet,
     LabelledImage,
     as_items,
     check,
@@ -17,6 +18,7 @@ from clinbundles.scripts.prepare.classes import (
     leaks,
     split_classes,
     undersample,
+    write_classes,
 )
 from clinbundles.transforms.readers.chest_xray import ChestXRayReader
 
@@ -199,6 +201,10 @@ def test_a_file_that_is_refused_stops_or_is_listed(tmp_path: Path, write_x_ray: 
     assert inspection.faults == [{"file": "a/bad.png", "reason": reason}]
     nothing = check([bad], root=tmp_path, reader=ChestXRayReader(), skip_bad=True)
     assert nothing.images == nothing.duplicates == []
+    data = ClassSet([bad], arrange=lambda images, *, seed: pytest.fail("there is nothing to arrange"))
+    with pytest.raises(ValueError, match=r"no image of 1 is of use, first a/bad\.png: not a readable"):
+        write_classes(data, root=tmp_path, target=tmp_path / "list.json", skip_bad=True)
+    assert not (tmp_path / "list.json").exists()
 
 
 def test_the_hash_follows_the_files_and_not_their_order_or_folders(

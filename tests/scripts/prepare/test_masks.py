@@ -146,11 +146,11 @@ def test_skip_bad_lists_every_bad_file_with_its_reason_and_goes_on(plain, capsys
     assert not any("bad" in item["image"] for item in items_of(content))
 
 
-def test_a_data_set_of_bad_files_alone_is_too_small_to_split(tmp_path, write_pairs, run):
+def test_a_data_set_of_bad_files_alone_is_refused(tmp_path, write_pairs, run):
     root = write_pairs(tmp_path / "bad", 3)
     for k in range(3):
         (root / "masks" / f"i{k}.png").write_text("not an image")
-    with pytest.raises(ValueError, match="0 images in 0 groups are too few"):
+    with pytest.raises(ValueError, match="bad: no pair of 3 is of use"):
         run(root, skip_bad=True)
 
 

@@ -131,6 +131,7 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
         "cache_rate": 0.0,
     }
     reproduce.reproduce("gaze_polyp_segmentation", **arguments)
+    assert capsys.readouterr().out.endswith("2 cells in, 2 used, 0 left out as failed\n")
     results = sorted(tmp_path.glob("*/result.json"))
     assert [p.parent.name for p in results] == ["UNet_original_seed0", "UNet_positive_seed0"]
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {
@@ -154,6 +155,10 @@ def test_a_small_grid_runs_is_resumed_and_keeps_its_cells(
     before = [p.stat().st_mtime_ns for p in results]
     reproduce.reproduce("gaze_polyp_segmentation", **arguments)
     assert before == [p.stat().st_mtime_ns for p in results]
+    results[0].write_bytes(results[0].read_bytes()[:40])
+    reproduce.reproduce("gaze_polyp_segmentation", **arguments)
+    assert results[0].with_name("result.json.torn").stat().st_size == 40
+    assert before[1] == results[1].stat().st_mtime_ns
     with pytest.raises(SystemExit, match="1 of 1 cells failed"):
         reproduce.reproduce("gaze_polyp_segmentation", **{**arguments, "columns": "original", "learning_rate": 0.5})
     assert "was run with" in capsys.readouterr().err

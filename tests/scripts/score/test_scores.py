@@ -6,8 +6,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 
 from clinbundles.engines.metrics.detection import add_matches, average_precision
-from clinbundles.scripts.score.predictions import ScoredImage, read_predictions
-from clinbundles.scripts.score.scores import TITLES, ImageSet
+from clinbundles.engines.metrics.instance_sets import TITLES, ImageSet, ScoredImage
+from clinbundles.scripts.score.predictions import read_predictions
 
 
 @pytest.fixture

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from clinbundles.engines.metrics.detection import MAX_DETECTIONS, Matches
-from clinbundles.engines.metrics.detection_intervals import match_image, resampled_average_precision
-from clinbundles.engines.metrics.intervals import Resampled, number_groups, resample
-
-from .predictions import ScoredImage
+from ...transforms.readers.coco import Instances
+from ..outputs.summary import describe_set
+from .detection import MAX_DETECTIONS, Detections, Matches
+from .detection_intervals import match_image, resampled_average_precision
+from .instances import ImageScores
+from .intervals import Resampled, interval_of, number_groups, resample, with_interval
 
 KINDS: dict[str, Literal["segm", "bbox"]] = {"mask": "segm", "box": "bbox"}
 RANGES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TITLES = {f"{kind}_{name.lower()}": f"{kind} {name}" for kind in KINDS for name in RANGES}
 TITLES |= {"mask_ap_uncapped": "mask AP, all detections", "box_ap_uncapped": "box AP, all detections"}
+UNKNOWN = np.full(2, np.nan)
 TITLES |= {"f1": "F1", "accuracy": "TP/(TP+FP+FN)", "panoptic_quality": "panoptic quality"}
+
+
+class ScoredImage(NamedTuple):
+    """What was found in an image beside what it holds.
+
+    Args:
+        name: of the image.
+        group: patient or whatever else the split keeps together; None where unknown.
+        truth: its instances.
+        detections: with scores, for average precision.
+        matches: of its label map; None where there is no such map, or the truth has no masks.
+    """
+
+    name: str
+    group: Any
+    truth: Instances
+    detections: Detections
+    matches: Matches | None
 
 
 class ImageSet:
@@ -80,3 +100,31 @@ class ImageSet:
             for name in ("f1", "accuracy", "panoptic_quality"):
                 result[name] = np.array([getattr(total, name) for total in totals])
         return result
+
+
+def summarize_instances(
+    metrics: Mapping[str, float], images: Sequence[ImageScores], groups: Sequence[Any], *, threshold: float
+) -> dict[str, Any]:
+    """Give the metrics of an evaluation of instances their 95 % intervals over the groups.
+
+    Args:
+        metrics: of the whole set, by name, such as "val_mask_ap"; what is no score of instances has no interval.
+        images: those of the evaluation.
+        groups: number of each image's patient or other group, "" where unknown.
+        threshold: the least score of a cell in the label maps.
+    """
+    scored = [
+        ScoredImage(
+            str(number),
+            None if group == "" else group,
+            image.truth,
+            image.detections,
+            None if any(mask is None for mask in image.truth.masks) else image.matches(threshold),
+        )
+        for number, (image, group) in enumerate(zip(images, groups, strict=True))
+    ]
+    whole = ImageSet(scored)
+    ends = {f"val_{name}": interval_of(each, units=whole.n_groups) for name, each in whole.resample().items()}
+    ends["val_ap"] = ends.get("val_mask_ap", ends["val_box_ap"])
+    scores = {name: with_interval(value, ends.get(name, UNKNOWN)) for name, value in metrics.items()}
+    return describe_set(groups) | {"scores": scores}
