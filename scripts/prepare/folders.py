@@ -106,9 +106,12 @@ def class_folder(
     pattern = None if patient_pattern is None else compile_pattern(patient_pattern)
     shares = None if ratios is None else parse_ratios(ratios)
     images = []
-    for path in sorted(path for path in root.glob("[!.]*/*") if is_image(path)):
+    files = sorted(path for path in root.glob("[!.]*/*") if path.is_file())
+    for path in (path for path in files if is_image(path)):
         patient = path.relative_to(root).as_posix() if pattern is None else patient_of(path, pattern)
         images.append(LabelledImage(path, path.parent.name, patient, root.name))
+    if others := len(files) - len(images):
+        print(f"{root.name}: {others} files in the folders of the classes are no images and were passed over")
     class_names = sorted({item.class_name for item in images})
     if len(class_names) < 2:
         raise ValueError(f"--dataset_dir {root}: expected a folder of images for each of two or more classes")

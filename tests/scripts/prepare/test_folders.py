@@ -105,6 +105,14 @@ def test_a_folder_a_class_becomes_a_datalist(classes, capsys, run):
     assert "train with --class_names \"['healthy', 'ill']\"" in capsys.readouterr().out
 
 
+def test_files_that_are_no_images_beside_those_of_a_class_are_passed_over_and_counted(classes, capsys, run):
+    (classes / "ill" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    run(classes, "class_folder")
+    said = capsys.readouterr().out
+    assert "data: 1 files in the folders of the classes are no images and were passed over" in said
+    assert "20 images came in, 20 are used, 0 are left out as bad, 0 are" in said.splitlines()[-1]
+
+
 def test_a_pattern_finds_the_patients_of_a_folder(classes, run):
     content = run(classes, "class_folder", patient_pattern=r"(\d+)_")
     assert groups(content, *SPLITS) == set("01234")
