@@ -49,6 +49,7 @@ class GazeTable:
         columns: the header.
         preamble: lines before the header.
         commented: True if there are ``#`` lines before the header; then the table ends at the next one or a blank line.
+        repeated: rows left out for being the same as an earlier one.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class GazeTable:
     preamble: int
     commented: bool
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    repeated: int = 0
 
     @property
     def stems(self) -> frozenset[str]:
@@ -89,15 +91,21 @@ class GazeTable:
             f"{', '.join(repr(unit) for unit in units)}."
         )
 
-    def load(self, stems: frozenset[str]) -> None:
+    def load(self, stems: frozenset[str], *, distinct: bool = False) -> None:
         """Read the rows of the columns with one of these stems; all others never enter memory.
+
+        Args:
+            stems: of the columns.
+            distinct: leave out, and count, rows that are the same as an earlier one in all columns of the file.
 
         Raises:
             ValueError: there are no rows, a row has more fields than the header, or the text cannot be decoded.
         """
         places = [at for at, column in enumerate(self.columns) if column.stem in stems and column.name]
         width = len(self.columns)
-        rows = []
+        rows: list[list[str]] = []
+        before: set[tuple[str, ...]] = set()
+        self.repeated = 0
         with _open_text(self.path, self.encoding) as stream:
             lines = itertools.islice(stream, self.preamble + 1, None)
             reader = csv.reader(itertools.takewhile(_is_row, lines) if self.commented else lines, **self._dialect())
@@ -108,7 +116,11 @@ class GazeTable:
                         f"{self.path}: row {number} has more fields than the header; is {self.delimiter!r} both the "
                         "delimiter and the decimal sign?"
                     )
-                if any(fields):
+                if distinct and tuple(fields) in before:
+                    self.repeated += 1
+                elif any(fields):
+                    if distinct:
+                        before.add(tuple(fields))
                     fields += [""] * (width - len(fields))
                     rows.append([fields[at].strip().strip('"').strip() for at in places])
         if not rows:

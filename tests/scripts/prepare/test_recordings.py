@@ -205,7 +205,7 @@ def test_what_is_dropped_is_said_on_screen_and_an_image_left_without_fixation_ha
     content = run(plain, gaze=str(write_gaze(tmp_path / "g.csv", rows)))
     assert [Path(i["image"]).name for i in items_of(content) if "fixations" in i] == ["i0.jpg"]
     out = capsys.readouterr().out
-    assert "g.csv: 1 of 4 fixations have an empty field or no duration and were dropped." in out
+    assert "g.csv: 1 of 4 fixations have an empty field or no positive duration and were dropped." in out
     assert "g.csv: 1 of 3 fixations lie off the image and were dropped." in out
     assert "9 of 10 images have none, 1 of them were shown, but no fixation lies on them" in out
 
