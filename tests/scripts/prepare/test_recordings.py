@@ -50,23 +50,6 @@ def gaze(tmp_path, write_gaze):
     return str(tmp_path / "gaze_*.csv")
 
 
-@pytest.fixture
-def add(plain, run, tmp_path, capsys):
-    """Type ``clinbundles add-gaze`` with a file and flags; gives the fixations by image, or the sentence it ends in."""
-    run(plain)
-    output = tmp_path / "with_gaze.json"
-
-    def add(gaze, *flags):
-        capsys.readouterr()
-        try:
-            cli.main(["add-gaze", str(tmp_path / "datalist.json"), str(gaze), *flags, "--output", str(output)])
-        except SystemExit as error:
-            return str(error)
-        return {i["image"].partition("/")[2]: i["fixations"] for i in items_of(read(output)) if "fixations" in i}
-
-    return add
-
-
 def read(path):
     return json.loads(path.read_text())
 
