@@ -25,7 +25,7 @@ from .fixation_tables import (
 from .original_sizes import naming_of, read_original_sizes
 from .participants import PARTICIPANT_STEMS, choose_participant
 from .samples import Presentation, RecordingSetup, display_to_image
-from .stimulus_events import split_by_image
+from .stimulus_events import STIMULUS_STEMS, split_by_image
 from .tables import Column, GazeTable, open_table, read_points, read_time_ms, read_validity
 from .tobii import (
     PYTRACK_SIGNATURE,
@@ -148,7 +148,7 @@ def read_fixations(
     elif gaze_format == "gazemedseg":
         source = read_gazemedseg(table, setup, **units)
     elif gaze_format == "csv":
-        source = _read_csv(table, setup, columns or CSV_COLUMNS, **units)
+        source = _read_csv(table, setup, columns, **units)
     else:
         source = SAMPLE_READERS[gaze_format](table, setup)
     if not isinstance(source, dict):
@@ -242,16 +242,25 @@ def detect_format(table: GazeTable, columns: Mapping[str, str] | None = None) ->
 
 
 def _read_csv(
-    table: GazeTable, setup: RecordingSetup, columns: Mapping[str, str], *, position_unit: str, time_unit: str
+    table: GazeTable, setup: RecordingSetup, columns: Mapping[str, str] | None, *, position_unit: str, time_unit: str
 ) -> list[Presentation] | dict[str, np.ndarray]:
     """Read a table with columns named by the caller: presentations, or fixations by image if it has durations."""
-    fields = _csv_fields(table, columns)
-    table.load(frozenset(c.stem for c in fields.values()) | PARTICIPANT_STEMS, distinct="duration" in fields)
+    fields = _csv_fields(table, columns or CSV_COLUMNS)
+    stimulus = table.find(*STIMULUS_STEMS)
+    if stimulus is not None and not columns:
+        fields["image"] = stimulus
+    stems = frozenset(column.stem for column in fields.values())
+    table.load(stems | PARTICIPANT_STEMS | {*STIMULUS_STEMS}, distinct="duration" in fields)
     choose_participant(table, setup.participant, [fields["participant"]] if "participant" in fields else None)
     if "image" in fields and setup.image_name is not None:
         raise ValueError(f"{table.path}: --image_name is given, but column {fields['image'].name!r} names the images.")
     if "image" in fields:
         names = table.names(fields["image"])
+    elif stimulus is not None and len(set(table.names(stimulus)) - {""}) > 1:
+        raise ValueError(
+            f"{table.path}: column {stimulus.name!r} names several images: --gaze_columns image={stimulus.name} tells "
+            "them apart."
+        )
     else:
         names = np.full(len(table.rows), setup.need("image_name")[0], object)
     unit = position_unit or "px"

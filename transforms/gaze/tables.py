@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 
 _MISSING = frozenset({"", ".", "nan", "na", "n/a", "null", "none", "-"})
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+# What files begin with that are no tables, and the way by one.
+_NO_TABLES = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Titta's recordings, is not read: write its tables as one CSV, in "
+    "Python by pandas.concat([pandas.read_hdf(FILE, table) for table in ('gaze', 'msg')]).to_csv('gaze.csv')",
+    b"SR_RESEARCH": "an EyeLink recording is not read: export a fixation report from Data Viewer",
+    b"** CONVERTED FROM": "EyeLink's ASC is not read: export a fixation report from Data Viewer",
+    b"PK\x03\x04": "a spreadsheet or zip is not read: save the table as CSV",
+}
 _DELIMITERS = ("\t", ";", ",")
 LONGEST_HEADER = 1_000_000  # characters
 
@@ -207,15 +214,12 @@ def find_encoding(path: Path) -> str:
     """Find the encoding of a text file: UTF-8 or UTF-16, with or without a mark at its start, or else cp1252.
 
     Raises:
-        ValueError: the file is HDF5, or has bytes that no text has.
+        ValueError: the file is no table, such as HDF5, or has bytes that no text has.
     """
     with path.open("rb") as stream:
         start = stream.read(4096)
-    if start.startswith(_HDF5):
-        raise ValueError(
-            f"{path}: an HDF5 file, such as Titta's recordings, is not read: write its tables as one CSV, in Python by "
-            "pandas.concat([pandas.read_hdf(FILE, table) for table in ('gaze', 'msg')]).to_csv('gaze.csv')."
-        )
+    if sentence := next((text for beginning, text in _NO_TABLES.items() if start.startswith(beginning)), ""):
+        raise ValueError(f"{path}: {sentence}.")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     # A header in UTF-16 is mostly ASCII, whose high byte is zero.

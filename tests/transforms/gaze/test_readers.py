@@ -118,6 +118,18 @@ def test_a_csv_may_name_its_images_and_flag_its_samples(tmp_path):
     check(read_fixations(path, columns=columns, **setup), "c.png")
 
 
+def test_gaze_on_several_images_of_a_csv_is_never_taken_for_that_on_one(tmp_path):
+    rows = [f"{300 + 400 * (i > 60)},200,{i * 8.333},{'ab'[i > 60]}.jpg" for i in range(120)]
+    path = write(tmp_path / "s.csv", "x,y,time,stimulus", *rows)
+    setup = {name: value for name, value in SETUP.items() if name != "image_name"}
+    fixations = read_fixations(path, **setup)
+    assert {name: round(rows[0, 0], 2) for name, rows in fixations.items()} == {"a.jpg": 0.3, "b.jpg": 0.7}
+    with pytest.raises(ValueError, match="--image_name is given, but column 'stimulus' names the images"):
+        read_fixations(path, **SETUP)
+    with pytest.raises(ValueError, match="'stimulus' names several images: --gaze_columns image=stimulus tells"):
+        read_fixations(path, columns={"x": "x", "y": "y", "time": "time"}, **SETUP)
+
+
 def test_a_csv_with_durations_is_a_table_of_fixations(tmp_path):
     path = write(tmp_path / "f.csv", "file;px;py;ms", "a.png;60,5;40;200", "b.png;110;90;300")
     columns = {"x": "px", "y": "py", "duration": "ms", "image": "file"}
