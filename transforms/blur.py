@@ -200,8 +200,9 @@ class AttentionGaussianBlurd(MapTransform):
             file = getattr(sample.get(self.keys[0]), "meta", {}).get("filename_or_obj", "The sample")
             raise KeyError(
                 f"{Path(file).name}: no attention map at {self.attention_key!r}, which is made from fixations (it has "
-                f"{', '.join(map(str, sample))}); allow_missing_attention (--allow_missing_gaze true) passes such "
-                "images unblurred, --arm original trains without gaze, clinbundles simulate-gaze adds some."
+                f"{', '.join(map(str, sample))}), so there is no gaze to blur by: --arm original trains without, "
+                "clinbundles simulate-gaze draws some from masks, --allow_missing_gaze true (allow_missing_attention) "
+                "leaves such images unblurred."
             )
         for key in self.key_iterator(sample):
             sample[key] = self.blur(sample[key], attention)

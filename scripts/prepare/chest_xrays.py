@@ -169,18 +169,24 @@ def cohen(root: Path) -> list[LabelledImage]:
     """Read the frontal X-rays of covid-chestxray-dataset/, ``root`` or below it, as covid19, bacterial or normal.
 
     Cohen et al., *COVID-19 image data collection: prospective predictions are the future*, 2020. Lateral views, CT
-    slices, files that are not there, unlabelled images and other diseases are left out, and a line tells how many.
+    slices, files that are not there, unlabelled images, other diseases and rows without a patient are left out, and a
+    line tells how many.
     ``source`` is the host of the page that the image comes from.
 
     Raises:
         FileNotFoundError: no metadata.csv.
-        ValueError: it lacks a column.
+        ValueError: it lacks a column, or tells no patient.
     """
     folder = find_folder(root, "covid-chestxray-dataset", holds="metadata.csv")
     table = pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
     for column in ("patientid", "finding", "view", "modality", "filename", "url"):
         if column not in table:
             raise ValueError(f"{folder / 'metadata.csv'}: has no column {column}.")
+    if len(table) and not table["patientid"].str.strip().any():
+        raise ValueError(
+            f"{folder / 'metadata.csv'}: column patientid is empty in all {len(table)} rows, so no patient can be kept "
+            "in one split: take a release of the collection that has it."
+        )
     images: dict[str, LabelledImage] = {}
     reasons: Counter[str] = Counter()
     for row in table.sort_values("filename").to_dict("records"):
@@ -203,6 +209,8 @@ def _reason_against(row: dict[Any, str], class_name: str | None, *, path: Path, 
         return "other or no finding"
     if not path.is_file():
         return "without file"
+    if not row["patientid"].strip():
+        return "without patientid"
     return "listed twice" if listed else ""
 
 

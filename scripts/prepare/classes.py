@@ -124,15 +124,15 @@ def write_classes(data: ClassSet, *, root: Path, target: Path, seed: int = 0, sk
     for entry in inspection.faults:
         print(f"skipped {entry['file']}: {entry['reason']}")
     members = {item.image for images, _ in arrangement.splits.values() for item in images}
-    print(
-        f"{len(data.images)} images came in, {len(members)} are used, {len(inspection.faults)} are left out as bad, "
-        f"{len(inspection.images) - len(members)} are {arrangement.unused}"
-    )
     for name, (images, class_names) in arrangement.splits.items():
         _report(name, images, class_names)
     for line in arrangement.notes:
         print(line)
-    print(f"{len(duplicates)} duplicates under two patients joined; wrote {target}")
+    print(f"{len(duplicates)} duplicates under two patients joined")
+    print(
+        f"{len(data.images)} images came in, {len(members)} are used, {len(inspection.faults)} are left out as bad, "
+        f"{len(inspection.images) - len(members)} are {arrangement.unused}; wrote {target}"
+    )
 
 
 def _report(split: str, images: Sequence[LabelledImage], class_names: Sequence[str]) -> None:

@@ -123,7 +123,8 @@ def read_official_split(folder: Path, names: Sequence[str]) -> dict[str, str]:
         raise ValueError(f"{folder}: no official split here (train.txt and val.txt).")
     splits: dict[str, str] = {}
     for split, path in lists.items():
-        for line in path.read_text(encoding="utf-8").split() if path.is_file() else []:
+        lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+        for line in (line.strip() for line in lines if line.strip()):
             name = image_stem(Path(line)) if image_suffix(Path(line)) in IMAGE_SUFFIXES else line
             if name in splits:
                 raise ValueError(f"{path}: {name} is listed twice, here and in {lists[splits[name]].name}.")

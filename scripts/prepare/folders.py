@@ -13,7 +13,7 @@ from clinbundles.transforms.readers.folder import is_image
 
 from .classes import Arrangement, ClassSet, LabelledImage, check_balance, count_balance, split_classes, undersample
 from .datalist import check_sum, parse_ratios
-from .pairs import DataSet, pair_by_name, with_foreground
+from .pairs import DataSet, Record, pair_by_name, with_foreground
 from .recordings import gaze_files
 
 
@@ -22,6 +22,9 @@ def folder(
     *,
     label: str,
     modality: str,
+    images: str = "images",
+    masks: str = "masks",
+    mask_ending: str = "",
     foreground: Any = None,
     join_duplicates: bool = True,
     gaze: str | None = None,
@@ -33,6 +36,9 @@ def folder(
         root: the folder.
         label: what the masks mark, such as polyp.
         modality: how the images were taken, such as endoscopy.
+        images: folder of the images in it, such as Original; . is the data set's own.
+        masks: folder of the masks, likewise, such as "Ground Truth"; the same where they lie beside the images.
+        mask_ending: what the name of a mask has more than its image's, such as _mask of x_mask.png beside x.jpg.
         foreground: ids that are foreground where the masks are label maps, such as 1,2 or 26-31.
         join_duplicates: whether near-duplicates are kept in one split (False for images that are all alike).
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
@@ -42,7 +48,7 @@ def folder(
         if not value.strip():
             raise ValueError(f"--{flag} is {value!r}: expected a word")
     ids = None if foreground is None else parse_ids(foreground)
-    records = pair_by_name(root / "images", root / "masks")
+    records = pairs_of_folders(root, images=images, masks=masks, mask_ending=mask_ending)
     return DataSet(
         root,
         name=root.resolve().name,
@@ -55,6 +61,28 @@ def folder(
         join_duplicates=join_duplicates,
         gaze=gaze_files(gaze, **reading),
     )
+
+
+def pairs_of_folders(root: Path, *, images: str, masks: str, mask_ending: str) -> list[Record]:
+    """Pair the images and masks of two folders in ``root``, or of one.
+
+    Raises:
+        FileNotFoundError: a folder is missing, or the first holds no image.
+        ValueError: a folder is not in ``root``, or no image at all has a mask.
+    """
+    for flag, name in {"images": images, "masks": masks}.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"--{flag} is {name!r}: expected a folder in --dataset_dir {root}")
+        if not (root / name).is_dir():
+            raise FileNotFoundError(f"{root / name}: no such folder; --{flag} names another.")
+    records = list(pair_by_name(root / images, root / masks, mask_ending=mask_ending))
+    if all(record.missing() for record in records):
+        image, mask = (next((r.path.name for r in records if getattr(r, part)), "none") for part in ("image", "label"))
+        raise ValueError(
+            f"{root}: no image has a mask of its name, the first image is {image}, the first mask {mask}: "
+            "--mask_ending, such as _mask, is what the name of a mask has more."
+        )
+    return records
 
 
 def class_folder(
@@ -78,9 +106,12 @@ def class_folder(
     pattern = None if patient_pattern is None else compile_pattern(patient_pattern)
     shares = None if ratios is None else parse_ratios(ratios)
     images = []
-    for path in sorted(path for path in root.glob("[!.]*/*") if is_image(path)):
+    files = sorted(path for path in root.glob("[!.]*/*") if path.is_file())
+    for path in (path for path in files if is_image(path)):
         patient = path.relative_to(root).as_posix() if pattern is None else patient_of(path, pattern)
         images.append(LabelledImage(path, path.parent.name, patient, root.name))
+    if others := len(files) - len(images):
+        print(f"{root.name}: {others} files in the folders of the classes are no images and were passed over")
     class_names = sorted({item.class_name for item in images})
     if len(class_names) < 2:
         raise ValueError(f"--dataset_dir {root}: expected a folder of images for each of two or more classes")

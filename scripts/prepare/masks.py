@@ -16,9 +16,9 @@ from clinbundles.engines.data_hash import hash_facts
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bars import watch
 from clinbundles.transforms.readers.decoding import check_range
-from clinbundles.transforms.readers.folder import image_stem
+from clinbundles.transforms.readers.folder import image_stem, is_image
 
-from .annotations import InstanceSet
+from .annotations import InstanceSet, Omissions
 from .datalist import (
     NEAR_DUPLICATE_BITS,
     SPLITS,
@@ -78,7 +78,7 @@ def write_masks(
 
     mask_folder = target.with_name(f"{target.name.removesuffix('.json')}_masks")
     with removed_after_failure(mask_folder):
-        pairs, faults = inspect_all(
+        pairs, faults, omitted = inspect_all(
             records, root=root, mask_folder=mask_folder, skip_bad=skip_bad, intensity_range=intensity_range
         )
         if not pairs:
@@ -109,13 +109,26 @@ def write_masks(
     write_atomically(target, datalist_as_json({**describe(data), **facts, **lists}))
 
     warn_of_crossing_groups(groups, split_of)
-    print(f"{data.name}: {len(records)} pairs came in, {len(items)} are used, {len(faults)} are left out as bad")
+    if strays := other_files(records):
+        print(f"{len(strays)} files beside the images and masks are no images and were passed over, first {strays[0]}")
     _report(splits, label=data.label, foreground=[contents.foreground for _, contents in pairs])
     if recordings:
         print(say_gaze(items, recordings))
     if sentence := say_sizes(items):
         print(sentence)
-    print(f"wrote {target}")
+    reasons = f" ({omitted})" if faults else ""
+    print(
+        f"{data.name}: {len(records)} pairs came in, {len(items)} are used, {len(faults)} are left out{reasons}; "
+        f"wrote {target}"
+    )
+
+
+def other_files(records: Sequence[Record]) -> list[str]:
+    """Names of files beside images and masks that are no images, such as Thumbs.db, or hidden, such as ._a.jpg."""
+    own = {path for record in records for path in (record.image, record.label) if path is not None}
+    folders = {path.parent for path in own}
+    files = [path for folder in folders for path in folder.iterdir() if path not in own and path.is_file()]
+    return sorted(path.name for path in files if not is_image(path))
 
 
 @contextmanager
@@ -170,8 +183,8 @@ def inspect_all(
     mask_folder: Path,
     skip_bad: bool,
     intensity_range: tuple[float, float] | None,
-) -> tuple[list[tuple[Record, Contents]], list[dict[str, str]]]:
-    """Check the pairs: those of use with what they hold, and the others as {"file", "reason"}.
+) -> tuple[list[tuple[Record, Contents]], list[dict[str, str]], Omissions]:
+    """Check the pairs: those of use with what they hold, the others as {"file", "reason"}, and their count by kind.
 
     Args:
         records: the pairs.
@@ -185,6 +198,7 @@ def inspect_all(
     """
     pairs: list[tuple[Record, Contents]] = []
     faults: list[dict[str, str]] = []
+    omitted = Omissions()
     # Missing files show without reading a single one.
     incomplete = next((record for record in records if record.missing()), None)
     if incomplete and not skip_bad:
@@ -198,9 +212,12 @@ def inspect_all(
                 raise
             reason = str(error).replace(f"{root}{os.sep}", "")
             faults.append({"file": record.path.relative_to(root).as_posix(), "reason": reason})
+            kind = "masks without image" if record.image is None else "images without mask"
+            is_bad = record.fault or (record.image and record.label)
+            omitted.add("that are bad" if is_bad else kind, faults[-1]["file"])
     for entry in faults:
         print(f"skipped {entry['file']}: {entry['reason']}")
-    return pairs, faults
+    return pairs, faults, omitted
 
 
 def warn_of_crossing_groups(groups: Sequence[str], split_of: Sequence[str]) -> None:

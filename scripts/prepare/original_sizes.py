@@ -12,13 +12,15 @@ def sizes_in_boxes(folder: Path) -> dict[str, tuple[int, int]]:
     """Read height and width in px of the original images, by file name without suffix, from Kvasir-SEG's list of boxes.
 
     Args:
-        folder: folder of the data set, with ``kavsir_bboxes.json`` (or another ``*bboxes*.json``) or without a list.
+        folder: folder of the data set, with ``kavsir_bboxes.json`` (another ``*bboxes*.json``, or HyperKvasir's
+            ``bounding-boxes.json``) or without a list.
 
     Raises:
         ValueError: the list is not JSON, or has an image without height and width.
     """
     sizes: dict[str, tuple[int, int]] = {}
-    for path in sorted(folder.glob("*bboxes*.json")):
+    lists = [*folder.glob("*bboxes*.json"), *folder.glob("bounding-boxes.json")]
+    for path in sorted(path for path in lists if not path.name.startswith(".")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -136,19 +136,24 @@ class Contents:
 def pair_by_name(
     images: Path, masks: Path, *, mask_ending: str = "", group: Callable[[str], str] = str
 ) -> Iterator[Record]:
-    """Pair the images and masks of two folders by name, in name order; hidden files are skipped.
+    """Pair the images and masks of two folders, or of one, by name, in name order; hidden files are skipped.
 
     Args:
         images: folder of the images.
-        masks: folder of the masks.
+        masks: folder of the masks; where it is the same, ``mask_ending`` tells the masks from the images.
         mask_ending: what a mask's name without suffix has more than its image's.
         group: from an image's name without suffix to its group.
 
     Raises:
         FileNotFoundError: a folder is missing, or the first holds no image.
-        ValueError: two files of a folder differ only in their suffix.
+        ValueError: two files of a folder differ only in their suffix, or nothing tells masks from images.
     """
     image_files, mask_files = _files_by_stem(images), _files_by_stem(masks)
+    if images == masks:
+        if not mask_ending:
+            raise ValueError(f"{images}: images and masks in one folder need a --mask_ending, such as _mask.")
+        mask_files = {stem: path for stem, path in mask_files.items() if stem.endswith(mask_ending)}
+        image_files = {stem: path for stem, path in image_files.items() if stem not in mask_files}
     if not image_files:
         raise FileNotFoundError(f"{images}: no image here ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
     labels = {stem.removesuffix(mask_ending): path for stem, path in mask_files.items() if stem.endswith(mask_ending)}

@@ -91,6 +91,7 @@ def gaze_files(
     position_unit: Literal["px", "fraction", "percent"] | None = None,
     time_unit: Literal["s", "ms", "us"] | None = None,
     use_exported_fixations: bool = False,
+    allow_off_image: bool = False,
     gaze_columns: str | None = None,
 ) -> GazeFiles | None:
     """Find the file, or the files of a glob, one for each observer; None where ``pattern`` is None.
@@ -105,11 +106,13 @@ def gaze_files(
         image_rect_px: x, y, width and height of the image on the screen in pixels, such as 460,165,1000,750, likewise;
             0,0,width,height where positions count from the image's corner.
         image_name: file name of the image, for files that do not name it; {stem} in it is the gaze file's own name.
-        participant: participant, or recording, of an export of several; several with commas are an observer each.
+        participant: participant, or recording, of a file of several; several with commas are an observer each.
         position_unit: of csv and gazemedseg, px, fraction or percent; px for csv, fraction for gazemedseg by default.
         time_unit: of csv and gazemedseg, s, ms or us; by default the step of the samples decides, durations are in ms.
         use_exported_fixations: take Tobii's own fixations from an export, which need no size of the screen in mm.
-        gaze_columns: columns of a csv, such as x=X,y=Y,time=T,image=I; with duration=D each row is a fixation.
+        allow_off_image: take a recording of which most fixations lie off the image, such as beside other windows.
+        gaze_columns: columns of a csv, such as x=X,y=Y,time=T,image=I, and participant=P where it has several; with
+            duration=D each row is a fixation.
     """
     settings = {
         "screen_size_px": screen_size_px,
@@ -120,6 +123,7 @@ def gaze_files(
         "position_unit": position_unit,
         "time_unit": time_unit,
         "use_exported_fixations": use_exported_fixations,
+        "allow_off_image": allow_off_image,
         "columns": None if gaze_columns is None else parse_columns(gaze_columns),
     }
     settings = {name: value for name, value in settings.items() if value not in (None, False)}
@@ -150,11 +154,16 @@ def refuse_simulated(path: Path) -> None:
     """Refuse the table of gaze that ``clinbundles simulate-gaze --csv`` wrote: nobody looked there.
 
     Raises:
-        ValueError: its column GAZE_SOURCE says so.
+        ValueError: its column GAZE_SOURCE says so, or it is no table.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header, first = (file.readline().strip().split(",") for _ in range(2))
-    if "GAZE_SOURCE" in header and "simulated" in ",".join(first):
+    from clinbundles.transforms.gaze.tables import open_table  # brings pandas
+
+    table = open_table(path)  # in any encoding and with any delimiter, as a spreadsheet may have saved it
+    column = table.find("gaze_source")
+    if column is None:
+        return
+    table.load(frozenset({column.stem}))
+    if any("simulated" in text for text in table.text(column)):
         raise ValueError(
             f"{path}: simulated gaze (column GAZE_SOURCE), not recorded: give the datalist that clinbundles "
             "simulate-gaze wrote, which says so."

@@ -92,10 +92,9 @@ def write_slices(
     # MONAI takes the first item of a split to know its kind: an empty one must not be there.
     lists = {name: members for name, members in splits.items() if members}
     write_atomically(target, datalist_as_json({**facts, **lists}))
-    print(f"{data.name}: {written.summary()}")
     counts = [f"{len(m)} {name} of {len(set(map(group_in, m)))} groups" for name, m in splits.items()]
     print(f"{', '.join(counts)}; labels: {data.labeller or 'none'}")
-    print(f"wrote {target}")
+    print(f"{data.name}: {written.summary()}; wrote {target}")
 
 
 @dataclass

@@ -20,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import open_configs, run_configs
+from clinbundles.scripts.verbs import VERBS
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
 SMALL: dict[str, Any] = {"image_size": 64, "batch_size": 4, "channels": [8, 8, 8, 8, 8, 8], "device": "cpu"}
@@ -78,8 +79,11 @@ def test_an_arm_that_needs_gaze_stops_without_it_unless_told_otherwise(tmp_path:
     for item in datalist["training"]:
         del item["fixations"]
     (tmp_path / "list.json").write_text(json.dumps(datalist))
-    with pytest.raises(KeyError, match=r"\.jpg: no attention map at 'attention', which is made from fixations"):
+    with pytest.raises(KeyError, match=r"\.jpg: no attention map at 'attention', which is made from fixations") as stop:
         first_training_image("positive", datalist=str(tmp_path / "list.json"))
+    ways = ("--arm original trains", "clinbundles simulate-gaze draws", "--allow_missing_gaze true")
+    assert all(way in str(stop.value) for way in ways)
+    assert "simulate-gaze" in VERBS
     passed = first_training_image("positive", datalist=str(tmp_path / "list.json"), allow_missing_gaze=True)
     assert torch.equal(passed, first_training_image("original", datalist=str(tmp_path / "list.json")))
 

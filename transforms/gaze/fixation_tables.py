@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .participants import PARTICIPANT_STEMS, choose_participant
 from .samples import RecordingSetup, display_to_image
 from .tables import Column, GazeTable
 
@@ -28,7 +29,8 @@ def read_gazemedseg(
     Raises:
         ValueError: see :func:`fixations_by_image`.
     """
-    table.load(GAZEMEDSEG_SIGNATURE)
+    table.load(GAZEMEDSEG_SIGNATURE | PARTICIPANT_STEMS, distinct=True)
+    choose_participant(table, setup.participant)
     columns = [table.need(f"current_fix_{stem}") for stem in ("x", "y", "duration")]
     unit = position_unit or ("fraction" if setup.image_rect_px is None else "px")
     names = table.names(table.need("image"))
@@ -46,7 +48,8 @@ def fixations_by_image(
 ) -> dict[str, np.ndarray]:
     """Sort a table with one fixation a row by image: (m, 3) of x and y as fractions of the image, and ms, by its name.
 
-    Fixations without a name, a position or a duration are dropped and reported.
+    Fixations without a name, a position or a positive duration are dropped and reported, and so are rows that stand
+    twice.
 
     Args:
         table: the file, with its rows.
@@ -57,8 +60,10 @@ def fixations_by_image(
         time_unit: ``s``, ``ms`` or ``us``; milliseconds if empty.
 
     Raises:
-        ValueError: a field is malformed, most fixations are incomplete, or the numbers are those of another unit.
+        ValueError: a field is malformed, most fixations are incomplete or stand twice, or the numbers are those of
+            another unit.
     """
+    _say_repeated(table, setup)
     rows = np.column_stack([table.numbers(column) for column in columns])
     names = setup.on_images(names)
     rows, names = rows[names != ""], names[names != ""]
@@ -104,22 +109,32 @@ def check_positions(path: Path, xy: np.ndarray, unit: str) -> None:
     )
 
 
+def _say_repeated(table: GazeTable, setup: RecordingSetup) -> None:
+    if table.repeated > len(table.rows):
+        raise ValueError(
+            f"{table.path}: {table.repeated} rows are the same as an earlier one, and only {len(table.rows)} are not: "
+            "was the table written several times over?"
+        )
+    if table.repeated:
+        setup.report(f"{table.repeated} rows are the same as an earlier one and were dropped.")
+
+
 def _complete(path: Path, rows: np.ndarray, columns: Sequence[Column], setup: RecordingSetup) -> np.ndarray:
     """Tell which rows (n, 3) have a position and a duration, bool (n,); refuse a table where most have none."""
     faults: Mapping[str, np.ndarray] = {
         **{f"column {c.name!r} has an empty field": ~np.isfinite(v) for c, v in zip(columns, rows.T, strict=True)},
         f"column {columns[2].name!r} has a duration of 0": rows[:, 2] == 0,
+        f"column {columns[2].name!r} has a negative duration": rows[:, 2] < 0,
     }
-    if (rows[:, 2] < 0).any():
-        shortest = np.nanmin(rows[:, 2])
-        raise ValueError(f"{path}: column {columns[2].name!r} has {shortest:g}, expected a positive time.")
     complete = ~np.any(list(faults.values()), axis=0)
     lost = int((~complete).sum())
     if 2 * lost > len(rows):
         fault, where = max(faults.items(), key=lambda each: each[1].sum())
-        raise ValueError(f"{path}: {fault} in {int(where.sum())} of {len(rows)} fixations.")
+        raise ValueError(
+            f"{path}: {fault} in {int(where.sum())} of {len(rows)} fixations: is it the column that was meant?"
+        )
     if lost:
-        setup.report(f"{lost} of {len(rows)} fixations have an empty field or no duration and were dropped.")
+        setup.report(f"{lost} of {len(rows)} fixations have an empty field or no positive duration and were dropped.")
     return complete
 
 

@@ -23,8 +23,9 @@ from .fixation_tables import (
     read_gazemedseg,
 )
 from .original_sizes import naming_of, read_original_sizes
+from .participants import PARTICIPANT_STEMS, choose_participant
 from .samples import Presentation, RecordingSetup, display_to_image
-from .stimulus_events import split_by_image
+from .stimulus_events import STIMULUS_STEMS, split_by_image
 from .tables import Column, GazeTable, open_table, read_points, read_time_ms, read_validity
 from .tobii import (
     PYTRACK_SIGNATURE,
@@ -49,13 +50,12 @@ SAMPLE_READERS: dict[str, Callable[[GazeTable, RecordingSetup], list[Presentatio
 }
 FORMATS = ("gazemedseg", *SAMPLE_READERS, "csv")
 CSV_COLUMNS = {"x": "x", "y": "y", "time": "time"}
-_CSV_FIELDS = ("x", "y", "time", "duration", "validity", "image")
+_CSV_FIELDS = ("x", "y", "time", "duration", "validity", "image", "participant")
 # Settings that only some formats have a use for.
 _ONLY_FOR = {
     "position_unit": ("gazemedseg", "csv"),
     "time_unit": ("gazemedseg", "csv"),
     "gaze_columns": ("csv",),
-    "participant": ("tobii_export",),
     "use_exported_fixations": ("tobii_export",),
 }
 
@@ -76,14 +76,15 @@ def read_fixations(
     columns: Mapping[str, str] | None = None,
     position_unit: str = "",
     time_unit: str = "",
+    allow_off_image: bool = False,
     images: Collection[str] | None = None,
     report: Callable[[str], None] = logger.info,
 ) -> dict[str, np.ndarray]:
     """Read the fixations of one observer on each image of a recording.
 
     x and y are fractions of the image's width and height, origin at the top left. An image that was shown but not
-    looked at has an array (0, 3). Incomplete fixations and those off the image are dropped; how many, and how many
-    samples were not valid, is reported.
+    looked at has an array (0, 3). Incomplete fixations, repeated ones and those off the image are dropped; how many,
+    and how many samples were not valid, is reported.
 
     Args:
         path: the file: text with tab, ``;`` or ``,`` between the fields.
@@ -98,21 +99,24 @@ def read_fixations(
         screen_size_mm: width and height of the display in millimetres.
         viewing_distance_mm: distance from the eyes to the display in millimetres.
         image_rect_px: x, y, width and height of the image on the display in pixels.
-        participant: name of the participant, or of the recording, in a ``tobii_export`` of several.
+        participant: name of the participant, or of the recording, in a file of several.
         columns: for ``csv``, the column of ``x``, ``y`` and ``time`` and, where there are such, of ``image`` (file
-            names), ``validity`` (1 or 0) and ``duration`` (then each row is a fixation and needs no time).
+            names), ``participant``, ``validity`` (1 or 0) and ``duration`` (then each row is a fixation and needs no
+            time).
         position_unit: for ``csv``, ``px`` (display pixels, the default) or ``fraction`` or ``percent`` (of the display;
             with ``duration``, of the image); for ``gazemedseg``, ``fraction`` by default, or ``px`` with image_rect_px.
         time_unit: for ``csv`` and ``gazemedseg``, ``s``, ``ms`` or ``us``; if empty, the step between samples decides,
             and durations are in ms.
+        allow_off_image: take a recording of which most fixations lie off the image.
         images: file names of a data set's images: names in the recording become theirs, see
             :func:`~.stimuli.match_stimuli`, and gaze on other screens is left out; None takes every name as it is.
         report: takes each sentence about what was left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the format is unknown, a field is missing or malformed, no sample is valid, no fixation lies on its
-            image, nothing was shown that is one of ``images``, or an argument is missing or wrong.
+        ValueError: the format is unknown, a field is missing or malformed, no sample is valid, most fixations are
+            incomplete, repeated or off their image, nothing was shown that is one of ``images``, or an argument is
+            missing or wrong.
     """
     path = Path(path)
     if fixation_filter not in FILTERS:
@@ -133,7 +137,6 @@ def read_fixations(
     table = open_table(path)
     given = {
         "gaze_columns": columns,
-        "participant": participant,
         "position_unit": position_unit,
         "time_unit": time_unit,
         "use_exported_fixations": use_exported_fixations,
@@ -145,12 +148,12 @@ def read_fixations(
     elif gaze_format == "gazemedseg":
         source = read_gazemedseg(table, setup, **units)
     elif gaze_format == "csv":
-        source = _read_csv(table, setup, columns or CSV_COLUMNS, **units)
+        source = _read_csv(table, setup, columns, **units)
     else:
         source = SAMPLE_READERS[gaze_format](table, setup)
     if not isinstance(source, dict):
         source = _filter(source, setup, FILTERS[fixation_filter], filter_settings or {})
-    return _on_image(source, setup)
+    return _on_image(source, setup, allow_most=allow_off_image)
 
 
 def _choose_format(table: GazeTable, gaze_format: str, columns: Mapping[str, str] | None, given: Sequence[str]) -> str:
@@ -239,15 +242,25 @@ def detect_format(table: GazeTable, columns: Mapping[str, str] | None = None) ->
 
 
 def _read_csv(
-    table: GazeTable, setup: RecordingSetup, columns: Mapping[str, str], *, position_unit: str, time_unit: str
+    table: GazeTable, setup: RecordingSetup, columns: Mapping[str, str] | None, *, position_unit: str, time_unit: str
 ) -> list[Presentation] | dict[str, np.ndarray]:
     """Read a table with columns named by the caller: presentations, or fixations by image if it has durations."""
-    fields = _csv_fields(table, columns)
-    table.load(frozenset(column.stem for column in fields.values()))
+    fields = _csv_fields(table, columns or CSV_COLUMNS)
+    stimulus = table.find(*STIMULUS_STEMS)
+    if stimulus is not None and not columns:
+        fields["image"] = stimulus
+    stems = frozenset(column.stem for column in fields.values())
+    table.load(stems | PARTICIPANT_STEMS | {*STIMULUS_STEMS}, distinct="duration" in fields)
+    choose_participant(table, setup.participant, [fields["participant"]] if "participant" in fields else None)
     if "image" in fields and setup.image_name is not None:
         raise ValueError(f"{table.path}: --image_name is given, but column {fields['image'].name!r} names the images.")
     if "image" in fields:
         names = table.names(fields["image"])
+    elif stimulus is not None and len(set(table.names(stimulus)) - {""}) > 1:
+        raise ValueError(
+            f"{table.path}: column {stimulus.name!r} names several images: --gaze_columns image={stimulus.name} tells "
+            "them apart."
+        )
     else:
         names = np.full(len(table.rows), setup.need("image_name")[0], object)
     unit = position_unit or "px"
@@ -309,14 +322,15 @@ def _filter(
     return {name: np.concatenate(parts) for name, parts in by_image.items()}
 
 
-def _on_image(fixations: dict[str, np.ndarray], setup: RecordingSetup) -> dict[str, np.ndarray]:
-    """Drop the fixations off their image, or without a position, and report how many; refuse a file without others."""
+def _on_image(fixations: dict[str, np.ndarray], setup: RecordingSetup, *, allow_most: bool) -> dict[str, np.ndarray]:
+    """Drop the fixations off their image, or without a position, and report how many; refuse a file of mostly such."""
     inside = {name: rows[((rows[:, :2] >= 0) & (rows[:, :2] <= 1)).all(axis=1)] for name, rows in fixations.items()}
     before, after = (sum(len(rows) for rows in each.values()) for each in (fixations, inside))
-    if before and not after:
+    if 2 * after < before and not (after and allow_most):
+        count, way = (f"only {after}", " --allow_off_image takes the file.") if after else ("none", "")
         raise ValueError(
-            f"{setup.path}: none of the {before} fixations lies on its image: is that where --image_rect_px and "
-            "--screen_size_px say?"
+            f"{setup.path}: {count} of the {before} fixations lies on its image: is that where --image_rect_px says, "
+            "on a screen of --screen_size_px, are positions in another unit, or was the tracker badly calibrated?" + way
         )
     if after < before:
         setup.report(f"{before - after} of {before} fixations lie off the image and were dropped.")

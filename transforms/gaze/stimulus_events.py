@@ -9,12 +9,20 @@ import numpy as np
 from .samples import Presentation, RecordingSetup
 from .tables import Column, GazeTable
 
-_NAMES = ("stimulus", "stimulusname", "image", "imagename", "presentedstimulusname", "presentedmedianame", "medianame")
+STIMULUS_STEMS = (
+    "stimulus",
+    "stimulusname",
+    "image",
+    "imagename",
+    "presentedstimulusname",
+    "presentedmedianame",
+    "medianame",
+)
 _MESSAGES = ("msg", "message")
 _CLOCK = "system_time_stamp"
 # Columns that count showings without naming an image.
 _TRIALS = ("trial", "trialnumber", "trialindex", "trialid", "trial_number", "trial_index", "trial_id")
-EVENT_STEMS = frozenset({*_NAMES, *_MESSAGES, *_TRIALS, _CLOCK})
+EVENT_STEMS = frozenset({*STIMULUS_STEMS, *_MESSAGES, *_TRIALS, _CLOCK})
 _ONSET, _OFFSET = "onset_", "offset_"
 
 
@@ -32,7 +40,7 @@ def shown_images(table: GazeTable, setup: RecordingSetup) -> np.ndarray | None:
         ValueError: ``setup`` has an image_name as well; messages have no time; several trials are in the table, and it
             does not tell of which images.
     """
-    column = table.find(*_NAMES)
+    column = table.find(*STIMULUS_STEMS)
     message = table.find(*_MESSAGES)
     if column is not None and any(table.names(column)):
         names = table.names(column)

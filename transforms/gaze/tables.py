@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 
 _MISSING = frozenset({"", ".", "nan", "na", "n/a", "null", "none", "-"})
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+# What files begin with that are no tables, and the way by one.
+_NO_TABLES = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, such as Titta's recordings, is not read: write its tables as one CSV, in "
+    "Python by pandas.concat([pandas.read_hdf(FILE, table) for table in ('gaze', 'msg')]).to_csv('gaze.csv')",
+    b"SR_RESEARCH": "an EyeLink recording is not read: export a fixation report from Data Viewer",
+    b"** CONVERTED FROM": "EyeLink's ASC is not read: export a fixation report from Data Viewer",
+    b"PK\x03\x04": "a spreadsheet or zip is not read: save the table as CSV",
+}
 _DELIMITERS = ("\t", ";", ",")
 LONGEST_HEADER = 1_000_000  # characters
 
@@ -49,6 +56,7 @@ class GazeTable:
         columns: the header.
         preamble: lines before the header.
         commented: True if there are ``#`` lines before the header; then the table ends at the next one or a blank line.
+        repeated: rows left out for being the same as an earlier one.
     """
 
     path: Path
@@ -58,6 +66,7 @@ class GazeTable:
     preamble: int
     commented: bool
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+    repeated: int = 0
 
     @property
     def stems(self) -> frozenset[str]:
@@ -89,15 +98,21 @@ class GazeTable:
             f"{', '.join(repr(unit) for unit in units)}."
         )
 
-    def load(self, stems: frozenset[str]) -> None:
+    def load(self, stems: frozenset[str], *, distinct: bool = False) -> None:
         """Read the rows of the columns with one of these stems; all others never enter memory.
+
+        Args:
+            stems: of the columns.
+            distinct: leave out, and count, rows that are the same as an earlier one in all columns of the file.
 
         Raises:
             ValueError: there are no rows, a row has more fields than the header, or the text cannot be decoded.
         """
         places = [at for at, column in enumerate(self.columns) if column.stem in stems and column.name]
         width = len(self.columns)
-        rows = []
+        rows: list[list[str]] = []
+        before: set[tuple[str, ...]] = set()
+        self.repeated = 0
         with _open_text(self.path, self.encoding) as stream:
             lines = itertools.islice(stream, self.preamble + 1, None)
             reader = csv.reader(itertools.takewhile(_is_row, lines) if self.commented else lines, **self._dialect())
@@ -108,7 +123,11 @@ class GazeTable:
                         f"{self.path}: row {number} has more fields than the header; is {self.delimiter!r} both the "
                         "delimiter and the decimal sign?"
                     )
-                if any(fields):
+                if distinct and tuple(fields) in before:
+                    self.repeated += 1
+                elif any(fields):
+                    if distinct:
+                        before.add(tuple(fields))
                     fields += [""] * (width - len(fields))
                     rows.append([fields[at].strip().strip('"').strip() for at in places])
         if not rows:
@@ -195,15 +214,12 @@ def find_encoding(path: Path) -> str:
     """Find the encoding of a text file: UTF-8 or UTF-16, with or without a mark at its start, or else cp1252.
 
     Raises:
-        ValueError: the file is HDF5, or has bytes that no text has.
+        ValueError: the file is no table, such as HDF5, or has bytes that no text has.
     """
     with path.open("rb") as stream:
         start = stream.read(4096)
-    if start.startswith(_HDF5):
-        raise ValueError(
-            f"{path}: an HDF5 file, such as Titta's recordings, is not read: write its tables as one CSV, in Python by "
-            "pandas.concat([pandas.read_hdf(FILE, table) for table in ('gaze', 'msg')]).to_csv('gaze.csv')."
-        )
+    if sentence := next((text for beginning, text in _NO_TABLES.items() if start.startswith(beginning)), ""):
+        raise ValueError(f"{path}: {sentence}.")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     # A header in UTF-16 is mostly ASCII, whose high byte is zero.

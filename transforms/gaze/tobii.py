@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from .participants import PARTICIPANT_STEMS, choose_participant
 from .samples import Display, Presentation, RecordingSetup, average_eyes
 from .stimulus_events import EVENT_STEMS, shown_images, split_by_image
 from .tables import GazeTable, read_points, read_time_ms, read_validity
@@ -27,7 +28,7 @@ _RECT = (
     ("presentedmediaheight", "mediaheight"),
 )
 _STEMS = frozenset(
-    {"recordingtimestamp", "sensor", "participantname", "recordingname", "recordingresolution", *_NAME, *sum(_RECT, ())}
+    {"recordingtimestamp", "sensor", "recordingresolution", *PARTICIPANT_STEMS, *_NAME, *sum(_RECT, ())}
     | {f"recordingresolution{side}" for side in ("width", "height")}
     | {f"originalmedia{side}" for side in ("width", "height")}
     | {f"{point}{axis}" for point in (*_GAZE, "fixationpoint") for axis in "xy"}
@@ -119,7 +120,7 @@ def read_exported_fixations(table: GazeTable, setup: RecordingSetup) -> dict[str
 def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
     """Read the rows of the eye tracker, and return the image name (n,) of each, empty where none was shown."""
     table.load(_STEMS)
-    _choose_recording(table, setup.participant)
+    choose_participant(table, setup.participant)
     sensor = table.find("sensor")
     if sensor is not None:
         is_tracker = table.text(sensor) == "Eye Tracker"
@@ -138,25 +139,6 @@ def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
     if setup.image_name is not None:
         raise ValueError(f"{table.path}: --image_name is given, but column {column.name!r} names the images.")
     return setup.on_images(table.text(column))
-
-
-def _choose_recording(table: GazeTable, participant: str | None) -> None:
-    """Keep the rows of one participant or recording, and refuse those of several."""
-    columns = [column for stem in ("participantname", "recordingname") if (column := table.find(stem))]
-    if participant is not None:
-        chosen = next((column for column in columns if participant in table.text(column)), None)
-        if chosen is None:
-            titles = " or ".join(repr(column.name) for column in columns) or "of participants"
-            raise ValueError(f"{table.path}: no column {titles} has the --participant {participant}.")
-        table.keep(table.text(chosen) == participant)
-    for column in columns:
-        # The names themselves can tell who was recorded, and stay out of the message.
-        several = len(set(table.text(column)) - {""})
-        if several > 1:
-            raise ValueError(
-                f"{table.path}: column {column.name!r} has {several} different values, expected a single recording: "
-                "choose by --participant NAME."
-            )
 
 
 def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -275,7 +257,8 @@ def read_tobii_sdk(table: GazeTable, setup: RecordingSetup) -> list[Presentation
     for eye in ("left", "right"):
         stems |= {f"{eye}_gaze_point_on_display_area_y", f"{eye}_gaze_point_validity", f"{eye}_gaze_point_valid"}
         stems.add(f"{eye}_gaze_origin_in_user_coordinate_system_z")
-    table.load(frozenset(stems) | EVENT_STEMS)
+    table.load(frozenset(stems) | EVENT_STEMS | PARTICIPANT_STEMS)
+    choose_participant(table, setup.participant)
     names = shown_images(table, setup)
     eyes, distances = [], []
     for eye in ("left", "right"):
@@ -300,7 +283,8 @@ def read_tx300(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
     """
     stems = {"time", "reltimestamp", *TX300_SIGNATURE}
     stems |= {f"{eye}gazepos2dy" for eye in "lr"} | {f"{eye}eyepos3dz" for eye in "lr"}
-    table.load(frozenset(stems) | EVENT_STEMS)
+    table.load(frozenset(stems) | EVENT_STEMS | PARTICIPANT_STEMS)
+    choose_participant(table, setup.participant)
     names = shown_images(table, setup)
     eyes, distances = [], []
     for eye in "lr":
@@ -326,7 +310,8 @@ def read_pytrack(table: GazeTable, setup: RecordingSetup) -> list[Presentation]:
     stems = {"recordingtimestamp", "eyetrackertimestamp"}
     for eye in ("left", "right"):
         stems |= {f"gaze2d_{eye}.x", f"gaze2d_{eye}.y", f"validity_{eye}", f"eyepos3d_{eye}.z"}
-    table.load(frozenset(stems) | EVENT_STEMS)
+    table.load(frozenset(stems) | EVENT_STEMS | PARTICIPANT_STEMS)
+    choose_participant(table, setup.participant)
     flags = [table.need(f"validity_{eye}") for eye in ("left", "right")]
     table.keep((table.text(flags[0]) != "") | (table.text(flags[1]) != ""))
     names = shown_images(table, setup)

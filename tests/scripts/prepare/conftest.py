@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clinbundles.scripts import cli
 from clinbundles.scripts.prepare.command import prepare
+from clinbundles.scripts.prepare.datalist import items_of
 
 GAZEMEDSEG = (
     "IMAGE,CURRENT_FIX_INDEX,CURRENT_FIX_X,CURRENT_FIX_Y,CURRENT_FIX_DURATION,CURRENT_FIX_PUPIL"
@@ -79,6 +81,24 @@ def write_gaze() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def add(plain: Path, run: Callable[..., Any], tmp_path: Path, capsys: Any) -> Callable[..., Any]:
+    """Type ``clinbundles add-gaze`` with a file and flags; gives the fixations by image, or the sentence it ends in."""
+    run(plain)
+    output = tmp_path / "with_gaze.json"
+
+    def add(gaze: str | Path, *flags: str) -> dict[str, Any] | str:
+        capsys.readouterr()
+        try:
+            cli.main(["add-gaze", str(tmp_path / "datalist.json"), str(gaze), *flags, "--output", str(output)])
+        except SystemExit as error:
+            return str(error)
+        content = json.loads(output.read_text())
+        return {i["image"].partition("/")[2]: i["fixations"] for i in items_of(content) if "fixations" in i}
+
+    return add
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,15 @@ def test_other_views_kinds_and_findings_are_left_out(tmp_path: Path, row: dict[s
     assert [image.image.name for image in cohen(write_cohen(tmp_path, [{}, row]))] == ["0.jpg"]
 
 
+def test_rows_without_a_patient_are_left_out_and_a_table_without_any_is_refused(tmp_path: Path, capsys: Any) -> None:
+    root = write_cohen(tmp_path / "some", [{}, {"patientid": " "}])
+    assert [image.image.name for image in cohen(root)] == ["0.jpg"]
+    assert "1 of 2 rows; left out: 1 without patientid" in capsys.readouterr().out
+    root = write_cohen(tmp_path / "all", [{"patientid": ""}, {"patientid": " "}])
+    with pytest.raises(ValueError, match=r"metadata\.csv: column patientid is empty in all 2 rows"):
+        cohen(root)
+
+
 def test_missing_and_repeated_files_are_left_out(tmp_path: Path) -> None:
     rows = [{}, {}, {"filename": "0.jpg", "finding": "No Finding"}]
     images = cohen(write_cohen(tmp_path, rows, missing=("1.jpg",)))

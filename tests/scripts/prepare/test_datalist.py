@@ -153,6 +153,16 @@ def write_lists(folder, **names):
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
+def test_official_lists_may_begin_with_a_mark_and_names_may_have_blanks(tmp_path):
+    (tmp_path / "train.txt").write_bytes("\ufeffa 1\r\na 2.jpg\r\n\r\n".encode())
+    (tmp_path / "val.txt").write_text("b")
+    assert read_official_split(tmp_path, ["a 1", "a 2", "b"]) == {
+        "a 1": "training",
+        "a 2": "training",
+        "b": "validation",
+    }
+
+
 def test_official_lists_name_images_with_or_without_suffix(tmp_path):
     write_lists(tmp_path, train=["a", "b.jpg"], val=["c"])
     assert read_official_split(tmp_path, ["c", "a", "b"]) == {"a": "training", "b": "training", "c": "validation"}

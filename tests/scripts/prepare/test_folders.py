@@ -38,10 +38,39 @@ def test_images_that_are_all_alike_can_be_kept_from_being_joined(plain, run):
     assert [len(run(plain, join_duplicates=False)[s]) for s in SPLITS] == [6, 2, 2]
 
 
+def pairs_in(content):
+    return sorted((item["image"], item["label"]) for item in items_of(content))
+
+
+def test_masks_beside_their_images_are_told_by_their_ending(plain, run):
+    for path in (plain / "masks").iterdir():
+        path.rename(plain / "images" / f"{path.stem}_mask.png")
+    (plain / "masks").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"masks: no such folder; --masks names another\."):
+        run(plain)
+    with pytest.raises(ValueError, match=r"images: images and masks in one folder need a --mask_ending, such as _mask"):
+        run(plain, masks="images")
+    content = run(plain, masks="images", mask_ending="_mask")
+    assert pairs_in(content) == [(f"images/i{k}.jpg", f"images/i{k}_mask.png") for k in range(10)]
+
+
+def test_folders_of_other_names_and_masks_of_longer_names_are_paired(plain, run):
+    (plain / "images").rename(plain / "Original")
+    (plain / "masks").rename(plain / "Ground Truth")
+    for path in (plain / "Ground Truth").iterdir():
+        path.rename(path.with_stem(f"{path.stem}_segmentation"))
+    folders = {"images": "Original", "masks": "Ground Truth"}
+    with pytest.raises(ValueError, match=r"first image is i0\.jpg, the first mask i0_segmentation\.png: --mask_ending"):
+        run(plain, **folders, skip_bad=True)
+    content = run(plain, **folders, mask_ending="_segmentation")
+    assert pairs_in(content) == [(f"Original/i{k}.jpg", f"Ground Truth/i{k}_segmentation.png") for k in range(10)]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"foreground": "polyp"}, "--foreground is 'polyp'"),
+        ({"images": "../other"}, r"--images is '\.\./other': expected a folder in --dataset_dir"),
         ({"modality": " "}, "--modality is ' ': expected a word"),
     ],
 )
@@ -74,6 +103,14 @@ def test_a_folder_a_class_becomes_a_datalist(classes, capsys, run):
     assert all(item["image"].startswith(("healthy/", "ill/")[item["label"]]) for item in content["training"])
     assert len(groups(content, *SPLITS)) == 20  # every image is a patient of its own, whatever it is called
     assert "train with --class_names \"['healthy', 'ill']\"" in capsys.readouterr().out
+
+
+def test_files_that_are_no_images_beside_those_of_a_class_are_passed_over_and_counted(classes, capsys, run):
+    (classes / "ill" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    run(classes, "class_folder")
+    said = capsys.readouterr().out
+    assert "data: 1 files in the folders of the classes are no images and were passed over" in said
+    assert "20 images came in, 20 are used, 0 are left out as bad, 0 are" in said.splitlines()[-1]
 
 
 def test_a_pattern_finds_the_patients_of_a_folder(classes, run):

@@ -23,6 +23,9 @@ def test_the_table_of_simulated_gaze_is_not_taken_for_recorded(plain, run, tmp_p
     simulate_gaze(str(datalist), dataset_dir=str(plain), csv=str(table))
     with pytest.raises(ValueError, match=r"gaze\.csv: simulated gaze \(column GAZE_SOURCE\), not recorded"):
         add_gaze(str(datalist), str(table))
+    table.write_text(table.read_text().replace(",", ";"), encoding="utf-16")  # as a spreadsheet may save it
+    with pytest.raises(ValueError, match=r"gaze\.csv: simulated gaze \(column GAZE_SOURCE\), not recorded"):
+        add_gaze(str(datalist), str(table))
 
 
 def test_gaze_added_later_gives_the_datalist_that_prepare_gives_with_gaze(plain, run, gaze, tmp_path):

@@ -138,12 +138,28 @@ def test_skip_bad_lists_every_bad_file_with_its_reason_and_goes_on(plain, capsys
     assert len(items_of(content)) == 13
     assert len(content["skipped"]) == len(DAMAGE)
     printed = capsys.readouterr().out
-    assert f"{13 + len(DAMAGE)} pairs came in, 13 are used, {len(DAMAGE)} are left out" in printed
+    assert printed.splitlines()[-1] == (
+        "plain: 18 pairs came in, 13 are used, 5 are left out (1 images without mask, first images/bad0.jpg; 3 that "
+        "are bad, first images/bad2.jpg; 1 masks without image, first masks/bad1.png); wrote "
+        f"{plain.parent / 'datalist.json'}"
+    )
     for entry in content["skipped"]:
         assert str(plain) not in entry["reason"]
         assert Path(entry["file"]).stem in entry["reason"]
         assert f"skipped {entry['file']}: " in printed
     assert not any("bad" in item["image"] for item in items_of(content))
+
+
+def test_files_of_operating_systems_beside_the_images_are_passed_over_and_counted(plain, run, capsys):
+    before = items_of(run(plain))
+    assert "passed over" not in capsys.readouterr().out
+    (plain / "images" / "._i0.jpg").write_bytes(b"\0\5\x16\7" + bytes(100))
+    (plain / "images" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    (plain / "masks" / "desktop.ini").write_text("[.ShellClassInfo]")
+    assert items_of(run(plain)) == before
+    said = capsys.readouterr().out
+    assert "3 files beside the images and masks are no images and were passed over, first ._i0.jpg" in said
+    assert "10 pairs came in, 10 are used, 0 are left out; wrote" in said
 
 
 def test_a_data_set_of_bad_files_alone_is_refused(tmp_path, write_pairs, run):

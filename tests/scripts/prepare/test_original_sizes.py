@@ -40,6 +40,12 @@ def test_the_list_of_boxes_gives_the_original_sizes_to_prepare_and_to_simulated_
     }
 
 
+def test_another_release_names_its_list_otherwise_and_hidden_files_are_no_lists(tmp_path):
+    (tmp_path / "bounding-boxes.json").write_text('{"a": {"height": 300, "width": 400}}')
+    (tmp_path / "._kavsir_bboxes.json").write_bytes(b"\0\5\x16\7\xff")
+    assert sizes_in_boxes(tmp_path) == {"a": (300, 400)}
+
+
 def test_the_file_of_gaze_tells_the_size_of_what_was_looked_at_and_goes_before_the_list(kvasir, run, tmp_path, capsys):
     run(kvasir, "kvasir_seg")
     gaze = tmp_path / "gaze.csv"

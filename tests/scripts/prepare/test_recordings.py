@@ -50,23 +50,6 @@ def gaze(tmp_path, write_gaze):
     return str(tmp_path / "gaze_*.csv")
 
 
-@pytest.fixture
-def add(plain, run, tmp_path, capsys):
-    """Type ``clinbundles add-gaze`` with a file and flags; gives the fixations by image, or the sentence it ends in."""
-    run(plain)
-    output = tmp_path / "with_gaze.json"
-
-    def add(gaze, *flags):
-        capsys.readouterr()
-        try:
-            cli.main(["add-gaze", str(tmp_path / "datalist.json"), str(gaze), *flags, "--output", str(output)])
-        except SystemExit as error:
-            return str(error)
-        return {i["image"].partition("/")[2]: i["fixations"] for i in items_of(read(output)) if "fixations" in i}
-
-    return add
-
-
 def read(path):
     return json.loads(path.read_text())
 
@@ -205,7 +188,7 @@ def test_what_is_dropped_is_said_on_screen_and_an_image_left_without_fixation_ha
     content = run(plain, gaze=str(write_gaze(tmp_path / "g.csv", rows)))
     assert [Path(i["image"]).name for i in items_of(content) if "fixations" in i] == ["i0.jpg"]
     out = capsys.readouterr().out
-    assert "g.csv: 1 of 4 fixations have an empty field or no duration and were dropped." in out
+    assert "g.csv: 1 of 4 fixations have an empty field or no positive duration and were dropped." in out
     assert "g.csv: 1 of 3 fixations lie off the image and were dropped." in out
     assert "9 of 10 images have none, 1 of them were shown, but no fixation lies on them" in out
 

@@ -43,6 +43,13 @@ def test_pixels_without_the_place_of_the_image_are_refused(pixels):
         read_fixations(pixels, position_unit="px")
 
 
+def test_a_place_of_the_image_where_mostly_nobody_looked_is_refused_unless_that_is_so(pixels):
+    rect = (560, 450, 400, 300)
+    with pytest.raises(ValueError, match=r"only 3 of the 9 fixations lies on its image: .*calibrated\? --allow_off"):
+        read_fixations(pixels, image_rect_px=rect)
+    assert [len(rows) for rows in read_fixations(pixels, image_rect_px=rect, allow_off_image=True).values()] == [1] * 3
+
+
 def test_a_place_of_the_image_where_nobody_looked_is_refused(pixels):
     with pytest.raises(ValueError, match=r"none of the 9 fixations lies on its image: .*--image_rect_px"):
         read_fixations(pixels, image_rect_px=(1000, 800, 400, 300))
@@ -94,20 +101,37 @@ def test_some_positions_off_the_whole_are_no_other_unit(xy, unit):
 def test_an_odd_fixation_is_dropped_and_counted_and_its_image_kept(tmp_path):
     rows = [
         ("a.png", 0.2, 0.3, 200), ("a.png", 0.4, 0.5, 250), ("a.png", 0.6, 0.7, 300),
-        ("b.png", ".", 0.5, 100), ("a.png", 0.5, 0.5, 0), (".", 0.9, 0.9, 100),
+        ("b.png", ".", 0.5, 100), ("a.png", 0.5, 0.5, 0), (".", 0.9, 0.9, 100), ("a.png", 0.1, 0.1, -20),
+        ("a.png", 0.4, 0.5, 250),
     ]  # fmt: skip
     said = []
     fixations = read_fixations(report_of(tmp_path / "g.txt", rows), report=said.append)
     np.testing.assert_allclose(fixations["a.png"], [row[1:] for row in rows[:3]])
     assert fixations["b.png"].shape == (0, 3)
     assert "." not in fixations
-    assert said == ["2 of 5 fixations have an empty field or no duration and were dropped."]
+    assert said == [
+        "1 rows are the same as an earlier one and were dropped.",
+        "3 of 6 fixations have an empty field or no positive duration and were dropped.",
+    ]
 
 
 def test_a_table_of_mostly_odd_fixations_is_refused_with_their_fault(tmp_path):
-    rows = [("a.png", 0.2, 0.3, 0)] * 3 + [("a.png", 0.2, 0.3, 200)] * 2
-    with pytest.raises(ValueError, match="column 'CURRENT_FIX_DURATION' has a duration of 0 in 3 of 5 fixations"):
+    rows = [("a.png", 0.2, k / 10, 200 * (k > 2)) for k in range(5)]
+    with pytest.raises(ValueError, match="'CURRENT_FIX_DURATION' has a duration of 0 in 3 of 5 fixations: is it"):
         read_fixations(report_of(tmp_path / "g.txt", rows))
+    rows = [("a.png", 0.2, k / 10, -200 * (k > 1)) for k in range(5)]
+    with pytest.raises(ValueError, match="'CURRENT_FIX_DURATION' has a negative duration in 3 of 5 fixations"):
+        read_fixations(report_of(tmp_path / "g.txt", rows))
+
+
+def test_fixations_alike_in_all_but_another_column_are_no_repetition_and_a_table_of_repetitions_is_refused(tmp_path):
+    path = tmp_path / "g.txt"
+    lines = [f"{k}\ta.png\t0.2\t0.3\t200" for k in (1, 2)]
+    path.write_text("\n".join([f"CURRENT_FIX_INDEX\t{HEADER}", *lines]))
+    np.testing.assert_allclose(read_fixations(path)["a.png"], [[0.2, 0.3, 200]] * 2)
+    path.write_text("\n".join([f"CURRENT_FIX_INDEX\t{HEADER}", *lines * 3]))
+    with pytest.raises(ValueError, match=r"g\.txt: 4 rows are the same as an earlier one, and only 2 are not"):
+        read_fixations(path)
 
 
 def test_durations_in_another_unit_are_refused_until_it_is_told(tmp_path):

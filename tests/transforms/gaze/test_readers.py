@@ -54,13 +54,14 @@ def test_gazemedseg_fixations_are_kept_as_they_are_in_order_and_by_image(tmp_pat
 
 def test_fixations_off_the_image_are_dropped_and_counted_without_names(tmp_path, caplog):
     path = gazemedseg(
-        tmp_path / "Jane_Doe.csv", ("a.jpg", 0.5, 0.5, 100), ("a.jpg", 1.01, 0.5, 100), ("b.jpg", 0.5, -0.1, 100)
-    )
+        tmp_path / "Jane_Doe.csv",
+        ("a.jpg", 0.5, 0.5, 100), ("a.jpg", 0.6, 0.5, 100), ("a.jpg", 1.01, 0.5, 100), ("b.jpg", 0.5, -0.1, 100),
+    )  # fmt: skip
     with caplog.at_level(logging.INFO):
         fixations = read_fixations(path)
-    assert len(fixations["a.jpg"]) == 1
+    assert len(fixations["a.jpg"]) == 2
     assert fixations["b.jpg"].shape == (0, 3)
-    assert "2 of 3 fixations lie off the image" in caplog.text
+    assert "2 of 4 fixations lie off the image" in caplog.text
     assert "Doe" not in caplog.text
     assert "a.jpg" not in caplog.text
 
@@ -70,7 +71,7 @@ def test_fixations_off_the_image_are_dropped_and_counted_without_names(tmp_path,
     [
         (("a.jpg", "left", 0.5, 100), "column 'CURRENT_FIX_X' has 'left', expected a number"),
         (("a.jpg", "", 0.5, 100), "column 'CURRENT_FIX_X' has an empty field"),
-        (("a.jpg", 0.5, 0.5, -3), "column 'CURRENT_FIX_DURATION' has -3, expected a positive time"),
+        (("a.jpg", 0.5, 0.5, -3), "column 'CURRENT_FIX_DURATION' has a negative duration"),
         (("", 0.5, 0.5, 100), "a row has no image name"),
     ],
 )
@@ -117,6 +118,18 @@ def test_a_csv_may_name_its_images_and_flag_its_samples(tmp_path):
     check(read_fixations(path, columns=columns, **setup), "c.png")
 
 
+def test_gaze_on_several_images_of_a_csv_is_never_taken_for_that_on_one(tmp_path):
+    rows = [f"{300 + 400 * (i > 60)},200,{i * 8.333},{'ab'[i > 60]}.jpg" for i in range(120)]
+    path = write(tmp_path / "s.csv", "x,y,time,stimulus", *rows)
+    setup = {name: value for name, value in SETUP.items() if name != "image_name"}
+    fixations = read_fixations(path, **setup)
+    assert {name: round(rows[0, 0], 2) for name, rows in fixations.items()} == {"a.jpg": 0.3, "b.jpg": 0.7}
+    with pytest.raises(ValueError, match="--image_name is given, but column 'stimulus' names the images"):
+        read_fixations(path, **SETUP)
+    with pytest.raises(ValueError, match="'stimulus' names several images: --gaze_columns image=stimulus tells"):
+        read_fixations(path, columns={"x": "x", "y": "y", "time": "time"}, **SETUP)
+
+
 def test_a_csv_with_durations_is_a_table_of_fixations(tmp_path):
     path = write(tmp_path / "f.csv", "file;px;py;ms", "a.png;60,5;40;200", "b.png;110;90;300")
     columns = {"x": "px", "y": "py", "duration": "ms", "image": "file"}
@@ -146,6 +159,18 @@ def test_gaze_on_other_screens_is_left_out_and_named(tmp_path):
         read_fixations(path, columns=columns, images={"z.jpg"}, **setup)
 
 
+@pytest.mark.parametrize("title", ["Subject_ID", "participant", "who"])
+def test_one_of_several_participants_of_a_csv_is_chosen_and_they_are_never_mixed(tmp_path, title):
+    rows = [f"{who},60,{40 + k},{200 + k},a.png" for who in ("ann", "bo") for k in range(2 + (who == "bo"))]
+    path = write(tmp_path / "f.csv", f"{title},px,py,ms,file", *rows)
+    columns = {"x": "px", "y": "py", "duration": "ms", "image": "file"}
+    columns |= {"participant": "who"} if title == "who" else {}
+    with pytest.raises(ValueError, match=f"column '{title}' has 2 different values.*choose by --participant NAME"):
+        read_fixations(path, columns=columns, image_rect_px=(0, 0, 100, 50))
+    fixations = read_fixations(path, columns=columns, image_rect_px=(0, 0, 100, 50), participant="bo")
+    np.testing.assert_allclose(fixations["a.png"][:, 2], [200, 201, 202])
+
+
 def test_the_dispersion_filter_and_its_settings_can_be_chosen(tmp_path):
     path = samples(tmp_path / "s.csv")
     check(read_fixations(path, fixation_filter="idt", **SETUP))
@@ -165,7 +190,7 @@ def test_the_dispersion_filter_and_its_settings_can_be_chosen(tmp_path):
         ({"position_unit": "cm"}, "position_unit is 'cm'"),
         ({"time_unit": "h"}, "has the unit 'h'"),
         ({"use_exported_fixations": True}, "s.csv: --use_exported_fixations is for files of format tobii_export"),
-        ({"participant": "P1"}, "s.csv: --participant is for files of format tobii_export, and this one is csv"),
+        ({"participant": "P1"}, "s.csv: no column of participants has the --participant P1"),
         ({"position_unit": "fraction"}, "s.csv: 150 of 150 positions .* look like pixels, not fractions"),
     ],
 )
@@ -201,6 +226,7 @@ def test_real_webcam_gaze_is_read_between_its_comments(caplog):
             screen_size_mm=(344, 194),
             viewing_distance_mm=550,
             image_rect_px=(0, 0, 1600, 902),
+            allow_off_image="pursuit" in path.stem,  # of a badly calibrated one a third
         )["targets.png"]
         assert len(fixations) > 20
         assert (fixations[:, 2] >= 99).all()

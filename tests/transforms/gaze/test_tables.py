@@ -114,6 +114,20 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
         open_table(path)
 
 
+@pytest.mark.parametrize(
+    ("start", "way"),
+    [
+        (b"SR_RESEARCH_COMBINED_FILE V 3.1\x00", "an EyeLink recording is not read: export a fixation report"),
+        (b"** CONVERTED FROM a.edf using edfapi 4.2", "EyeLink's ASC is not read: export a fixation report"),
+        (b"PK\x03\x04\x14\x00", "a spreadsheet or zip is not read: save the table as CSV"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_with_the_way_by_one(tmp_path, start, way):
+    (tmp_path / "g").write_bytes(start)
+    with pytest.raises(ValueError, match=f"g: {way}"):
+        open_table(tmp_path / "g")
+
+
 def test_a_titta_recording_as_hdf5_is_refused_with_the_way_by_csv(tmp_path):
     path = tmp_path / "gaze.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\n\xff\xfe\xfa")
