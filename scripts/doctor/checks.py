@@ -107,7 +107,8 @@ def check_code(folder: Path) -> Iterator[Finding]:
     The code that a zip brings is compared with this project's, byte by byte: of another release, or of a stranger, it
     is listed.
     """
-    name = folder.resolve().name
+    pattern = f"{folder.resolve().name}_{'[0-9a-f]' * 8}"
+    name = next((path.name for path in sorted((folder / "scripts").glob(pattern))), folder.resolve().name)
     own = f"scripts.{name}"
     for file in sorted((folder / "scripts").rglob("*")):
         inside = file.relative_to(folder / "scripts").parts
@@ -171,6 +172,12 @@ def check_card(folder: Path) -> Iterator[Finding]:
     digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
     if card.get("weights_sha256") != digest:
         yield Finding(FAULT, "card", f"models/model.json is of other weights: model.pt has sha256 {digest[:12]}.")
+    exported = folder / "models" / "exported.onnx"
+    if exported.is_file():
+        of_export = read_json(exported.with_suffix(".json"))
+        hashes = (of_export.get("weights_sha256"), of_export.get("exported_from_sha256"))
+        if hashes != (hashlib.sha256(exported.read_bytes()).hexdigest(), digest):
+            yield Finding(FAULT, "card", "models/exported.onnx is not the export of model.pt that its card is of.")
     content = read_json(folder / "configs" / "inference.json")
     options = {**card, **card.get("options", {})}
     for name in REPEATED:
