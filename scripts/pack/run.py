@@ -3,6 +3,7 @@
 clinbundles pack gaze_polyp_segmentation
 clinbundles pack --all --out dist
 clinbundles pack covid_xray_transfer --runtime onnx
+clinbundles pack covid_xray_transfer --profile pure
 
 """
 
@@ -19,19 +20,23 @@ from typing import Any
 
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
-from clinbundles.scripts.pack.archive import zipped
+from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import NAME, carried_modules
 from clinbundles.scripts.pack.export import CONFIG, FILE, NoExportError, export_onnx, overlay
+from clinbundles.scripts.pack.pure import pure_files
 from clinbundles.scripts.pack.sbom import bill_of_materials
 
 FOLDERS = ("configs", "docs", "models", "samples")
 RUNTIMES = ("eager", "onnx")
+PROFILES = ("full", "pure")
 LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
 # What a folder of this or that machine would look like in a text.
 OF_A_MACHINE = re.compile(rb"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt)/[\w.-]")
 
 
-def pack(bundle: str | None = None, *, all: bool = False, out: str = "dist", runtime: str = "eager") -> None:
+def pack(
+    bundle: str | None = None, *, all: bool = False, out: str = "dist", runtime: str = "eager", profile: str = "full"
+) -> None:
     """Write NAME_vVERSION.zip of a bundle: configs, weights, samples, docs, and the code that the configs name.
 
     Unzipped, it runs with ``python -m monai.bundle run`` from its folder where this project is not installed. Its code
@@ -45,7 +50,13 @@ def pack(bundle: str | None = None, *, all: bool = False, out: str = "dist", run
         out: folder of the zips; made if it does not exist.
         runtime: "onnx" adds the network exported to ONNX, whose results are compared with those of the network itself,
             and the config inference_onnx that runs it on a CPU; "eager" adds nothing.
+        profile: "pure" packs inference alone as NAME_pure_vVERSION.zip, without Python: MONAI's own transforms and the
+            network as TorchScript, for hosts that refuse a bundle's code; "full" packs everything.
     """
+    if profile not in PROFILES:
+        raise ValueError(f"--profile is {profile!r}, expected one of {', '.join(PROFILES)}.")
+    if profile == "pure" and runtime != "eager":
+        raise ValueError("--profile pure has no Python that would run another runtime: leave --runtime out.")
     if runtime not in RUNTIMES:
         raise ValueError(f"--runtime is {runtime!r}, expected one of {', '.join(RUNTIMES)}.")
     if (bundle is None) != all:
@@ -55,7 +66,7 @@ def pack(bundle: str | None = None, *, all: bool = False, out: str = "dist", run
     packed = {}
     for number, folder in enumerate(folders, start=1):
         try:
-            name, content = packed_bundle(folder, runtime=runtime)
+            name, content = packed_bundle(folder, runtime=runtime, profile=profile)
         except NoExportError as error:
             if not all:
                 raise
@@ -71,7 +82,7 @@ def pack(bundle: str | None = None, *, all: bool = False, out: str = "dist", run
     print(f"{len(packed)} zips and model_info.json: {target}")
 
 
-def packed_bundle(folder: Path, *, runtime: str = "eager") -> tuple[str, bytes]:
+def packed_bundle(folder: Path, *, runtime: str = "eager", profile: str = "full") -> tuple[str, bytes]:
     """Return the versioned name of a bundle's zip, and its bytes.
 
     Raises:
@@ -82,6 +93,9 @@ def packed_bundle(folder: Path, *, runtime: str = "eager") -> tuple[str, bytes]:
     if not (folder / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{folder / 'models' / 'model.pt'}: no weights, and a zip without them runs nothing.")
     files = bundle_files(folder)
+    if profile == "pure":
+        files = pure_files(folder, files)
+        name = f"{name}_pure"
     metadata = json.loads(files["configs/metadata.json"])
     if runtime == "onnx":
         files |= _with_onnx(folder, files)
@@ -112,11 +126,6 @@ def own_package(name: str, code: Mapping[str, bytes]) -> str:
     """
     each = {path: hashlib.sha256(content).hexdigest() for path, content in code.items()}
     return f"{name}_{hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:8]}"
-
-
-def as_json(content: Any) -> bytes:
-    """Write a JSON object as the files of a zip are."""
-    return (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode()
 
 
 def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
