@@ -9,8 +9,8 @@ import sys
 from types import TracebackType
 
 # Libraries whose ValueErrors and KeyErrors are sentences for the user; those of others are faults of the program. The
-# first is this one, which has another name in a packed bundle.
-SPOKEN_BY = (__name__.partition(".")[0], "monai", "json", "ignite", "torch")
+# first is this one; the code of a packed bundle lies below scripts.
+SPOKEN_BY = (__name__.partition(".")[0], "scripts", "monai", "json", "ignite", "torch")
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 

@@ -254,8 +254,8 @@ class TwoStageSegmenter(nn.Module):
         shape = list(stage_1.shape)
         shape[1] += 1
         total = stage_1.new_zeros(shape) if overlapping else stage_1
-        size = self.patch_batch_size if self.patch_batch_size > 0 else numbers.numel()
-        for batch in numbers.split(size):
+        # Not one batch by split(): its number would be a fact of the example image in an exported network.
+        for batch in numbers.split(self.patch_batch_size) if self.patch_batch_size > 0 else [numbers]:
             windows = gather_windows(image, batch, patch, stride)
             if self.conditioned:
                 condition = gather_windows(stage_1, batch, patch, stride).to(windows.dtype)

@@ -62,9 +62,14 @@ def read_weights(path: str | os.PathLike, *, purpose: str = "weights") -> dict[s
 def load_weights(network: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load all weights of a network from a file, and return the network, which is changed in place.
 
+    One that was exported, such as :class:`.onnx_network.OnnxNetwork`, has ``load_file`` and reads its file itself.
+
     Raises:
         FileNotFoundError, ValueError: as :func:`read_weights` and :func:`fit_weights`.
     """
+    if (load_file := getattr(network, "load_file", None)) is not None:
+        load_file(path)
+        return network
     return fit_weights(network, read_weights(path), source=path)
 
 

@@ -219,12 +219,12 @@ VERBS: dict[str, Verb] = {
     "pack": Verb(
         "pack.run:pack",
         "write a bundle as one zip that runs where this project is not installed",
-        ("gaze_polyp_segmentation", "--all --out dist"),
+        ("gaze_polyp_segmentation --runtime onnx", "--all --out dist"),
     ),
     "doctor": Verb(
         "doctor.run:doctor",
         "say what a host would stumble on in a bundle or a packed zip",
-        ("gaze_polyp_segmentation", "dist/covid_xray_transfer_v0.1.0.zip"),
+        ("gaze_polyp_segmentation", "dist/covid_xray_transfer_v0.1.0.zip --bench"),
     ),
     "bench": Verb(
         "bench.run:main",

@@ -39,6 +39,7 @@ from torchvision.transforms import v2
 
 from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
 from clinbundles.scripts.bundle import ROOT, open_configs
+from clinbundles.scripts.pack.export import as_onnx, opened, plain
 
 BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 NETWORKS = ("PneumoniaCNN", "resnet50")
@@ -138,21 +139,27 @@ class Shipped:
         )
         self.network.eval()
 
-    def __call__(self) -> None:
-        """Classify all files of the folder without an engine around it."""
+    def __call__(self, network: nn.Module | None = None) -> None:
+        """Classify all files of the folder without an engine around it, with another network if one is given."""
         with torch.inference_mode():
             for item in self.dataset:
-                logits = self.inferer(item["image"][None], self.network)
+                logits = self.inferer(item["image"][None], network or self.network)
                 self.postprocessing({"pred": logits[0]})
+
+    def exported(self) -> nn.Module:
+        """Export the network to ONNX."""
+        return opened(as_onnx(self.network, plain(self.dataset[0]["image"])[None]))
 
 
 def print_files(rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rounds: int) -> None:
     """Print the table of (network, kind of file): milliseconds a file, from the file to its probabilities."""
     count = f"{n_files} files ({dicom_files(n_files)} of DICOM)"
     print(f"\nFile to probabilities, batch 1, {count}, {rounds} rounds, milliseconds a file.")
-    print("calls: data set, network and softmax of inference.json; run: its evaluator, with the table of classes.")
+    print("calls: data set, network and softmax of inference.json; run: its evaluator, with the table of classes;")
+    print("onnx: as calls, with the network exported to ONNX.")
     print("difference: between the two inputs of the network, mean, in grey levels of 255.\n")
-    print("| network, file | plain | calls | / plain | run | / plain | difference |\n|---|---|---|---|---|---|---|")
+    print("| network, file | plain | calls | / plain | run | / plain | onnx | / plain | difference |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for network_name, kind in rows:
         files = folder / kind
         n = dicom_files(n_files) if "DICOM" in kind else n_files
@@ -160,13 +167,15 @@ def print_files(rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rou
             make_files(kind, files, n)
         torch.manual_seed(0)
         ours = Shipped(files, network_name, folder / "eval")
-        plain = Plain(ours.network, ours.mean, ours.std)
+        torchvision = Plain(ours.network, ours.mean, ours.std)
         paths = sorted(files.iterdir())
-        seconds = time_rounds({"plain": partial(plain, paths), "calls": ours, "run": ours.evaluator.run}, rounds=rounds)
+        contenders = {"plain": partial(torchvision, paths), "calls": ours, "run": ours.evaluator.run}
+        contenders["onnx"] = partial(ours, ours.exported())
+        seconds = time_rounds(contenders, rounds=rounds)
         ms = {name: f"{statistics.median(values) * 1e3 / n:.1f}" for name, values in seconds.items()}
-        calls, run = (f"{ms[name]} | {ratio(seconds[name], seconds['plain']):.2f}" for name in ("calls", "run"))
-        shift = mean_difference(ours, plain, paths[0])
-        print(f"| {network_name}, {kind} | {ms['plain']} | {calls} | {run} | {shift:.2f} |", flush=True)
+        columns = [f"{ms[name]} | {ratio(seconds[name], seconds['plain']):.2f}" for name in ("calls", "run", "onnx")]
+        shift = mean_difference(ours, torchvision, paths[0])
+        print(f"| {network_name}, {kind} | {ms['plain']} | {' | '.join(columns)} | {shift:.2f} |", flush=True)
 
 
 def dicom_files(n_files: int) -> int:

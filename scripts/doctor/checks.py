@@ -38,12 +38,23 @@ class Finding:
     sentence: str
 
 
+def is_pure(folder: Path) -> bool:
+    """Whether a bundle is the pure form of one: inference alone, its network exported and not beside its weights."""
+    return (folder / "models" / "model.ts").is_file() and not (folder / "models" / "model.pt").is_file()
+
+
+def weights_of(folder: Path) -> Path:
+    """Name the file of a bundle's weights."""
+    return folder / "models" / ("model.ts" if is_pure(folder) else "model.pt")
+
+
 def check_files(folder: Path) -> Iterator[Finding]:
     """The files that MONAI, Label and Deploy look for."""
-    for name in ("LICENSE", "configs/metadata.json", "configs/inference.json", "configs/train.json", "docs/README.md"):
+    names = ["LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md"]
+    for name in names if is_pure(folder) else [*names, "configs/train.json"]:
         if not (folder / name).is_file():
             yield Finding(FAULT, "files", f"{name} is missing.")
-    if not (folder / "models" / "model.pt").is_file():
+    if not weights_of(folder).is_file():
         yield Finding(FAULT, "files", "models/model.pt is missing: no weights.")
     if (folder / "scripts" / "__init__.py").exists():
         yield Finding(FAULT, "files", "scripts/__init__.py makes a second bundle in one process run this one's code.")
@@ -107,7 +118,8 @@ def check_code(folder: Path) -> Iterator[Finding]:
     The code that a zip brings is compared with this project's, byte by byte: of another release, or of a stranger, it
     is listed.
     """
-    name = folder.resolve().name
+    pattern = f"{folder.resolve().name}_{'[0-9a-f]' * 8}"
+    name = next((path.name for path in sorted((folder / "scripts").glob(pattern))), folder.resolve().name)
     own = f"scripts.{name}"
     for file in sorted((folder / "scripts").rglob("*")):
         inside = file.relative_to(folder / "scripts").parts
@@ -125,7 +137,7 @@ def check_properties(folder: Path) -> Iterator[Finding]:
     """MONAI's own check of the properties of a training and an inference."""
     from monai.bundle import ConfigWorkflow
 
-    for name, kind in (("train", "train"), ("inference", "infer")):
+    for name, kind in [("inference", "infer")] if is_pure(folder) else [("train", "train"), ("inference", "infer")]:
         file = folder / "configs" / f"{name}.json"
         options: dict[str, Any] = {"cache_rate": 0.0} if "cache_rate" in read_json(file) else {}
         workflow = ConfigWorkflow(
@@ -147,18 +159,20 @@ def check_weights(folder: Path) -> Iterator[Finding]:
 
     from clinbundles.nets.weights import read_weights
 
-    state = read_weights(folder / "models" / "model.pt")
     parser = ConfigParser()
     parser.read_config(str(folder / "configs" / "inference.json"))
     parser["bundle_root"] = str(folder)
+    path = weights_of(folder)
     network = parser.get_parsed_content("network_def")
+    state = network.state_dict() if is_pure(folder) else read_weights(path)
     result = network.load_state_dict(state, strict=False)
     wrong = [*result.missing_keys, *result.unexpected_keys]
     if wrong:
-        yield Finding(FAULT, "weights", f"models/model.pt does not fit the network: {len(wrong)} names, as {wrong[0]}.")
+        sentence = f"models/{path.name} does not fit the network: {len(wrong)} names, as {wrong[0]}."
+        yield Finding(FAULT, "weights", sentence)
     broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        yield Finding(FAULT, "weights", f"models/model.pt: {broken[0]} is not finite.")
+        yield Finding(FAULT, "weights", f"models/{path.name}: {broken[0]} is not finite.")
 
 
 def check_card(folder: Path) -> Iterator[Finding]:
@@ -168,9 +182,16 @@ def check_card(folder: Path) -> Iterator[Finding]:
         yield Finding(LOOK, "card", "models/model.json is missing: nothing says what these weights are of.")
         return
     card = read_json(path)
-    digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
+    weights = weights_of(folder)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     if card.get("weights_sha256") != digest:
-        yield Finding(FAULT, "card", f"models/model.json is of other weights: model.pt has sha256 {digest[:12]}.")
+        yield Finding(FAULT, "card", f"models/model.json is of other weights: {weights.name} has sha256 {digest[:12]}.")
+    exported = folder / "models" / "exported.onnx"
+    if exported.is_file():
+        of_export = read_json(exported.with_suffix(".json"))
+        hashes = (of_export.get("weights_sha256"), of_export.get("exported_from_sha256"))
+        if hashes != (hashlib.sha256(exported.read_bytes()).hexdigest(), digest):
+            yield Finding(FAULT, "card", "models/exported.onnx is not the export of model.pt that its card is of.")
     content = read_json(folder / "configs" / "inference.json")
     options = {**card, **card.get("options", {})}
     for name in REPEATED:

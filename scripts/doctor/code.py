@@ -35,6 +35,7 @@ STATEMENTS = {
     "os._exit(0)",
     "int(os.environ['RANK'])",
     "min(8, len(os.sched_getaffinity(0)))",
+    "[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/' + @pattern))]",
 }
 ENVIRONMENT = re.compile(r"os\.environ\['(RANK|LOCAL_RANK|WORLD_SIZE)'\]")
 REFERENCE = re.compile(r"@@?[A-Za-z_][\w#:]*|@#[\w#]+")

@@ -1,7 +1,7 @@
 """What a host would stumble on in a bundle or a packed zip, a line each.
 
 clinbundles doctor gaze_polyp_segmentation
-clinbundles doctor dist/covid_xray_transfer_v0.1.0.zip
+clinbundles doctor dist/covid_xray_transfer_v0.1.0.zip --bench
 
 """
 
@@ -21,7 +21,7 @@ from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, 
 from clinbundles.scripts.pack.archive import unzip
 
 
-def doctor(bundle: str, *, run: bool = False) -> None:
+def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
     """Check a bundle or a packed zip for what MONAI, MONAI Label and MONAI Deploy would stumble on.
 
     One line a finding, ``FAULT`` where it would fail or be wrong and ``look`` where a person should decide; the command
@@ -32,9 +32,12 @@ def doctor(bundle: str, *, run: bool = False) -> None:
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip.
         run: make parts of the configs also where they would run code that was listed.
+        bench: time the runtimes of a sound bundle, and say which to use on this machine.
     """
     with opened(bundle) as folder:
         findings = [*check_checksum(Path(bundle)), *examine(folder, run=run)]
+        is_sound = not any(each.status == FAULT or (each.check in RUNNING and each.sentence) for each in findings)
+        lines = list(_bench(bundle, folder)) if bench and is_sound else []
     for finding in findings:
         print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}")
     faults = sum(finding.status == FAULT for finding in findings)
@@ -42,6 +45,27 @@ def doctor(bundle: str, *, run: bool = False) -> None:
     if faults:
         raise SystemExit(f"{bundle}: {faults} faults, {looks} to look at.")
     print(f"{bundle}: no fault, {looks} to look at.")
+    if bench and not is_sound:
+        raise SystemExit(f"{bundle}: not timed, as its code was not run; --run runs it.")
+    for line in lines:
+        print(line)
+
+
+def _bench(bundle: str, folder: Path) -> Iterator[str]:
+    from clinbundles.scripts.doctor.bench import advice, time_runtimes
+
+    with on_path(folder):
+        yield from advice(bundle, time_runtimes(folder))
+
+
+@contextmanager
+def on_path(folder: Path) -> Iterator[None]:
+    """Let the configs of a folder find their code."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _innermost(error: BaseException) -> str:
@@ -66,8 +90,7 @@ def opened(bundle: str) -> Iterator[Path]:
 def examine(folder: Path, *, run: bool) -> Iterator[Finding]:
     """Run all checks of a bundle's folder, each to its end or to its error."""
     has_foreign_code = False
-    sys.path.insert(0, str(folder))
-    try:
+    with on_path(folder):
         for name, check in CHECKS.items():
             if name in RUNNING and has_foreign_code and not run:
                 yield Finding(LOOK, name, "not checked, as the code above would run; --run checks it.")
@@ -79,8 +102,6 @@ def examine(folder: Path, *, run: bool) -> Iterator[Finding]:
                 found.append(Finding(FAULT, name, sentence_of(error) or _innermost(error)))
             has_foreign_code |= name == "code" and bool(found)
             yield from found or [Finding(OK, name, "")]
-    finally:
-        sys.path.remove(str(folder))
 
 
 def check_checksum(path: Path) -> Iterator[Finding]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import stat
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 # The first date that a zip can hold.
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -32,6 +33,11 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, files[name])
     return stream.getvalue()
+
+
+def as_json(content: Any) -> bytes:
+    """Write a JSON object as the files of a zip are."""
+    return (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode()
 
 
 def unzip(path: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> Path:

@@ -2,6 +2,8 @@
 
 clinbundles pack gaze_polyp_segmentation
 clinbundles pack --all --out dist
+clinbundles pack covid_xray_transfer --runtime onnx
+clinbundles pack covid_xray_transfer --profile pure
 
 """
 
@@ -12,40 +14,64 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
-from clinbundles.scripts.pack.archive import zipped
+from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import NAME, carried_modules
+from clinbundles.scripts.pack.export import CONFIG, FILE, NoExportError, export_onnx, overlay
+from clinbundles.scripts.pack.pure import pure_files
 from clinbundles.scripts.pack.sbom import bill_of_materials
 
 FOLDERS = ("configs", "docs", "models", "samples")
+RUNTIMES = ("eager", "onnx")
+PROFILES = ("full", "pure")
 LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
 # What a folder of this or that machine would look like in a text.
 OF_A_MACHINE = re.compile(rb"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt)/[\w.-]")
 
 
-def pack(bundle: str | None = None, *, all: bool = False, out: str = "dist") -> None:
+def pack(
+    bundle: str | None = None, *, all: bool = False, out: str = "dist", runtime: str = "eager", profile: str = "full"
+) -> None:
     """Write NAME_vVERSION.zip of a bundle: configs, weights, samples, docs, and the code that the configs name.
 
     Unzipped, it runs with ``python -m monai.bundle run`` from its folder where this project is not installed. Its code
-    lies below ``scripts/NAME/``, so that two of our bundles in one process do not run each other's. The same input
-    gives the same bytes. ``model_info.json`` beside the zips has the checksum of each.
+    lies below ``scripts/``, in a folder of the bundle's name and the code's hash, so that two bundles, or two releases
+    of one, do not run each other's code in one process. The same input gives the same bytes. ``model_info.json`` beside
+    the zips has the checksum of each.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
         all: pack every bundle of the checkout.
         out: folder of the zips; made if it does not exist.
+        runtime: "onnx" adds the network exported to ONNX, whose results are compared with those of the network itself,
+            and the config inference_onnx that runs it on a CPU; "eager" adds nothing.
+        profile: "pure" packs inference alone as NAME_pure_vVERSION.zip, without Python: MONAI's own transforms and the
+            network as TorchScript, for hosts that refuse a bundle's code; "full" packs everything.
     """
+    if profile not in PROFILES:
+        raise ValueError(f"--profile is {profile!r}, expected one of {', '.join(PROFILES)}.")
+    if profile == "pure" and runtime != "eager":
+        raise ValueError("--profile pure has no Python that would run another runtime: leave --runtime out.")
+    if runtime not in RUNTIMES:
+        raise ValueError(f"--runtime is {runtime!r}, expected one of {', '.join(RUNTIMES)}.")
     if (bundle is None) != all:
         raise ValueError("say which bundle to pack, by its name or folder, or --all.")
     folders = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json")) if all else []
     folders = folders or [find_bundle(str(bundle))]
     packed = {}
     for number, folder in enumerate(folders, start=1):
-        name, content = packed_bundle(folder)
+        try:
+            name, content = packed_bundle(folder, runtime=runtime, profile=profile)
+        except NoExportError as error:
+            if not all:
+                raise
+            print(f"{error} Packed without.", file=sys.stderr)
+            name, content = packed_bundle(folder)
         packed[name] = content
         print(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB", file=sys.stderr)
     target = Path(out)
@@ -56,32 +82,68 @@ def pack(bundle: str | None = None, *, all: bool = False, out: str = "dist") -> 
     print(f"{len(packed)} zips and model_info.json: {target}")
 
 
-def packed_bundle(folder: Path) -> tuple[str, bytes]:
+def packed_bundle(folder: Path, *, runtime: str = "eager", profile: str = "full") -> tuple[str, bytes]:
     """Return the versioned name of a bundle's zip, and its bytes.
 
     Raises:
         FileNotFoundError: the bundle has no weights.
-        ValueError: a text of the bundle names a folder of this machine.
+        ValueError: a text of the bundle names a folder of this machine; the network has no export, or a wrong one.
     """
-    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
     name = folder.resolve().name
     if not (folder / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{folder / 'models' / 'model.pt'}: no weights, and a zip without them runs nothing.")
     files = bundle_files(folder)
+    if profile == "pure":
+        files = pure_files(folder, files)
+        name = f"{name}_pure"
+    metadata = json.loads(files["configs/metadata.json"])
+    if runtime == "onnx":
+        files |= _with_onnx(folder, files)
+        metadata["required_packages_version"]["onnxruntime"] = version("onnxruntime")
+        files["configs/metadata.json"] = as_json(metadata)
     texts = {path: content.decode("utf-8") for path, content in files.items() if _is_config(path)}
-    modules = carried_modules(texts.values(), ROOT)
+    code = {
+        file.relative_to(ROOT).as_posix(): file.read_bytes() for file in carried_modules(texts.values(), ROOT).values()
+    }
+    own = own_package(name, code)
     for path, text in texts.items():
-        files[path] = NAME.sub(rf"scripts.{name}\1", text).encode()
-    for file in modules.values():
-        inside = file.relative_to(ROOT).as_posix()
-        files[f"scripts/{name}/{inside}"] = file.read_bytes()
+        files[path] = NAME.sub(rf"scripts.{own}\1", text).encode()
+    files |= {f"scripts/{own}/{path}": content for path, content in code.items()}
     for path, content in files.items():
         if path.endswith((".json", ".md", ".txt", ".py", ".conf")) and (found := OF_A_MACHINE.search(content)):
             line = content[: found.start()].count(b"\n") + 1
             raise ValueError(f"{name}/{path}, line {line}: names a folder of a machine ({found[0].decode()}…).")
     files["sbom.cdx.json"] = bill_of_materials(name, metadata, files).encode()
-    version = metadata["version"]
-    return f"{name}_v{version}", zipped({f"{name}/{path}": content for path, content in files.items()})
+    return f"{name}_v{metadata['version']}", zipped({f"{name}/{path}": content for path, content in files.items()})
+
+
+def own_package(name: str, code: Mapping[str, bytes]) -> str:
+    """Name the folder of a zip's code by the bundle and what the code is: of two releases in a process, each has one.
+
+    Args:
+        name: of the bundle.
+        code: contents of its modules by path.
+    """
+    each = {path: hashlib.sha256(content).hexdigest() for path, content in code.items()}
+    return f"{name}_{hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Export a bundle's network, and return the file, its card and its config by their paths."""
+    name = folder.resolve().name
+    content, difference = export_onnx(folder)
+    print(f"{name}: exported to ONNX; a probability differs by {difference:.1e} at most.", file=sys.stderr)
+    card = json.loads(files.get("models/model.json", b"{}"))
+    card |= {
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
+        "exported_from_sha256": hashlib.sha256(files["models/model.pt"]).hexdigest(),
+        "largest_difference_of_a_probability": float(f"{difference:.1e}"),
+    }
+    return {
+        FILE: content,
+        str(Path(FILE).with_suffix(".json")): as_json(card),
+        f"configs/{CONFIG}.json": as_json(overlay()),
+    }
 
 
 def bundle_files(folder: Path) -> dict[str, bytes]:

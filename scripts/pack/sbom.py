@@ -41,7 +41,7 @@ def bill_of_materials(name: str, metadata: Mapping[str, Any], files: Mapping[str
     components += [
         Component(name=path, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref=f"file:{path}",
                   hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(content).hexdigest())])
-        for path, content in files.items() if path.startswith("models/") and path.endswith(".pt")
+        for path, content in files.items() if path.startswith("models/") and path.endswith((".pt", ".ts", ".onnx"))
     ]  # fmt: skip
     subject = Component(name=name, version=metadata["version"], type=ComponentType.APPLICATION, bom_ref=name)
     digest = hashlib.sha256(b"".join(hashlib.sha256(files[path]).digest() for path in sorted(files))).hexdigest()

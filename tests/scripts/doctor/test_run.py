@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from clinbundles.scripts.doctor.run import doctor
+from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.run import pack
 
 ROOT = Path(__file__).parents[3]
@@ -85,7 +86,8 @@ def test_the_code_of_a_strangers_zip_is_listed_and_not_run(tmp_path: Path, capsy
     pack("covid_xray_transfer", out=str(tmp_path))
     (file,) = tmp_path.glob("*.zip")
     (tmp_path / "model_info.json").unlink()
-    name = "covid_xray_transfer/scripts/covid_xray_transfer/nets/classification_network.py"
+    with zipfile.ZipFile(file) as source:
+        (name,) = (each for each in source.namelist() if each.endswith("nets/classification_network.py"))
     changed = tmp_path / "changed.zip"
     mark = tmp_path / "ran"
     with zipfile.ZipFile(file) as source, zipfile.ZipFile(changed, "w") as target:
@@ -96,11 +98,29 @@ def test_the_code_of_a_strangers_zip_is_listed_and_not_run(tmp_path: Path, capsy
     capsys.readouterr()
     lines = told(changed, capsys, 0)
     assert [line.split()[2] for line in lines if "is not the code of this project" in line] == [
-        "scripts/covid_xray_transfer/nets/classification_network.py",
+        name.removeprefix("covid_xray_transfer/"),
         "scripts/other/extra.py",
     ]
     assert sum("not checked" in line for line in lines) == 2
     assert not mark.exists()
+
+
+def test_bench_times_both_runtimes_of_a_zip_and_refuses_one_whose_export_is_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack("ct_datasetgan", out=str(tmp_path), runtime="onnx")
+    (file,) = tmp_path.glob("*.zip")
+    capsys.readouterr()
+    doctor(str(file), bench=True)
+    eager, onnx, use = capsys.readouterr().out.splitlines()[-3:]
+    assert eager.startswith("eager: ")
+    assert eager.endswith("1.00 of eager")
+    share = float(onnx.split()[-3])
+    assert use.startswith("use onnx" if share < 0.95 else "use eager")
+    folder = unzip(file, tmp_path)
+    with (folder / "models" / "exported.onnx").open("ab") as stream:
+        stream.write(b"x")
+    assert any("exported.onnx is not the export of model.pt" in line for line in told(folder, capsys, 1))
 
 
 def test_damaged_files_cost_their_check_and_not_the_others(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,15 +4,19 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.closure import imported_packages
-from clinbundles.scripts.pack.run import bundle_files, pack, packed_bundle
+from clinbundles.scripts.pack.run import bundle_files, own_package, pack, packed_bundle
 
 ROOT = Path(__file__).parents[3]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -35,7 +39,7 @@ for folder, files, options in json.loads(sys.argv[1]):
     os.chdir(folder)
     run(config_file=files, **options)
     mine = {n.split(".")[1] for n in sys.modules if n.startswith("scripts.")}
-    print("ran", os.path.basename(folder), sorted(mine))
+    print("ran", os.path.basename(folder), sorted(n.rpartition("_")[0] for n in mine))
 """
 
 
@@ -97,11 +101,65 @@ def test_a_zip_is_the_same_each_time_and_holds_its_own_code_alone(bundle: Path) 
     top = f"{bundle.name}/"
     assert all(n.startswith(top) for n in names)
     assert f"{top}scripts/__init__.py" not in names
-    assert f"{top}scripts/{bundle.name}/__init__.py" not in names
+    (own,) = {n.split("/")[2] for n in names if n.startswith(f"{top}scripts/")}
+    assert own.startswith(f"{bundle.name}_")
+    assert f"{top}scripts/{own}/__init__.py" not in names
     for path in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md"):
         assert top + path in names
     assert not [n for n, text in texts.items() if n.startswith(f"{top}configs") and "clinbundles.nets" in text]
     assert not [n for n in names if "reproduce.json" in n or "__pycache__" in n]
+
+
+def test_two_releases_of_a_bundle_in_one_process_run_their_own_code(unzipped: Path, tmp_path: Path) -> None:
+    """Of the second, one line of code is another: it says which it is."""
+    first = unzipped / "unzipped" / "covid_xray_transfer"
+    second = Path(shutil.copytree(first, tmp_path / "later" / first.name))
+    (code,) = (second / "scripts").iterdir()
+    files = {path.relative_to(code).as_posix(): path.read_bytes() for path in code.rglob("*.py")}
+    files["nets/pneumonia_cnn.py"] += b"\nprint('the second release')\n"
+    (code / "nets" / "pneumonia_cnn.py").write_bytes(files["nets/pneumonia_cnn.py"])
+    own = own_package(first.name, files)
+    assert own != code.name
+    for config in (second / "configs").glob("*.json"):
+        config.write_text(config.read_text().replace(f"scripts.{code.name}", f"scripts.{own}"))
+    code.rename(code.with_name(own))
+    files_of = [
+        [str(folder), "configs/inference.json", {"bundle_root": str(folder), "output_dir": str(tmp_path / number)}]
+        for number, folder in (("1", first), ("2", second))
+    ]
+    said = run_stranger(files_of, tmp_path).splitlines()
+    ran = [number for number, line in enumerate(said) if line.startswith("ran ")]
+    assert len(ran) == 2
+    assert "the second release" not in said[: ran[0]]
+    assert "the second release" in said[ran[0] :]
+
+
+def test_the_network_in_onnx_gives_the_table_of_the_network_itself(unzipped: Path, tmp_path: Path) -> None:
+    pack("covid_xray_transfer", out=str(tmp_path), runtime="onnx")
+    (file,) = tmp_path.glob("*.zip")
+    folder = unzip(file, tmp_path)
+    assert "onnxruntime" in json.loads((folder / "configs" / "metadata.json").read_text())["required_packages_version"]
+    both = ["configs/inference.json", "configs/inference_onnx.json"]
+    runs = [
+        [str(folder), files, {"bundle_root": str(folder), "output_dir": str(tmp_path / name)}]
+        for name, files in (("eager", both[:1]), ("onnx", both))
+    ]
+    run_stranger(runs, tmp_path)
+    eager, onnx = (pd.read_csv(tmp_path / name / "per_image.csv") for name in ("eager", "onnx"))
+    assert len(eager) == 4
+    assert list(onnx["prediction"]) == list(eager["prediction"])
+    columns = [name for name in eager if name.startswith("probability_")]
+    np.testing.assert_allclose(onnx[columns], eager[columns], rtol=1e-4)
+    digest = hashlib.sha256((folder / "models" / "exported.onnx").read_bytes()).hexdigest()
+    assert onnx["weights"].str.startswith(f"sha256 {digest[:12]}: For research").all()
+
+
+def test_without_an_export_a_bundle_is_refused_alone_and_a_runtime_unknown_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pace_cell_segmentation: has no ONNX export"):
+        pack("pace_cell_segmentation", out=str(tmp_path), runtime="onnx")
+    with pytest.raises(ValueError, match="--runtime is 'tensorrt', expected one of eager, onnx"):
+        pack("pace_cell_segmentation", out=str(tmp_path), runtime="tensorrt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)

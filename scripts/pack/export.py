@@ -1,0 +1,115 @@
+"""The network of a bundle as an ONNX file, compared with the network itself on the bundle's samples."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from clinbundles.nets.onnx_network import OnnxNetwork
+from clinbundles.scripts.bundle import load_network, open_configs
+
+# The overlay of a zip: the same inference, with the exported network.
+CONFIG = "inference_onnx"
+FILE = "models/exported.onnx"
+OVERLAY = {
+    "extends": ["inference.json"],
+    "ckpt_path": f"$@bundle_root + '/{FILE}'",
+    "device": "$torch.device('cpu')",
+    "network": {"_target_": "clinbundles.nets.onnx_network.OnnxNetwork"},
+}
+TOLERANCE = 1e-4  # of a probability
+N_SAMPLES = 4
+
+
+class NoExportError(ValueError):
+    """A network whose results have no fixed size cannot be exported."""
+
+
+def overlay() -> dict[str, Any]:
+    """Return the config that runs the exported network."""
+    said = f"clinbundles predict ZIP INPUTS OUTPUT --config {CONFIG}: inference by ONNX Runtime, on a CPU."
+    return {"_desc_": said, **OVERLAY}
+
+
+def export_onnx(folder: Path) -> tuple[bytes, float]:
+    """Export the network of a bundle's inference.json, with its weights, for batches of any number of images.
+
+    The size of the images is fixed: that of the samples behind the preprocessing of the config.
+
+    Returns:
+        The file, and the largest difference of a probability from those of the network itself, on some samples.
+
+    Raises:
+        NoExportError: the network's results have no fixed size.
+        ValueError: the exported network differs by more than ``TOLERANCE``.
+    """
+    parser = open_configs(folder, ["inference"], device="cpu")
+    with contextlib.redirect_stdout(io.StringIO()):  # the sentences of the weights
+        network = load_network(parser)
+    if hasattr(network, "detections"):
+        raise NoExportError(
+            f"{folder.name}: has no ONNX export: each image has another number of cells, and their label map is drawn "
+            "outside the network."
+        )
+    dataset, inferer = parser.get_parsed_content("dataset"), parser.get_parsed_content("inferer")
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = network.register_forward_hook(lambda _, images, result: calls.append((plain(images[0]), plain(result))))
+    with torch.inference_mode():
+        for number in range(min(N_SAMPLES, len(dataset))):
+            inferer(dataset[number]["image"][None], network)
+    hook.remove()
+    content = as_onnx(network, calls[0][0][:1].clone())
+    exported = opened(content)
+    difference = max(float((probabilities(exported(x)) - probabilities(y)).abs().max()) for x, y in calls)
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"{folder.name}: a probability of the exported network differs by {difference:.1e}, more than {TOLERANCE}."
+        )
+    return content, difference
+
+
+def opened(content: bytes) -> OnnxNetwork:
+    """Open an ONNX file from its bytes."""
+    network = OnnxNetwork()
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / Path(FILE).name
+        path.write_bytes(content)
+        network.load_file(path)
+    return network
+
+
+def probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Turn logits (B, C, ...) into probabilities: of the foreground for one channel, of classes for more."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def plain(image: torch.Tensor) -> torch.Tensor:
+    """Drop meta data."""
+    return image.as_subclass(torch.Tensor)
+
+
+def as_onnx(network: nn.Module, image: torch.Tensor) -> bytes:
+    """Write a network as an ONNX file for batches of images (B, C, *S) of the size of one (1, C, *S)."""
+    # Two images, for a dimension of one would be taken for fixed.
+    pair = torch.cat([image, image.flip(-1)])
+    shapes = ({0: torch.export.Dim("batch")},)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, of what it deprecates in itself
+        program = torch.onnx.export(
+            network.eval(), (pair,), dynamo=True, verbose=False, dynamic_shapes=shapes,
+            input_names=["image"], output_names=["pred"],
+        )  # fmt: skip
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, model.graph, model):
+        part.ClearField("metadata_props")  # lines of code with their folders on this machine
+    return model.SerializeToString(deterministic=True)

@@ -1,0 +1,245 @@
+"""The inference of a bundle without Python of its own: MONAI's transforms, and the network as TorchScript.
+
+Hosts that refuse a bundle's code take it. What MONAI has no transform for is left out where it changes no result, and
+refused where it would: files of one kind alone are read, and nothing says what is wrong with another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import save_net_with_metadata
+
+from clinbundles.scripts.bundle import load_network, open_configs, read_configs
+from clinbundles.scripts.pack.archive import as_json
+
+FILE = "models/model.ts"
+# What hosts read, and the engine runs.
+ROOTS: tuple[str, ...] = (
+    "_desc_",
+    "imports",
+    "bundle_root",
+    "dataset_dir",
+    "output_dir",
+    "device",
+    "network_def",
+    "network",
+)
+ROOTS += ("preprocessing", "inferer", "postprocessing", "dataset", "dataloader", "handlers", "evaluator", "run")
+# Transforms that change nothing where a value is this one, or where there is no gaze and the reader is MONAI's.
+IDLE: dict[str, tuple[str, Any] | None] = {
+    "IntensityRangeCheckd": None,
+    "GazeToAttentionMapd": None,
+    "AttentionGaussianBlurd": ("blur_at", "train"),
+    "ImageRegiond": ("region", "whole"),
+    "ColorSpaced": ("color_space", "RGB"),
+}
+# From the columns first of MONAI's reader to rows first, in steps that can be undone.
+TURNED = [
+    {"_target_": "Rotate90d", "keys": "image", "k": 1, "spatial_axes": [0, 1]},
+    {"_target_": "Flipd", "keys": "image", "spatial_axis": 0},
+]
+PICTURES, VOLUMES = "*.[jp]*g", "*.nii*"
+SAVED = {"keys": "pred", "output_dir": "@output_dir", "output_postfix": "", "separate_folder": False, "resample": False}
+SAVED |= {"_target_": "SaveImaged", "output_dtype": "$np.uint8"}
+TABLE = {
+    "_target_": "ClassificationSaver",
+    "output_dir": "@output_dir",
+    "filename": "predictions.csv",
+    "batch_transform": "$lambda items: {'filename_or_obj': [item['image'].meta['filename_or_obj'] for item in items]}",
+    "output_transform": "$monai.handlers.from_engine(['pred'])",
+}
+
+
+KEPT = ("LICENSE", "configs/logging.conf", "docs/data_license.txt")
+PAGE = """# {name}, pure form
+
+Inference alone, without Python of its own: MONAI's transforms and the network as TorchScript, for hosts that refuse a
+bundle's code. {warning}
+
+    python -m monai.bundle run --config_file configs/inference.json --dataset_dir DIR --output_dir OUT
+
+It reads {reads}, and its results are those of the full bundle on them. What the full bundle does beside that is not
+here: it reads more kinds of files, refuses images that are none of its kind, goes on behind a file that cannot be read,
+and writes overlays and a table with the hash of the weights.
+"""
+
+
+def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Rewrite a bundle's inference.json with what MONAI has.
+
+    Args:
+        content: of the file.
+        name: of the bundle.
+
+    Raises:
+        ValueError: it has a transform, an inferer or a writer that MONAI has no like of.
+    """
+    result = dict(copy.deepcopy(content))
+    reader = _name_of(result["image_reader"])
+    result["pattern"] = VOLUMES if reader == "SliceReader" else PICTURES
+    for key in [key for key in result if key.endswith("_transforms")]:
+        result[key] = [step for each in result[key] for step in _pure_steps(each, result, name)]
+    writer = _name_of(result["writer"])
+    if writer not in ("PredictionWriter", "LabelMapWriter", "ClassTableWriter"):
+        raise ValueError(f"{name}: has no pure form, for MONAI has nothing that writes what {writer} does.")
+    steps = result["postprocessing"]["transforms"]
+    steps[:] = [step for each in steps for step in _pure_steps(each, result, name)]
+    if writer == "PredictionWriter":
+        steps.append(SAVED | {"output_ext": ".png", "scale": 255})
+    elif writer == "LabelMapWriter":
+        steps.append(SAVED | {"output_ext": ".nii.gz"})
+    result |= {
+        "_desc_": f"python -m monai.bundle run --config_file configs/inference.json: {name} without code of its own.",
+        "imports": ["$import glob"],
+        "ckpt_path": f"$@bundle_root + '/{FILE}'",
+        "exported": {
+            "_target_": "monai.data.load_net_with_metadata",
+            "filename_prefix_or_stream": "@ckpt_path",
+            "map_location": "@device",
+        },
+        "network_def": "$@exported[0]",
+        "network": "$@network_def.to(@device)",
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/' + @pattern))]",
+            "transform": "@preprocessing",
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
+    }
+    if reader == "SliceReader":
+        size = ["@image_size", "@image_size"]
+        result["inferer"] = {"_target_": "SliceInferer", "roi_size": size, "sw_batch_size": 64, "spatial_dim": 2}
+    if writer == "ClassTableWriter":
+        result["handlers"].append(TABLE)
+    return _reachable(result)
+
+
+def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """Say in a bundle's metadata what its pure form reads, needs and runs.
+
+    Args:
+        metadata: of the bundle.
+        content: its pure inference.json.
+        digest: SHA-256 of the exported network.
+    """
+    reads_volumes = content["pattern"] == VOLUMES
+    needed = {"pytorch-ignite", "nibabel" if reads_volumes else "pillow"}
+    needed |= {"torchvision"} if "TorchVisiond" in json.dumps(content) else set()
+    packages = metadata["required_packages_version"]
+    return {
+        **metadata,
+        "required_packages_version": {name: packages[name] for name in packages if name in needed},
+        "data_type": "nifti" if reads_volumes else "jpeg, png (8 bits a channel, upright)",
+        "description": f"{metadata['description']} This is its pure form: inference alone, by MONAI's own transforms.",
+        "exported": {"file": FILE, "sha256": digest},
+    }
+
+
+def torchscript(folder: Path) -> bytes:
+    """Export the network of a bundle's inference.json, with its weights, to TorchScript: the same bytes each time."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and what MONAI and Deploy read
+        network = load_network(open_configs(folder, ["inference"], device="cpu"))
+        stream = io.BytesIO()
+        save_net_with_metadata(torch.jit.script(network), stream, include_config_vals=False)
+    result = io.BytesIO()
+    with zipfile.ZipFile(stream) as source, zipfile.ZipFile(result, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):  # lines of code with their folders on this machine
+                target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
+    return result.getvalue()
+
+
+def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Choose and make what the pure zip of a bundle has, by path.
+
+    Args:
+        folder: of the bundle.
+        files: what its full zip takes of the folder.
+
+    Raises:
+        ValueError: as :func:`pure_inference`.
+    """
+    content = pure_inference(read_configs(folder, ["inference"]), folder.name)
+    kept = {path: data for path, data in files.items() if path.startswith("samples/") or path in KEPT}
+    exported = torchscript(folder)
+    digest = hashlib.sha256(exported).hexdigest()
+    metadata = pure_metadata(json.loads(files["configs/metadata.json"]), content, digest)
+    card = json.loads(files.get("models/model.json", b"{}"))
+    card |= {
+        "weights_sha256": digest,
+        "exported_from_sha256": hashlib.sha256(files["models/model.pt"]).hexdigest(),
+    }
+    reads = metadata["data_type"]
+    page = PAGE.format(name=metadata["name"], reads=reads, warning=card.get("warning", metadata["intended_use"]))
+    return kept | {
+        "configs/inference.json": as_json(content),
+        "configs/metadata.json": as_json(metadata),
+        "docs/README.md": page.encode(),
+        str(Path(FILE).with_suffix(".json")): as_json(card),
+        FILE: exported,
+    }
+
+
+def _pure_steps(step: Mapping[str, Any], content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    kind = _name_of(step)
+    if kind == "StrictLoadImaged":
+        yield from _loading(content, name)
+    elif kind == "TolerantInvertd":
+        yield {**step, "_target_": "Invertd"}
+    elif kind == "ScaleIntensityRanged" and _name_of(content["image_reader"]) == "SliceReader":
+        low, high = content["window_hu"]  # which the reader had made 0 and 255
+        yield {**step, "a_min": low, "a_max": high}
+    elif kind in IDLE:
+        if (needs := IDLE[kind]) is not None and content[needs[0]] != needs[1]:
+            raise ValueError(f"{name}: has no pure form where {needs[0]} is {content[needs[0]]!r}, which {kind} does.")
+    elif "." in step["_target_"]:
+        raise ValueError(f"{name}: has no pure form, for MONAI has nothing like {kind}.")
+    else:
+        yield dict(step)
+        if kind == "EnsureChannelFirstd" and content["pattern"] == PICTURES:
+            yield from TURNED
+
+
+def _loading(content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Read files of one kind with MONAI's reader: pictures of 8 bits, or volumes in NIfTI."""
+    reader = content["image_reader"]
+    kind = _name_of(reader)
+    if kind == "SliceReader":
+        yield {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"}
+        return
+    converter = "$lambda image: image.convert('RGB')"
+    if kind == "ChestXRayReader":  # decoded at a part of its size
+        converter = (
+            "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), image.convert('L'))[1]"
+        )
+    elif kind != "RGBImageReader":
+        raise ValueError(f"{name}: has no pure form, for MONAI has nothing like {kind}.")
+    yield {"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "PILReader", "converter": converter}}
+
+
+def _name_of(entry: Mapping[str, Any]) -> str:
+    return entry["_target_"].rpartition(".")[2]
+
+
+def _reachable(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what nothing that a host reads or the engine runs refers to."""
+    names, rest = set(ROOTS), list(ROOTS)
+    while rest:
+        found = set(re.findall(r"@(\w+)", json.dumps(content[rest.pop()]))) & content.keys() - names
+        names |= found
+        rest += found
+    return {name: value for name, value in content.items() if name in names}

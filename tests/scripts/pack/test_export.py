@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from clinbundles.nets.onnx_network import OnnxNetwork
+from clinbundles.scripts.bundle import load_network, open_configs
+from clinbundles.scripts.pack import export
+from clinbundles.scripts.pack.export import NoExportError, export_onnx, plain, probabilities
+from clinbundles.scripts.pack.run import OF_A_MACHINE
+
+ROOT = Path(__file__).parents[3]
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+HAS_NONE = "pace_cell_segmentation"
+# The exporter's own.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+@pytest.mark.parametrize("bundle", [b for b in BUNDLES if b.name != HAS_NONE], ids=lambda path: path.name)
+def test_an_exported_network_classifies_batches_of_other_images_as_the_network_does(
+    bundle: Path, tmp_path: Path
+) -> None:
+    content, difference = export_onnx(bundle)
+    assert difference < 1e-4
+    assert not OF_A_MACHINE.search(content)
+    (tmp_path / "a.onnx").write_bytes(content)
+    exported = OnnxNetwork()
+    exported.load_file(tmp_path / "a.onnx")
+    parser = open_configs(bundle, ["inference"], device="cpu")
+    network = load_network(parser)
+    image = plain(parser.get_parsed_content("dataset")[0]["image"])
+    image = image[..., 0] if image.ndim == 4 else image
+    batch = torch.stack([image.flip(1), image.flip(2), image.rot90(1, (1, 2))])
+    with torch.inference_mode():
+        expected = probabilities(network(batch))
+    torch.testing.assert_close(probabilities(exported(batch)), expected, atol=1e-4, rtol=0)
+    assert expected.std() > 0.01
+
+
+def test_an_export_that_differs_and_a_network_without_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HAS_NONE in {bundle.name for bundle in BUNDLES}
+    with pytest.raises(NoExportError, match="each image has another number of cells"):
+        export_onnx(ROOT / "bundles" / HAS_NONE)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(ValueError, match=r"ct_datasetgan: a probability of the exported network differs by"):
+        export_onnx(ROOT / "bundles" / "ct_datasetgan")

@@ -1,0 +1,104 @@
+"""Pure zips: no Python, and on real samples the outputs of the full bundles."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset, decollate_batch
+
+from clinbundles.scripts.bundle import load_network, open_configs, read_configs
+from clinbundles.scripts.doctor.code import foreign_code
+from clinbundles.scripts.doctor.run import doctor
+from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.pure import pure_inference, torchscript
+from clinbundles.scripts.pack.run import OF_A_MACHINE, pack
+
+ROOT = Path(__file__).parents[3]
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
+HAS_NONE = "pace_cell_segmentation"
+PURE = [bundle for bundle in BUNDLES if bundle.name != HAS_NONE]
+# MONAI loads and saves TorchScript, and torch is about to leave it.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
+
+
+@pytest.fixture(scope="module", params=PURE, ids=lambda path: path.name)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A bundle, its pure zip, and the folder of what is in it."""
+    folder = tmp_path_factory.mktemp("pure")
+    pack(request.param.name, out=str(folder), profile="pure")
+    (file,) = folder.glob("*.zip")
+    return request.param, file, unzip(file, folder)
+
+
+def results(parser: ConfigParser, network: torch.nn.Module, images: list[str]) -> dict[str, np.ndarray]:
+    """Probabilities or logits by name of the image, as they leave the last step that does not round them."""
+    steps = parser.get_parsed_content("postprocessing").transforms
+    steps = [step for step in steps if type(step).__name__ not in ("AsDiscreted", "SaveImaged", "CopyItemsd")]
+    data = Dataset([{"image": path} for path in images], parser.get_parsed_content("preprocessing"))
+    found = {}
+    for path, batch in zip(images, DataLoader(data), strict=True):
+        with torch.inference_mode():
+            batch["pred"] = parser.get_parsed_content("inferer")(batch["image"], network)
+        (result,) = decollate_batch(batch)
+        for step in steps:
+            result = step(result)
+        found[path] = np.squeeze(np.asarray(result["pred"]))
+    return found
+
+
+def test_a_pure_zip_gives_what_the_full_bundle_gives(pair: tuple[Path, Path, Path]) -> None:
+    bundle, _, folder = pair
+    pure = ConfigParser()
+    pure.read_config(str(folder / "configs" / "inference.json"))
+    pure.update({"bundle_root": str(folder), "device": "cpu"})
+    images = [item["image"] for item in pure.get_parsed_content("dataset").data][:3]
+    assert images
+    full = open_configs(bundle, ["inference"], device="cpu")
+    here = results(full, load_network(full), images)
+    there = results(pure, pure.get_parsed_content("network").eval(), images)
+    for path in images:
+        mine, turned = there[path], bundle.name in ("gaze_polyp_segmentation", "two_stage_segmentation")
+        mine = mine.T if turned else mine  # MONAI's reader and writer of pictures have columns first
+        assert mine.shape == here[path].shape
+        scale = max(1.0, np.abs(here[path]).max())
+        assert np.abs(mine - here[path]).max() / scale < 1e-5
+        assert here[path].std() > 0.001
+
+
+def test_a_pure_zip_has_no_python_and_the_doctor_finds_nothing(
+    pair: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, file, folder = pair
+    assert not list(folder.rglob("*.py"))
+    assert not (folder / "scripts").exists()
+    text = (folder / "configs" / "inference.json").read_text()
+    assert "clinbundles." not in text
+    assert "scripts." not in text
+    assert list(foreign_code(json.loads(text), "scripts.none")) == []
+    assert not OF_A_MACHINE.search((folder / "models" / "model.ts").read_bytes())
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    assert "pydicom" not in metadata["required_packages_version"]
+    assert "dicom" not in metadata["data_type"]
+    assert file.name == f"{bundle.name}_pure_v{metadata['version']}.zip"
+    doctor(str(file))
+    assert capsys.readouterr().out.splitlines()[-1].endswith("no fault, 0 to look at.")
+
+
+def test_the_same_network_is_the_same_file() -> None:
+    bundle = ROOT / "bundles" / "ct_datasetgan"
+    assert torchscript(bundle) == torchscript(bundle)
+
+
+def test_what_monai_has_nothing_like_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pace_cell_segmentation: has no pure form"):
+        pack(HAS_NONE, out=str(tmp_path), profile="pure")
+    with pytest.raises(ValueError, match="--profile is 'lean', expected one of full, pure"):
+        pack(HAS_NONE, out=str(tmp_path), profile="lean")
+    with pytest.raises(ValueError, match="--profile pure has no Python"):
+        pack("ct_datasetgan", out=str(tmp_path), profile="pure", runtime="onnx")
+    content = read_configs(ROOT / "bundles" / "covid_xray_transfer", ["inference"])
+    with pytest.raises(ValueError, match="no pure form where region is 'lungs', which ImageRegiond does"):
+        pure_inference(content | {"region": "lungs"}, "covid_xray_transfer")
