@@ -1,0 +1,1 @@
+"""A packed bundle as a MONAI Deploy application: DICOM in, segmentations and structured reports out."""
