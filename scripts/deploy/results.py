@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,12 @@ def overlay(
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=tuple(source.get("PatientOrientation") or ("L", "F")),
+        patient_orientation=("L", "F"),
         series_description=f"{bundle.name} overlay"[:64],
         **identity(bundle, sources, OVERLAY, number),
     )
+    result.PatientOrientation = source.get("PatientOrientation") or ""
+    result.setdefault("Laterality", "")  # unknown where the source does not tell
     return finish(result, sources, deidentify=deidentify)
 
 
@@ -199,8 +202,11 @@ def cell_annotations(
             Measurements(codes.DCM.Probability, np.array(certainties), codes.UCUM.NoUnits),
         ],
     )
+    # highdicom wants a frame of reference, which coordinates in px of an image do without.
+    placed = copy.deepcopy(sources[0])
+    placed.setdefault("FrameOfReferenceUID", uid_of(bundle, sources, "frame of reference"))
     result = MicroscopyBulkSimpleAnnotations(
-        source_images=list(sources),
+        source_images=[placed],
         annotation_coordinate_type="2D",
         annotation_groups=[group],
         content_label="CELLS",
@@ -208,4 +214,5 @@ def cell_annotations(
         **identity(bundle, sources, ANNOTATIONS, number),
         **equipment(bundle),
     )
+    result.setdefault("Laterality", "")  # unknown where the source does not tell
     return finish(result, sources, deidentify=deidentify)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +27,8 @@ from clinbundles.transforms.readers.folder import files_below
 
 from .headers import uid_of
 from .inference import Bundle, opened
-from .results import REPORT, TEXT_REPORT
 from .series import choose_series, read_headers, rule_of
-from .study import REPORTS, STRUCTURED, Settings, run_pictures
+from .study import REPORTS, Settings, run_pictures
 
 
 def deploy(
@@ -39,39 +39,67 @@ def deploy(
     series: str | None = None,
     report: str = "structured",
     deidentify: bool = False,
+    pacs: str | None = None,
     **options: Any,
 ) -> None:
     """Apply a bundle to a study as a MONAI Deploy application: DICOM in, DICOM segmentations and reports out.
 
     Args:
         bundle: a zip of clinbundles pack, a folder, or the name of a bundle.
-        input: folder of DICOM files, or of pictures (PNG, TIFF, JPEG, NIfTI), or one such file.
+        input: folder of DICOM files, or of pictures (PNG, TIFF, JPEG, NIfTI), or one such file; with pacs, the
+            StudyInstanceUID.
         output: new folder for the results; it appears when all of them are there.
         series: SeriesInstanceUID, where several series of the study fit.
         report: structured, a Comprehensive SR by TID 1500; or text, a Basic Text SR.
         deidentify: leave out of the results who the patient is, and when and where the study was.
+        pacs: address of a server of DICOMweb that has the study, and gets the results; the variable
+            CLINBUNDLES_PACS_TOKEN is its token. What it has already is not made or sent again.
         options: values of the bundle's inference.json.
     """
     if report not in REPORTS:
         raise ValueError(f"--report is {report!r}, expected {' or '.join(REPORTS)}.")
-    with opened(bundle) as opened_bundle, _folder_of(input) as place:
+    if pacs and deidentify:
+        raise ValueError("--deidentify and --pacs: a result without a patient would be lost in a PACS.")
+    target = Path(output)
+    if target.is_file() or not target.resolve().parent.is_dir():
+        raise ValueError(f"{output}: expected a new folder in a folder that exists.")
+    with opened(bundle) as opened_bundle:
         check_options(opened_bundle.folder, ["inference"], options)
-        settings = Settings(place, Path(output), series, report, deidentify, options)
-        _check_output(settings.output)
-        print(_sentence(opened_bundle, settings))
+        settings = Settings(Path(input), target, series, report, deidentify, options)
+        if pacs:
+            print(_on_pacs(opened_bundle, settings, study=input, url=pacs))
+        else:
+            with _folder_of(input) as place:
+                print(_on_folder(opened_bundle, replace(settings, place=place)))
 
 
-def _sentence(bundle: Bundle, settings: Settings) -> str:
+def _on_folder(bundle: Bundle, settings: Settings) -> str:
     if not any(is_dicom(path) for path in files_below(settings.place)):
         run_pictures(bundle, settings)
         return f"no DICOM in, so none out: what {bundle.name} writes for pictures: {settings.output}"
     images = choose_series(
         read_headers(settings.place), rule_of(bundle.metadata), str(settings.place), series=settings.series
     )
-    if settings.output.is_dir() and made_before(bundle, images, settings):
+    if made_before(bundle, images, settings):
         return f"these results of {bundle.name} for this study are there already: {settings.output}"
     files, seconds = _run_application(bundle, settings)
     return f"{len(files)} DICOM files ({', '.join(path.stem for path in files)}) in {seconds:.1f} s: {settings.output}"
+
+
+def _on_pacs(bundle: Bundle, settings: Settings, *, study: str, url: str) -> str:
+    from .pacs import Pacs  # only needed here
+
+    server = Pacs(url)
+    rule = rule_of(bundle.metadata)
+    images = choose_series(server.read_study(study), rule, f"study {study}", series=settings.series)
+    # It is sent last: where it is, everything else is, too.
+    if server.has(study, uid_of(bundle, images, settings.report_kind)):
+        return f"{url} has the results of {bundle.name} for this study already."
+    with TemporaryDirectory() as scratch:
+        server.fetch(images, Path(scratch))
+        sentence = _on_folder(bundle, replace(settings, place=Path(scratch)))
+    files = sorted(settings.output.glob("*.dcm"), key=lambda file: (file.stem == settings.report_kind, file.name))
+    return f"{sentence}; sent to {url}: {server.store(files)}"
 
 
 def _run_application(bundle: Bundle, settings: Settings) -> tuple[list[Path], float]:
@@ -90,18 +118,12 @@ def made_before(bundle: Bundle, images: list[Dataset], settings: Settings) -> bo
     Raises:
         ValueError: it holds something else.
     """
-    kind = REPORT if settings.report == STRUCTURED else TEXT_REPORT
-    file = settings.output / f"{kind}.dcm"
-    if not any(settings.output.iterdir()):
+    if not settings.output.is_dir() or not any(settings.output.iterdir()):
         return False
-    if file.is_file() and dcmread(file, stop_before_pixels=True).SOPInstanceUID == uid_of(bundle, images, kind):
+    file, uid = settings.output / f"{settings.report_kind}.dcm", uid_of(bundle, images, settings.report_kind)
+    if file.is_file() and dcmread(file, stop_before_pixels=True).SOPInstanceUID == uid:
         return True
     raise ValueError(f"{settings.output}: is there already, with other files; give a new folder.")
-
-
-def _check_output(output: Path) -> None:
-    if output.is_file() or not output.resolve().parent.is_dir():
-        raise ValueError(f"{output}: expected a new folder in a folder that exists.")
 
 
 @contextmanager

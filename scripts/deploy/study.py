@@ -6,6 +6,7 @@ The SDK of MONAI Deploy is not needed here.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,11 @@ class Settings:
     deidentify: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def report_kind(self) -> str:
+        """Kind of the report among the results."""
+        return results.REPORT if self.report == STRUCTURED else results.TEXT_REPORT
+
 
 def make_results(bundle: Bundle, images: Sequence[Dataset], settings: Settings) -> tuple[list[Path], float]:
     """Apply a bundle to images and write its results to the folder ``settings.output``, which appears at once.
@@ -74,7 +80,8 @@ def make_results(bundle: Bundle, images: Sequence[Dataset], settings: Settings) 
             for source, name in names.items():
                 text = text.replace(source, name)
             raise ValueError(text.replace(str(work.parent), str(settings.place))) from error
-        made = list(_results(bundle, predictions, headers, settings))
+        with _silent_highdicom():
+            made = list(_results(bundle, predictions, headers, settings))
         with replacing(settings.output) as partial:
             partial.mkdir()
             for name, dataset in made:
@@ -126,6 +133,14 @@ def run_pictures(bundle: Bundle, settings: Settings) -> None:
     with replacing(settings.output) as partial:
         partial.mkdir()
         run_inference(bundle, settings.place, partial, **settings.options)
+
+
+@contextmanager
+def _silent_highdicom() -> Iterator[None]:
+    """Keep highdicom from warning: its messages quote the names of patients."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

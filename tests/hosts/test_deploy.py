@@ -12,7 +12,6 @@ from pydicom import Dataset, dcmread
 
 from clinbundles.scripts.bundle import ROOT, run_configs
 from clinbundles.scripts.deploy.run import deploy
-from clinbundles.scripts.pack.run import packed_bundle
 
 pytest.importorskip("monai.deploy.core", reason="no MONAI Deploy: the extra deploy brings it")
 pytestmark = [
@@ -22,20 +21,6 @@ pytestmark = [
 ]
 
 BUNDLES = ROOT / "bundles"
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Pack a bundle, once, and give the zip."""
-    folder = tmp_path_factory.mktemp("dist")
-
-    def pack(name: str) -> str:
-        path = folder / f"{name}.zip"
-        if not path.exists():
-            path.write_bytes(packed_bundle(BUNDLES / name)[1])
-        return str(path)
-
-    return pack
 
 
 def errors_of(path: Path) -> list[str]:
@@ -54,28 +39,23 @@ def numbers_of(report: Dataset) -> dict[str, float]:
     return {each.name.meaning: float(each.value) for each in measurements}
 
 
-def as_study(tmp_path: Path, *files: Path) -> str:
-    """Lay files into a folder."""
-    folder = tmp_path / "study"
-    folder.mkdir(exist_ok=True)
-    for file in files:
-        shutil.copy(file, folder)
-    return str(folder)
-
-
 XRAYS = ("RG1_J2KI.dcm", "gdcm-CR-MONO1-10-chest.dcm", "highdicom_dx_image.dcm")
 
 
 @pytest.mark.parametrize("name", ["sample", *XRAYS])
 def test_a_report_has_the_class_and_probabilities_of_the_bundles_own_inference(
-    name: str, packed: Callable[[str], str], tmp_path: Path, request: pytest.FixtureRequest
+    name: str,
+    packed: Callable[[str], str],
+    as_study: Callable[..., str],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     folder = BUNDLES / "covid_xray_transfer"
     if name == "sample":
         file = folder / "samples" / "images" / "IM-normal.dcm"
     else:
         file = request.getfixturevalue("shared_data") / "dicom" / "cxr" / name
-    study = as_study(tmp_path, file)
+    study = as_study(file)
     run_configs(folder, ["inference"], dataset_dir=study, output_dir=str(tmp_path / "own"))
     (own,) = json.loads((tmp_path / "own" / "predictions.json").read_text())
     deploy(packed("covid_xray_transfer"), study, str(tmp_path / "out"))
