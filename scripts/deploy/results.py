@@ -14,6 +14,7 @@ from highdicom.sc import SCImage
 from highdicom.seg import Segmentation, SegmentDescription
 from PIL import Image
 from pydicom import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 
 from clinbundles.engines.outputs.outlines import polygons
@@ -150,9 +151,16 @@ def overlay(
         series_description=f"{bundle.name} overlay"[:64],
         **identity(bundle, sources, OVERLAY, number),
     )
+    result.SourceImageSequence = DicomSequence([_reference_to(each) for each in sources])
     result.PatientOrientation = source.get("PatientOrientation") or ""
     result.setdefault("Laterality", "")  # unknown where the source does not tell
     return finish(result, sources, deidentify=deidentify)
+
+
+def _reference_to(image: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
 
 
 def cell_annotations(
