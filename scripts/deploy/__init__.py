@@ -1,1 +1,1 @@
-"""A packed bundle as a MONAI Deploy application: DICOM in, segmentations and structured reports out."""
+"""A packed bundle as a MONAI Deploy application, from a DICOM study to segmentations and structured reports."""

@@ -119,7 +119,7 @@ def run_application(bundle: Bundle, settings: Settings) -> tuple[list[Path], flo
         ValueError: what an operator raised.
     """
     if "HOLOSCAN_LOG_LEVEL" not in os.environ:
-        set_log_level(LogLevel.ERROR)
+        set_log_level(LogLevel.OFF)  # an operator's error is raised, and said once
     outcome = Outcome([])
     BundleApplication(bundle, settings, outcome).run()
     return outcome.files, outcome.seconds

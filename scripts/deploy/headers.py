@@ -14,17 +14,14 @@ from pydicom.uid import UID, generate_uid
 from .inference import Bundle
 from .series import MANUFACTURER
 
+PIXELS = 0x7FE0
 # Type 2 of the modules of patient and study: there, but maybe empty.
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID")
-IDENTIFYING = (
-    *("IssuerOfPatientID", "OtherPatientIDs", "OtherPatientNames", "PatientAge", "PatientAddress", "PatientComments"),
-    *("EthnicGroup", "Occupation", "AdditionalPatientHistory", "PatientSize", "PatientWeight", "InstitutionName"),
-    *("InstitutionAddress", "StationName", "OperatorsName", "PerformingPhysicianName", "StudyDescription"),
-    *("PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "SeriesDescription"),
-    *("DeviceSerialNumber", "ProtocolName", "RequestAttributesSequence", "OtherPatientIDsSequence"),
-)
-REQUIRED_ORIENTATION = "PatientOrientation"
+# Numbers, codes and UIDs; texts, names, dates and sequences can tell who, where and when.
+TELLING_NOTHING = ("CS", "UI", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL")
+OF_PATIENT = (0x0010, 0x0012, 0x0032, 0x0038, 0x0040)
+ORIENTATION = "PatientOrientation"
 
 
 def uid_of(bundle: Bundle, sources: Iterable[Dataset], *what: Any) -> UID:
@@ -38,23 +35,21 @@ def source_header(dataset: Dataset, *, deidentify: bool = False) -> Dataset:
 
     Args:
         dataset: the instance.
-        deidentify: empty the fields that say who the patient is, and where and when the study was; its UIDs stay, so
-            that the result can be laid on its images.
+        deidentify: take over nothing but numbers, codes and UIDs of the image, so nothing of who the patient is, and
+            where and when the study was; its UIDs stay, so that the result can be laid on its images.
     """
-    rest = [element for element in dataset if element.tag not in (0x7FE00010, 0x7FE00008, 0x7FE00009)]
     header = Dataset()
-    for element in rest:
-        if not element.tag.is_private:
-            header.add(copy.deepcopy(element))
+    for element in dataset:
+        if element.tag.is_private or element.tag.group == PIXELS:
+            continue
+        if deidentify and (element.VR not in TELLING_NOTHING or element.tag.group in OF_PATIENT):
+            continue
+        header.add(copy.deepcopy(element))
     if hasattr(dataset, "file_meta"):
         header.file_meta = dataset.file_meta
     for name in (*PATIENT, *STUDY):
-        if name not in header or deidentify:
+        if name not in header:
             setattr(header, name, "")
-    if deidentify:
-        for name in IDENTIFYING:
-            if name in header:
-                delattr(header, name)
     for name in ("PatientName", "ReferringPhysicianName"):
         setattr(header, name, str(header.get(name) or ""))  # as text, to be written in another character set
     return header
@@ -69,8 +64,8 @@ def finish(result: Dataset, sources: Sequence[Dataset], *, deidentify: bool) -> 
         deidentify: they were stripped.
     """
     result.SpecificCharacterSet = "ISO_IR 192"
-    if "Rows" in result and REQUIRED_ORIENTATION not in result and "ImageOrientationPatient" not in sources[0]:
-        result.PatientOrientation = sources[0].get(REQUIRED_ORIENTATION) or ""
+    if "Rows" in result and ORIENTATION not in result and "ImageOrientationPatient" not in sources[0]:
+        result.PatientOrientation = sources[0].get(ORIENTATION) or ""
     if deidentify:
         result.PatientIdentityRemoved = "YES"
         result.DeidentificationMethod = f"{MANUFACTURER}: patient and study emptied, UIDs kept"

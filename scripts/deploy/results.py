@@ -20,7 +20,7 @@ from pydicom.sr.codedict import codes
 from clinbundles.engines.outputs.outlines import polygons
 
 from .codes import ANATOMY, category_of, own_term, term_of
-from .headers import finish, uid_of
+from .headers import ORIENTATION, finish, uid_of
 from .inference import Bundle
 from .series import MANUFACTURER
 
@@ -152,7 +152,7 @@ def overlay(
         **identity(bundle, sources, OVERLAY, number),
     )
     result.SourceImageSequence = DicomSequence([_reference_to(each) for each in sources])
-    result.PatientOrientation = source.get("PatientOrientation") or ""
+    setattr(result, ORIENTATION, source.get(ORIENTATION) or "")
     result.setdefault("Laterality", "")  # unknown where the source does not tell
     return finish(result, sources, deidentify=deidentify)
 

@@ -42,7 +42,7 @@ def deploy(
     pacs: str | None = None,
     **options: Any,
 ) -> None:
-    """Apply a bundle to a study as a MONAI Deploy application: DICOM in, DICOM segmentations and reports out.
+    """Apply a bundle to a study as a MONAI Deploy application, which writes DICOM segmentations and reports.
 
     Args:
         bundle: a zip of clinbundles pack, a folder, or the name of a bundle.
@@ -65,6 +65,8 @@ def deploy(
         raise ValueError(f"{output}: expected a new folder in a folder that exists.")
     with opened(bundle) as opened_bundle:
         check_options(opened_bundle.folder, ["inference"], options)
+        if options or deidentify:  # other results, which get other UIDs
+            opened_bundle = opened_bundle.told_apart_by(deidentify, sorted(options.items()))
         settings = Settings(Path(input), target, series, report, deidentify, options)
         if pacs:
             print(_on_pacs(opened_bundle, settings, study=input, url=pacs))

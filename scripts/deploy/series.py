@@ -161,4 +161,4 @@ def _check_series(instances: Sequence[Dataset], rule: Rule, place: str) -> None:
             raise ValueError(f"{place}: NumberOfFrames of {name} is {frames}, expected one frame a file.")
     for field in ("StudyInstanceUID", "PatientID", *(("Rows", "Columns", "FrameOfReferenceUID") * rule.as_volume)):
         if len({str(dataset.get(field)) for dataset in instances}) > 1:
-            raise ValueError(f"{place}: one series mixes {field}s, expected one.")
+            raise ValueError(f"{place}: one series mixes several {field}, expected one.")
