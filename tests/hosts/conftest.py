@@ -14,6 +14,12 @@ from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.pack.run import packed_bundle
 
 
+@pytest.fixture
+def monai_deploy() -> None:
+    """The SDK, without which the test is skipped; here and not in a module, which is collected in every run."""
+    pytest.importorskip("monai.deploy.core", reason="no MONAI Deploy: the extra deploy brings it")
+
+
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """Pack a bundle, once, and give the zip."""

@@ -20,9 +20,9 @@ from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.deploy.pacs import TOKEN, Pacs
 from clinbundles.scripts.deploy.run import deploy
 
-pytest.importorskip("monai.deploy.core", reason="no MONAI Deploy: the extra deploy brings it")
 pytestmark = [
     pytest.mark.hosts,
+    pytest.mark.usefixtures("monai_deploy"),
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # the host's own
     pytest.mark.skipif(shutil.which("Orthanc") is None, reason="no Orthanc: Debian's orthanc-dicomweb has it"),
