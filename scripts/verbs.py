@@ -216,6 +216,14 @@ VERBS: dict[str, Verb] = {
             "dist/two_stage_segmentation_v0.1.0.zip list.txt /data/out --shards 8 --cluster slurm",
         ),
     ),
+    "deploy": Verb(
+        "deploy.run:deploy",
+        "apply a bundle to a DICOM study as a MONAI Deploy application: segmentations and structured reports",
+        (
+            "dist/covid_xray_transfer_v0.1.0.zip /data/study /data/results",
+            "dist/gaze_polyp_segmentation_v0.1.0.zip 1.2.840.1 /data/results --pacs http://127.0.0.1:8042/dicom-web",
+        ),
+    ),
     "pack": Verb(
         "pack.run:pack",
         "write a bundle as one zip that runs where this project is not installed",

@@ -1,0 +1,79 @@
+"""What a result takes over from its source images, its UIDs, and what is left out of it where nobody may be named."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.sr.codedict import codes
+from pydicom.uid import UID, generate_uid
+
+from .inference import Bundle
+from .series import MANUFACTURER
+
+PIXELS = 0x7FE0
+# Type 2 of the modules of patient and study: there, but maybe empty.
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID")
+# Numbers, codes and UIDs; texts, names, dates and sequences can tell who, where and when.
+TELLING_NOTHING = ("CS", "UI", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL")
+OF_PATIENT = (0x0010, 0x0012, 0x0032, 0x0038, 0x0040)
+ORIENTATION = "PatientOrientation"
+
+
+def uid_of(bundle: Bundle, sources: Iterable[Dataset], *what: Any) -> UID:
+    """Make the UID of a result: the same for the same weights, inference and images, so that it is no second one."""
+    images = sorted(str(dataset.SOPInstanceUID) for dataset in sources)
+    return generate_uid(entropy_srcs=[bundle.name, bundle.version, bundle.digest, *map(str, what), *images])
+
+
+def source_header(dataset: Dataset, *, deidentify: bool = False) -> Dataset:
+    """Copy an instance without pixels and private fields, with all that a result has to have of its patient and study.
+
+    Args:
+        dataset: the instance.
+        deidentify: take over nothing but numbers, codes and UIDs of the image, so nothing of who the patient is, and
+            where and when the study was; its UIDs stay, so that the result can be laid on its images.
+    """
+    header = Dataset()
+    for element in dataset:
+        if element.tag.is_private or element.tag.group == PIXELS:
+            continue
+        if deidentify and (element.VR not in TELLING_NOTHING or element.tag.group in OF_PATIENT):
+            continue
+        header.add(copy.deepcopy(element))
+    if hasattr(dataset, "file_meta"):
+        header.file_meta = dataset.file_meta
+    for name in (*PATIENT, *STUDY):
+        if name not in header:
+            setattr(header, name, "")
+    for name in ("PatientName", "ReferringPhysicianName"):
+        setattr(header, name, str(header.get(name) or ""))  # as text, to be written in another character set
+    return header
+
+
+def finish(result: Dataset, sources: Sequence[Dataset], *, deidentify: bool) -> Dataset:
+    """Set what highdicom leaves out of a result: character set, orientation, and who was taken out of it.
+
+    Args:
+        result: a dataset of highdicom; changed.
+        sources: its source images, from :func:`source_header`.
+        deidentify: they were stripped.
+    """
+    result.SpecificCharacterSet = "ISO_IR 192"
+    if "Rows" in result and ORIENTATION not in result and "ImageOrientationPatient" not in sources[0]:
+        result.PatientOrientation = sources[0].get(ORIENTATION) or ""
+    if deidentify:
+        result.PatientIdentityRemoved = "YES"
+        result.DeidentificationMethod = f"{MANUFACTURER}: patient and study emptied, UIDs kept"
+        result.DeidentificationMethodCodeSequence = DicomSequence([_code(codes.DCM.RetainUidsOption)])
+    return result
+
+
+def _code(code: Any) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item

@@ -1,0 +1,164 @@
+"""The series of a study that a bundle reads: chosen by what the bundle says of its input, and refused in one sentence.
+
+The SDK of MONAI Deploy is not needed here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+
+from clinbundles.transforms.readers.dicom import silent_pydicom
+from clinbundles.transforms.readers.folder import files_below
+
+# What this module's results are called, so that they are not taken for images when a study is read again.
+MANUFACTURER = "clinbundles"
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+GREYS = ("MONOCHROME1", "MONOCHROME2")
+IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which series a bundle can read.
+
+    Attributes:
+        name: what they are called in a message.
+        modalities: one of them; none means any.
+        photometric: one of them.
+        as_volume: all instances are slices of one volume, and not an image each.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    photometric: tuple[str, ...]
+    as_volume: bool = False
+
+    def takes(self, dataset: Dataset) -> bool:
+        """Tell whether an instance is of that kind."""
+        modality = str(dataset.get("Modality") or "")
+        return (not self.modalities or modality in self.modalities) and (
+            dataset.get("PhotometricInterpretation") in self.photometric
+        )
+
+
+# The reader of the bundle decides after that, by all that the file says.
+RULES = {
+    "hounsfield": Rule("CT", ("CT",), GREYS, as_volume=True),
+    "magnitude": Rule("chest X-ray (CR, DX, DR, RG or secondary capture)", ("CR", "DX", "DR", "RG", "OT", "SC", ""),
+                      (*GREYS, *COLOURS)),
+    "RGB": Rule("colour image", (), COLOURS),
+}  # fmt: skip
+
+
+def rule_of(metadata: Mapping[str, Any]) -> Rule:
+    """Find the rule for a bundle by the format of its input in metadata.json.
+
+    Raises:
+        ValueError: there is no rule for it.
+    """
+    try:
+        image = metadata["network_data_format"]["inputs"]["image"]["format"]
+    except (KeyError, TypeError):
+        image = None
+    if image not in RULES:
+        raise ValueError(f"metadata.json: the format of the input is {image!r}, expected one of {', '.join(RULES)}.")
+    return RULES[image]
+
+
+def read_headers(folder: Path) -> list[Dataset]:
+    """Read the DICOM files of a folder and those below, without their pixels; files of another kind are passed over.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    datasets: list[Dataset] = []
+    with silent_pydicom():
+        for path in sorted(files_below(folder)):
+            try:
+                datasets.append(dcmread(path, stop_before_pixels=True))
+            except (InvalidDicomError, EOFError):
+                continue
+    return datasets
+
+
+def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series: str | None = None) -> list[Dataset]:
+    """Choose the one series that a bundle can read.
+
+    Args:
+        datasets: instances of a study, of any kind.
+        rule: which are taken.
+        place: what to call the study in a message.
+        series: SeriesInstanceUID, where several would be taken.
+
+    Returns:
+        the instances of the series, by their number and then their UID.
+
+    Raises:
+        ValueError: none is taken or more than one, several studies or patients are mixed, or instances of the series
+            are of different kinds or sizes.
+    """
+    every = [each for each in datasets if is_foreign_image(each)]
+    groups: dict[str, list[Dataset]] = {}
+    for dataset in every:
+        groups.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append(dataset)
+    if series is not None and series not in groups:
+        raise ValueError(f"{place}: holds no series {series} of images.")
+    taken = {uid: group for uid, group in groups.items() if any(map(rule.takes, group)) and series in (None, uid)}
+    if rule.as_volume:  # a localizer is no volume
+        taken = {
+            uid: rest for uid, group in taken.items() if (rest := [each for each in group if not _localizes(each)])
+        }
+    if not taken:
+        raise ValueError(f"{place}: holds no series of kind {rule.name}; {_listed(groups.values())}.")
+    if len(taken) > 1:
+        raise ValueError(
+            f"{place}: {len(taken)} series of kind {rule.name}; say which by --series: {', '.join(sorted(taken))}."
+        )
+    (instances,) = taken.values()
+    _check_series(instances, rule, place)
+    unique = {str(dataset.SOPInstanceUID): dataset for dataset in instances}  # a file may be there twice
+    return sorted(unique.values(), key=lambda each: (int(each.get("InstanceNumber") or 0), str(each.SOPInstanceUID)))
+
+
+def is_foreign_image(dataset: Dataset) -> bool:
+    """Tell whether an instance is an image, and none that a bundle made: no report, segmentation, overlay."""
+    is_result = str(dataset.get("Manufacturer") or "") == MANUFACTURER
+    return "Rows" in dataset and dataset.get("Modality") not in ("SEG", "SR", "PR", "RTDOSE") and not is_result
+
+
+def _localizes(dataset: Dataset) -> bool:
+    return "LOCALIZER" in (dataset.get("ImageType") or ())
+
+
+def _listed(groups: Iterable[Sequence[Dataset]]) -> str:
+    counts = Counter(
+        f"{group[0].get('Modality') or 'no modality'} {group[0].get('PhotometricInterpretation', '')}".strip()
+        for group in groups
+    )
+    return "there are " + ", ".join(f"{number} of {kind}" for kind, number in counts.items()) if counts else "none"
+
+
+def _check_series(instances: Sequence[Dataset], rule: Rule, place: str) -> None:
+    for dataset in instances:
+        name = Path(getattr(dataset, "filename", "") or place).name
+        if missing := [field for field in IDENTIFIERS if not dataset.get(field)]:
+            raise ValueError(f"{place}: {name} has no {missing[0]}, so no result could refer to it.")
+        if "PatientID" not in dataset and "PatientName" not in dataset:
+            raise ValueError(f"{place}: {name} has neither PatientID nor PatientName: whose is it?")
+        if not rule.takes(dataset):
+            kind = f"{dataset.get('Modality')} {dataset.get('PhotometricInterpretation')}"
+            raise ValueError(f"{place}: one series mixes kinds of images: {name} is {kind}, no {rule.name}.")
+        if (frames := dataset.get("NumberOfFrames") or 1) != 1:
+            raise ValueError(f"{place}: NumberOfFrames of {name} is {frames}, expected one frame a file.")
+    for field in ("StudyInstanceUID", "PatientID", *(("Rows", "Columns", "FrameOfReferenceUID") * rule.as_volume)):
+        if len({str(dataset.get(field)) for dataset in instances}) > 1:
+            raise ValueError(f"{place}: one series mixes several {field}, expected one.")

@@ -1,0 +1,63 @@
+"""What a result takes over from its source images."""
+
+from collections.abc import Callable
+
+import pydicom
+from pydicom.uid import UID
+
+from clinbundles.scripts.deploy.headers import finish, source_header, uid_of
+from clinbundles.scripts.deploy.inference import Bundle
+
+
+def test_a_uid_rests_on_bundle_images_and_kind_alone(
+    instance: Callable[..., pydicom.Dataset], as_bundle: Callable[..., Bundle]
+) -> None:
+    bundle, first, second = as_bundle("background", "lung"), instance(), instance(SOPInstanceUID="1.2.3.2")
+    uid = uid_of(bundle, [first, second], "seg")
+    assert uid == uid_of(bundle, [second, first], "seg")
+    assert UID(uid).is_valid
+    others = {
+        uid_of(bundle, [first], "seg"),
+        uid_of(bundle, [first, second], "sr"),
+        uid_of(bundle.told_apart_by({"force": True}), [first, second], "seg"),
+    }
+    assert len({uid, *others}) == 4
+
+
+def test_a_header_has_what_type_2_asks_for_and_no_pixels_and_private_fields(
+    instance: Callable[..., pydicom.Dataset],
+) -> None:
+    image = instance(PixelData=bytes(40 * 60), StudyDate=None, PatientID=None)
+    image.add_new(0x00091001, "LO", "secret of a vendor")
+    header = source_header(image)
+    assert "PixelData" not in header
+    assert not [element for element in header if element.tag.is_private]
+    assert (header.StudyDate, header.PatientID, header.AccessionNumber) == ("", "", "")
+    assert header.PatientName == "Doe^Jane"
+    assert "PixelData" in image
+
+
+def test_a_stripped_header_tells_nothing_of_patient_place_and_time(
+    instance: Callable[..., pydicom.Dataset],
+) -> None:
+    image = instance(
+        AccessionNumber="A77", StudyDescription="Doe, chest", PatientAge="050Y", PatientComments="Jane", StudyID="S5"
+    )
+    header = source_header(image, deidentify=True)
+    text = str(header)
+    for secret in ("Doe", "Jane", "P1", "1970", "2020", "General Hospital", "A77", "050Y", "S5"):
+        assert secret not in text
+    assert (header.SOPInstanceUID, header.Rows, header.Modality) == (image.SOPInstanceUID, 40, "CR")
+    result = finish(pydicom.Dataset(), [header], deidentify=True)
+    assert result.PatientIdentityRemoved == "YES"
+    assert result.DeidentificationMethodCodeSequence[0].CodeValue == "113110"
+
+
+def test_an_image_gets_the_orientation_of_its_source_or_an_empty_one(
+    instance: Callable[..., pydicom.Dataset],
+) -> None:
+    for orientation, expected in ((["L", "F"], ["L", "F"]), (None, "")):
+        source = source_header(instance(PatientOrientation=orientation))
+        result = finish(instance(), [source], deidentify=False)
+        assert result.PatientOrientation == expected
+        assert "PatientIdentityRemoved" not in result

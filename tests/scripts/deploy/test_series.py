@@ -1,0 +1,91 @@
+"""Which series of a study a bundle reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from clinbundles.scripts.bundle import ROOT
+from clinbundles.scripts.deploy.series import MANUFACTURER, RULES, choose_series, read_headers, rule_of
+
+Maker = Callable[..., pydicom.Dataset]
+XRAY, CT, RGB = RULES["magnitude"], RULES["hounsfield"], RULES["RGB"]
+
+
+def test_the_input_of_every_bundle_has_a_rule() -> None:
+    import json
+
+    files = sorted(ROOT.glob("bundles/*/configs/metadata.json"))
+    rules = {file.parents[1].name: rule_of(json.loads(file.read_text())) for file in files}
+    assert rules["covid_xray_transfer"] is XRAY
+    assert rules["ct_datasetgan"] is CT
+    assert rules["gaze_polyp_segmentation"] is RGB
+    with pytest.raises(ValueError, match=r"format of the input is None, expected one of hounsfield"):
+        rule_of({})
+
+
+def test_an_x_ray_is_found_among_reports_segmentations_and_results_of_an_earlier_time(instance: Maker) -> None:
+    xray = instance()
+    others = [
+        instance(Modality="SR", Rows=None, SeriesInstanceUID="1.2.3.8"),
+        instance(Modality="SEG", SeriesInstanceUID="1.2.3.7"),
+        instance(Modality="OT", Manufacturer=MANUFACTURER, SeriesInstanceUID="1.2.3.6"),
+    ]
+    assert choose_series([*others, xray], XRAY, "study") == [xray]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule", "sentence"),
+    [
+        ({}, CT, "study: holds no series of kind CT; there are 1 of CR MONOCHROME2"),
+        ({"Modality": "MR"}, XRAY, "holds no series of kind chest X-ray"),
+        ({}, RGB, "holds no series of kind colour image"),
+        ({"SeriesInstanceUID": None}, XRAY, "has no SeriesInstanceUID, so no result could refer to it"),
+        ({"PatientID": None, "PatientName": None}, XRAY, "neither PatientID nor PatientName"),
+        ({"NumberOfFrames": 3}, XRAY, "NumberOfFrames of .* is 3, expected one frame a file"),
+    ],
+)
+def test_what_a_bundle_cannot_read_is_said(fields: dict, rule: object, sentence: str, instance: Maker) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        choose_series([instance(**fields)], rule, "study")
+
+
+def test_of_two_series_one_has_to_be_named(instance: Maker) -> None:
+    first, second = instance(), instance(SeriesInstanceUID="1.2.3.10", SOPInstanceUID="1.2.3.2")
+    with pytest.raises(ValueError, match=r"2 series of kind .*; say which by --series: 1\.2\.3\.10, 1\.2\.3\.9"):
+        choose_series([first, second], XRAY, "study")
+    assert choose_series([first, second], XRAY, "study", series="1.2.3.10") == [second]
+    with pytest.raises(ValueError, match=r"no series 1\.2\.77 of images"):
+        choose_series([first, second], XRAY, "study", series="1.2.77")
+
+
+def test_a_series_that_mixes_kinds_sizes_or_patients_is_refused(instance: Maker) -> None:
+    slices = [instance(Modality="CT", SOPInstanceUID=f"1.2.3.{k}", InstanceNumber=k) for k in (2, 1)]
+    assert [each.InstanceNumber for each in choose_series(slices, CT, "study")] == [1, 2]
+    for fields, sentence in (
+        ({"Rows": 41}, "mixes several Rows, expected one"),
+        ({"PatientID": "P2"}, "mixes several PatientID"),
+        ({"Modality": "MR"}, "mixes kinds of images: .* is MR MONOCHROME2, no CT"),
+    ):
+        other = instance(**{"Modality": "CT", "SOPInstanceUID": "1.2.3.3", **fields})
+        with pytest.raises(ValueError, match=sentence):
+            choose_series([*slices, other], CT, "study")
+
+
+def test_a_localizer_is_no_slice_and_a_file_that_is_there_twice_counts_once(instance: Maker) -> None:
+    slices = [instance(Modality="CT", SOPInstanceUID=f"1.2.3.{k}") for k in (1, 2, 2)]
+    scout = instance(Modality="CT", SeriesInstanceUID="1.2.3.8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    assert len(choose_series([scout, *slices], CT, "study")) == 2
+
+
+def test_files_of_other_kinds_are_passed_over(instance: Maker, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    instance().save_as(tmp_path / "below" / "xray", enforce_file_format=False)
+    one = instance()
+    one.file_meta.MediaStorageSOPClassUID, one.file_meta.MediaStorageSOPInstanceUID = one.SOPClassUID, "1.2.3.1"
+    one.save_as(tmp_path / "below" / "xray.dcm", enforce_file_format=True)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert [Path(each.filename).name for each in read_headers(tmp_path)] == ["xray.dcm"]
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_headers(tmp_path / "other")

@@ -1,0 +1,66 @@
+"""DICOM results in a folder, all of them or none."""
+
+import shutil
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from clinbundles.scripts.bundle import ROOT
+from clinbundles.scripts.deploy.inference import opened
+from clinbundles.scripts.deploy.study import Settings, make_results, run_pictures
+
+SAMPLES = ROOT / "bundles" / "covid_xray_transfer" / "samples" / "images"
+
+
+def test_results_are_written_at_once_and_a_refused_image_leaves_nothing(tmp_path: Path) -> None:
+    image = dcmread(SAMPLES / "IM-normal.dcm")
+    lateral = dcmread(SAMPLES / "IM-normal.dcm")
+    lateral.ViewPosition = "LL"
+    lateral.save_as(tmp_path / "lateral.dcm")
+    with opened("covid_xray_transfer") as bundle:
+        settings = Settings(SAMPLES, tmp_path / "out", deidentify=True)
+        files, _ = make_results(bundle, [image], settings)
+        assert [file.name for file in files] == ["sr.dcm"]
+        assert dcmread(files[0]).PatientIdentityRemoved == "YES"
+        with pytest.raises(ValueError, match=r"lateral\.dcm: ViewPosition is 'LL', not frontal") as caught:
+            make_results(bundle, [dcmread(tmp_path / "lateral.dcm")], Settings(tmp_path, tmp_path / "other"))
+    assert "/series/" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lateral.dcm", "out"]
+
+
+def test_of_a_series_of_two_x_rays_the_report_has_each_with_its_own_probabilities(tmp_path: Path) -> None:
+    first, second = dcmread(SAMPLES / "IM-normal.dcm"), dcmread(SAMPLES / "IM-normal.dcm")
+    second.PixelData = (second.pixel_array // 2 + np.arange(320, dtype=np.uint16)).astype(np.uint16).tobytes()
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    second.save_as(tmp_path / "second.dcm")
+    with opened("covid_xray_transfer") as bundle:
+        settings = Settings(SAMPLES, tmp_path / "out")
+        (file,), _ = make_results(bundle, [first, dcmread(tmp_path / "second.dcm")], settings)
+        (alone,), _ = make_results(bundle, [dcmread(tmp_path / "second.dcm")], Settings(SAMPLES, tmp_path / "alone"))
+    groups, (own,) = groups_of(file), groups_of(alone)
+    assert [uid for uid, _ in groups] == [first.SOPInstanceUID, "1.2.3.4.5"]
+    assert groups[1] == own
+    assert groups[0][1] != own[1]
+
+
+def groups_of(file: Path) -> list[tuple[str, list[float]]]:
+    """Of each group of a report the image and the numbers."""
+    groups = []
+    for group in highdicom.sr.srread(file).content.get_image_measurement_groups():
+        (image,) = [item for item in group[0].ContentSequence if item.ValueType == "IMAGE"]
+        numbers = [float(each.value) for each in group.get_measurements()]
+        groups.append((image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID, numbers))
+    return groups
+
+
+def test_pictures_give_what_the_bundle_writes_for_them(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(SAMPLES / "48c4542c.png", tmp_path / "in")
+    with opened("covid_xray_transfer") as bundle:
+        run_pictures(bundle, Settings(tmp_path / "in", tmp_path / "out"))
+        assert (tmp_path / "out" / "predictions.json").is_file()
+        with pytest.raises(ValueError, match="is there already, with other files"):
+            run_pictures(bundle, Settings(tmp_path / "in", tmp_path / "out"))
