@@ -5,11 +5,11 @@ BIN = $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env demo test mutants lint types format bench ui clean
+.PHONY: env demo test test-hosts mutants lint types format bench ui clean
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 env: $(VENV)/.ready  ## make the environment in .venv
 
@@ -24,6 +24,9 @@ demo: env  ## segment the shipped frames, then train, evaluate and track a small
 
 test: env lint  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-hosts: env  ## the bundles in real hosts, those that this environment has
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hosts tests/hosts --durations=0
 
 mutants: env  ## change constants of the configs one by one, and see that tests notice: a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
