@@ -14,12 +14,19 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.random import Random
 from monailabel.transform.writer import Writer
 
 from clinbundles.engines.sentences import sentence_of
+from clinbundles.engines.weights_card import read_card
+from clinbundles.scripts.bundle import config_names, read_configs
 from clinbundles.transforms.readers.folder import IMAGE_SUFFIXES, is_image
 
-from .models import Result, ServedBundle, annotation_of, open_bundles
+from .choice import MOST_IMAGES, Measured, least_sure
+from .models import TRAINED, Result, ServedBundle, annotation_of, open_bundles
+from .training import train
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +99,62 @@ def write(result: Result, request: Mapping[str, Any]) -> str:
     return Writer(label="pred")(data)[0]
 
 
+class BundleTraining(TrainTask):
+    """The training of a bundle, in a process of its own that the server can end."""
+
+    def __init__(self, bundle: ServedBundle) -> None:
+        super().__init__(bundle.description)
+        self.bundle = bundle
+
+    def config(self) -> dict[str, Any]:
+        """Give what a client may choose, beside the other values of train.json."""
+        max_epochs = read_configs(self.bundle.folder, ["train"])["max_epochs"]
+        return {"max_epochs": max_epochs, "val_split": 0.2, "pretrained": True}
+
+    def stats(self) -> dict[str, Any]:
+        """Give the card of the weights that were trained here, if there are any."""
+        return read_card(self.bundle.folder / "models" / TRAINED) if TRAINED in self.bundle.weights_names() else {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Train on all images with a final label.
+
+        Raises:
+            SystemExit: one sentence, where that cannot be done.
+        """
+        pairs = [(pair["image"], pair["label"]) for pair in datastore.datalist()]
+        try:
+            weights = train(self.bundle, pairs, Path(datastore.datastore_path), request)
+        except Exception as error:
+            if (sentence := sentence_of(error)) is None:
+                raise
+            raise SystemExit(sentence) from error
+        return {"weights": weights.name}
+
+
+class LeastSure(Strategy):
+    """Ask about the image that a bundle is least sure of."""
+
+    def __init__(self, bundle: ServedBundle) -> None:
+        super().__init__(f"The image that {bundle.name} is least sure of")
+        self.measure = Measured(bundle.uncertainty, lambda: [bundle.weights(name) for name in bundle.weights_names()])
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose one of the images without a final label."""
+        ids = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        infos = {image: datastore.get_image_info(image).get("strategy", {}) for image in ids}
+        asked = {image: info[request["strategy"]]["ts"] for image, info in infos.items() if request["strategy"] in info}
+        files = {image: datastore.get_image_uri(image) for image in ids}
+        chosen = least_sure(files, asked, self.measure, most=int(request.get("most", MOST_IMAGES)))
+        return None if chosen is None else {"id": chosen[0], "weight": round(chosen[1], 6)}
+
+
 class Images(LocalDatastore):
     """A folder of images, of any kind that the bundles read, with labels below it, those of classes as JSON."""
+
+    @property
+    def datastore_path(self) -> str:
+        """The folder of the images."""
+        return self._datastore_path
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
         is_root = Path(path).resolve() == Path(self._datastore.image_path()).resolve()
@@ -118,6 +179,15 @@ class App(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """Give each bundle as a model."""
         return {name: BundleInfer(bundle) for name, bundle in self.bundles.items()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Give the training of each bundle that has one."""
+        names = [name for name, bundle in self.bundles.items() if "train" in config_names(bundle.folder)]
+        return {name: BundleTraining(self.bundles[name]) for name in names}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Give for each bundle the choice of the image that it is least sure of."""
+        return {"random": Random()} | {f"unsure_{name}": LeastSure(bundle) for name, bundle in self.bundles.items()}
 
     def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Answer a request for an inference.
