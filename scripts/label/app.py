@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,8 @@ class App(MONAILabelApp):
         model, image = request.get("model"), request.get("image", "")
         if model not in self._infers:
             raise HTTPException(404, f"there is no model {model!r}: there are {', '.join(self._infers)}.")
-        if not Path(image).exists() and not (datastore or self.datastore()).get_image_uri(image):
+        # What was sent along lies in the folder for temporary files; no other file of this machine is read.
+        is_sent = Path(image).is_file() and Path(image).resolve().parent == Path(gettempdir()).resolve()
+        if not is_sent and (Path(image).exists() or not (datastore or self.datastore()).get_image_uri(image)):
             raise HTTPException(404, f"there is no image {image!r}.")
         return super().infer(request, datastore)

@@ -140,7 +140,9 @@ def _serve(
     """
     log = folder / "server.log"
     with log.open("wb") as stream:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _wait(server, place, log)
@@ -151,11 +153,16 @@ def _serve(
         print("stopped", file=sys.stderr)
     finally:
         signal.signal(signal.SIGTERM, before)
-        server.terminate()
-        try:
+        _end(server)
+
+
+def _end(server: subprocess.Popen) -> None:
+    """End a server with its trainings, which are processes of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)  # its session, of which it is the first
+        with suppress(subprocess.TimeoutExpired):
             server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
 
 
 def _wait(server: subprocess.Popen, place: tuple[str, int], log: Path) -> None:

@@ -207,7 +207,10 @@ def test_what_is_not_there_is_refused_in_a_sentence(server: SimpleNamespace, tmp
         torn = requests.post(f"{server.url}/infer/gaze_polyp_segmentation", files=files, timeout=60)
     image = requests.post(f"{server.url}/infer/gaze_polyp_segmentation?image=nothing", timeout=60)
     model = requests.post(f"{server.url}/infer/nothing?image=nothing", timeout=60)
-    assert [answer.status_code for answer in (torn, image, model)] == [400, 404, 404]
+    elsewhere = next((ROOT / "bundles" / "gaze_polyp_segmentation" / "samples").rglob("*.jpg"))
+    query = {"image": str(elsewhere), "output": "image"}
+    other = requests.post(f"{server.url}/infer/gaze_polyp_segmentation", params=query, timeout=60)
+    assert [answer.status_code for answer in (torn, image, model, other)] == [400, 404, 404, 404]
     assert image.json()["detail"] == "there is no image 'nothing'."
     assert "Traceback" not in torn.json()["detail"]
 

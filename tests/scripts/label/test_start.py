@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,14 @@ def test_a_server_that_goes_away_later_is_told_too(tmp_path: Path, capsys: pytes
     with pytest.raises(ValueError, match="the server has ended with exit status 3"):
         _serve([sys.executable, "-c", serving, str(port)], {}, tmp_path, ("127.0.0.1", port), "ready")
     assert capsys.readouterr().out.startswith("ready (log: ")
+
+
+def test_a_training_ends_with_its_server(tmp_path: Path) -> None:
+    training = "import time\nwhile True: open('beats', 'a').write('.'); time.sleep(0.02)"
+    serving = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {training!r}]); time.sleep(2)"
+    with pytest.raises(ValueError, match="the server ended before it answered"):
+        _serve([sys.executable, "-c", serving], {}, tmp_path, ("127.0.0.1", 1), "ready")
+    beats = (tmp_path / "beats").stat().st_size
+    assert beats > 0
+    time.sleep(0.5)
+    assert (tmp_path / "beats").stat().st_size == beats
