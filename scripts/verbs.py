@@ -38,6 +38,24 @@ VERBS: dict[str, Verb] = {
         "give generated slices their label maps, drawn by hand or by thresholds of HU, and check them",
         ("/data/to_label --class_names background,nucleus", "/data/to_label --by automatic"),
     ),
+    "label start": Verb(
+        "label.start:start",
+        "serve bundles or packed zips by MONAI Label, to annotate with, train and choose what to label next",
+        (
+            "gaze_polyp_segmentation /data/frames",
+            "dist /data/frames --host 0.0.0.0 --port 8001 --token_file /run/secrets/label",
+        ),
+    ),
+    "label status": Verb(
+        "label.client:status",
+        "say which bundles a server of MONAI Label offers, and how many of its images are labelled",
+        ("", "http://10.0.0.7:8001 --token_file /run/secrets/label"),
+    ),
+    "label env": Verb(
+        "label.environment:make_environment",
+        "make the environment in which MONAI Label runs, beforehand",
+        ("", "--cache_dir /opt/clinbundles"),
+    ),
     "prepare": Verb(
         "prepare.command:prepare",
         "write the datalist of a data set, with splits that no patient or sequence crosses",
