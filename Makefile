@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env demo test mutants lint types format bench ui clean
+.PHONY: env demo test attack mutants lint types format bench ui clean
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -24,6 +24,9 @@ demo: env  ## segment the shipped frames, then train, evaluate and track a small
 
 test: env lint  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+attack: env  ## kill commands, damage files, lie in headers and attack stores: 15 minutes, and how long each kind took
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" tests/attack
 
 mutants: env  ## change constants of the configs one by one, and see that tests notice: a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py
