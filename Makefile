@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: env demo test test-hosts mutants lint types format bench ui clean
+.PHONY: env demo test test-hosts attack mutants lint types format bench ui clean
 .DEFAULT_GOAL := help
 
 help:  ## list the verbs
@@ -28,6 +28,9 @@ test: env lint  ## all tests
 
 test-hosts: env  ## the bundles in real hosts, those that this environment has
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hosts tests/hosts --durations=0
+
+attack: env  ## kill commands, damage files, lie in headers and attack stores: 15 minutes, and how long each kind took
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" tests/attack
 
 mutants: env  ## change constants of the configs one by one, and see that tests notice: a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py

@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..nets.weights import load_weights
 from .data_hash import hash_in
 from .folder_lock import lock_folder, unlock_folder
-from .outputs.files import replacing, set_aside
-from .weights_card import check_options, describe_unfitted, read_card, weights_sentence, write_card
+from .outputs.files import remove_partials, replacing, set_aside
+from .weights_card import card_path, check_options, describe_unfitted, read_card, weights_sentence, write_card
 
 
 def _save(content: Any, path: Path) -> None:
@@ -107,9 +107,10 @@ class TrainingCheckpoint:
             self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.save_best)
 
     def lock(self) -> None:
-        """Keep another training out of the folder."""
+        """Keep another training out of the folder, and remove what a killed one left half written."""
         if idist.get_rank() == 0:
             lock_folder(self.best_path.parent, doing="training")
+            remove_partials(self.best_path, card_path(self.best_path), self.resume_path)
 
     def unlock(self) -> None:
         """Let another training have the folder."""

@@ -40,7 +40,7 @@ def read_card(weights: Path) -> dict[str, Any]:
         return {}
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON ({error}).") from error
     if not isinstance(card, dict):
         raise ValueError(f"{path}: is no card of weights, which is a JSON object.")

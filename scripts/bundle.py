@@ -269,7 +269,7 @@ def check_datalist(path: Any, *, option: str = "--datalist") -> None:
         raise FileNotFoundError(f"{option} {path}: no such file.")
     try:
         json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{option} {path}: is not JSON ({error}).") from error
 
 

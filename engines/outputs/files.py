@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
 import logging
@@ -88,6 +89,21 @@ def read_json_or_set_aside(path: Path) -> Any:
     except ValueError:
         set_aside(path, "is torn, as by a kill or a full disk")
         return None
+
+
+def partials(path: str | os.PathLike) -> list[Path]:
+    """List the neighbours that killed writers of a file or folder left half written."""
+    target = Path(path)
+    return sorted(target.parent.glob(f".{glob.escape(target.stem[:40])}.{'[0-9a-f]' * 8}.part"))
+
+
+def remove_partials(*paths: str | os.PathLike) -> None:
+    """Remove what killed writers of these files or folders left half written: no other process may be writing them."""
+    for partial in (partial for path in paths for partial in partials(path)):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def check_replaceable(datalist: str | os.PathLike, name: str) -> None:

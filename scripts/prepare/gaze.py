@@ -67,7 +67,7 @@ def read_datalist(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"datalist {path} does not exist")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"datalist {path} is not JSON: {error}") from error
     if not isinstance(content, dict) or not any(content.get(split) for split in SPLITS):
         raise ValueError(f"datalist {path} has no items under {', '.join(map(repr, SPLITS))}")

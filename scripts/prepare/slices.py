@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from clinbundles.engines.data_hash import data_hash, hash_facts
-from clinbundles.engines.outputs.files import replacing, write_atomically
+from clinbundles.engines.folder_lock import lock_folder, unlock_folder
+from clinbundles.engines.outputs.files import partials, remove_partials, replacing
 from clinbundles.scripts.bars import watch
 
 from .annotations import Omissions
@@ -65,11 +67,17 @@ def write_slices(
         raise ValueError("--ratios are of a random split by patients, which this is not")
     shares = list(data.ratios) if ratios is None else parse_ratios(ratios)
     folders = {name: target.parent / name for name in ("images", *(["labels"] if data.labels else []))}
-    if existing := [folder for folder in folders.values() if folder.exists()]:
-        raise ValueError(f"{existing[0]} is there already: remove it, or write to another folder")
-
     stems = number(data.series)
     with ExitStack() as stack:
+        lock_folder(target.parent, doing="preparation")
+        stack.callback(unlock_folder, target.parent)
+        if partials(target) and not target.exists():  # of a run that was killed when its folders were in their places
+            for folder in folders.values():
+                shutil.rmtree(folder, ignore_errors=True)
+        remove_partials(target, *folders.values())
+        if existing := [folder for folder in folders.values() if folder.exists()]:
+            raise ValueError(f"{existing[0]} is there already: remove it, or write to another folder")
+        partial = stack.enter_context(replacing(target))  # takes its place last
         places = {name: stack.enter_context(replacing(folder)) for name, folder in folders.items()}
         for place in places.values():
             place.mkdir()
@@ -77,21 +85,21 @@ def write_slices(
         split_of = {group_of(stem): by_name.get(one.name) or data.only_split for stem, one in stems.items()}
         if is_random:
             split_of = dict(split_groups(Counter(map(group_in, written.items)), ratios=shares, seed=seed))
-    splits = {name: [item for item in written.items if split_of[group_in(item)] == name] for name in SPLITS}
-    facts = {
-        **describe_slices(data),
-        "image_size": image_size,
-        "split": "random" if is_random else data.only_split or "by name",
-        "seed": seed if is_random else None,
-        "ratios": shares if is_random else None,
-        **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
-        **hash_facts(written.digests),
-        "left_out": written.omitted.counts,
-        "skipped": written.faults,
-    }
-    # MONAI takes the first item of a split to know its kind: an empty one must not be there.
-    lists = {name: members for name, members in splits.items() if members}
-    write_atomically(target, datalist_as_json({**facts, **lists}))
+        splits = {name: [item for item in written.items if split_of[group_in(item)] == name] for name in SPLITS}
+        facts = {
+            **describe_slices(data),
+            "image_size": image_size,
+            "split": "random" if is_random else data.only_split or "by name",
+            "seed": seed if is_random else None,
+            "ratios": shares if is_random else None,
+            **{f"num{name.capitalize()}": len(members) for name, members in splits.items()},
+            **hash_facts(written.digests),
+            "left_out": written.omitted.counts,
+            "skipped": written.faults,
+        }
+        # MONAI takes the first item of a split to know its kind: an empty one must not be there.
+        lists = {name: members for name, members in splits.items() if members}
+        partial.write_text(datalist_as_json({**facts, **lists}), encoding="utf-8")
     counts = [f"{len(m)} {name} of {len(set(map(group_in, m)))} groups" for name, m in splits.items()]
     print(f"{', '.join(counts)}; labels: {data.labeller or 'none'}")
     print(f"{data.name}: {written.summary()}; wrote {target}")

@@ -81,7 +81,7 @@ def _read(path: Path, *_: int) -> CocoList:
             by_image[annotation["image_id"]].append(annotation)
     except KeyError as error:
         raise ValueError(f"{path}: an entry of the COCO list lacks {error}.") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: no COCO list: {error}.") from error
     return CocoList(path, by_id, by_image)
 

@@ -15,6 +15,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 
 def is_dicom(path: Path) -> bool:
@@ -66,7 +67,10 @@ def open_nifti(path: Path) -> Any:
         with gzip.open(path) as stream:
             while part := stream.read(1 << 20):
                 length += len(part)
-    image: Any = nibabel.load(path)
+    try:
+        image: Any = nibabel.load(path)
+    except HeaderDataError as error:
+        raise ImageFileError(str(error)) from error
     voxels = image.dataobj
     # Before memory is taken for them.
     if (expected := voxels.offset + math.prod(map(int, voxels.shape)) * voxels.dtype.itemsize) > length:

@@ -169,7 +169,7 @@ def read_datalist(datalist: str | PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON ({error}).") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: is no datalist, which has splits by name.")

@@ -31,6 +31,15 @@ def test_a_packed_nifti_broken_by_its_own_checksum_is_refused(tmp_path: Path) ->
         read_nifti(path)
 
 
+def test_a_header_that_contradicts_itself_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    content = bytearray(nibabel.Nifti1Image(np.arange(600, dtype=np.int16).reshape(20, 30), np.eye(4)).to_bytes())
+    content[108:112] = np.float32(100).tobytes()  # the voxels would begin within the header
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.nii: not a readable NIfTI file \(vox offset 100 too low"):
+        read_nifti(path)
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_header_that_tells_of_more_voxels_than_there_are_takes_no_memory_for_them(tmp_path: Path, name: str) -> None:
     header = nibabel.Nifti1Header()
