@@ -27,7 +27,7 @@ def test_a_zip_its_folder_and_what_it_unzips_to_are_served_with_their_own_code(d
     assert again != zipped
     for place in (zipped, again):
         assert place.name == NAME
-        assert (place / "scripts" / NAME / "nets" / "weights.py").is_file()
+        assert list((place / "scripts").glob(f"{NAME}*/**/nets/weights.py"))
 
 
 def test_a_bundle_of_the_checkout_is_copied_so_that_training_leaves_it_alone(tmp_path: Path) -> None:
