@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import timm
 import torchvision
 from torch import nn
 from torchvision.models import get_model, list_models
@@ -45,6 +44,8 @@ def classification_network(
             num_classes, channels=channels, dense_units=dense_units, dropout=dropout, image_size=image_size
         )
     if network_name.startswith(_TIMM):
+        import timm  # seconds of a start, for networks of its own alone
+
         name = network_name.removeprefix(_TIMM)
         if not timm.is_model(name):
             raise ValueError(f"network_name is {network_name!r}: timm has no network {name}.")

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,11 @@ def test_a_network_without_a_last_linear_layer_is_refused() -> None:
 def test_networks_that_train_on_several_outputs_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}': it has more than one output in training"):
         on_paper(name)
+
+
+def test_a_network_that_is_none_of_timm_starts_without_it() -> None:
+    code = (
+        "import sys; from clinbundles.nets.classification_network import classification_network as make; "
+        "make('PneumoniaCNN', 3); sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0

@@ -154,6 +154,42 @@ def test_the_network_in_onnx_gives_the_table_of_the_network_itself(unzipped: Pat
     assert onnx["weights"].str.startswith(f"sha256 {digest[:12]}: For research").all()
 
 
+# A process in which this project is not installed, which downloads a zip, and loads its network.
+DOWNLOADER = """
+import sys
+from pathlib import Path
+import torch
+from monai.bundle import download, load
+file, folder, pure = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+name = file.stem.partition("_v")[0]
+download(name, bundle_dir=folder, url=file.as_uri(), progress=False)
+sys.path.insert(0, f"{folder}/{name}")  # MONAI's load tells the config no folder
+options = {"model_file": "models/model.ts", "load_ts_module": True} if pure else {"workflow_type": "inference"}
+network = load(name, bundle_dir=folder, **options)
+network = network[0] if pure else network
+torch.manual_seed(0)
+print("logits", network.eval()(torch.rand(1, 3, 224, 224)).tolist())
+"""
+
+
+def test_monai_downloads_a_zip_from_a_file_url_and_loads_its_network(unzipped: Path, tmp_path: Path) -> None:
+    pack("covid_xray_transfer", out=str(tmp_path), profile="pure")
+    (pure,) = tmp_path.glob("*.zip")
+    (full,) = (unzipped / "dist").glob("covid_xray_transfer_v*.zip")
+    environment = os.environ | {"PYTHONPATH": ""}
+    said = []
+    for file, is_pure in ((full, ""), (pure, "pure")):
+        folder = tmp_path / f"loaded{is_pure}"
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", DOWNLOADER, str(file), str(folder), is_pure],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        said.append(json.loads(done.stdout.partition("logits ")[2].splitlines()[0]))
+    np.testing.assert_allclose(said[0], said[1], rtol=1e-4)
+
+
 def test_without_an_export_a_bundle_is_refused_alone_and_a_runtime_unknown_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pace_cell_segmentation: has no ONNX export"):
         pack("pace_cell_segmentation", out=str(tmp_path), runtime="onnx")
