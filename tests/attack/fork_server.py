@@ -27,7 +27,11 @@ def import_all() -> None:
     root = Path(__file__).resolve().parents[2]
     for path in sorted(file for part in PARTS for file in (root / part).rglob("*.py")):
         name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        importlib.import_module(f"clinbundles.{name}")
+        try:
+            importlib.import_module(f"clinbundles.{name}")
+        except ModuleNotFoundError as error:  # of a host's application, which needs packages of the host
+            if error.name and error.name.startswith("clinbundles"):
+                raise
     for name in ("monai.bundle", "monai.data", "monai.transforms", "matplotlib.pyplot", "mlflow", "torch.optim"):
         importlib.import_module(name)
     gc.collect()

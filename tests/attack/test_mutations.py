@@ -202,15 +202,22 @@ def test_a_damaged_file_is_read_as_before_or_refused_in_a_sentence_with_its_name
     assert n_read < number, "nothing was refused"
 
 
-def test_a_damaged_checkpoint_is_refused_and_kept(copies: Any, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_kept_and_refused_or_made_again(copies: Any, tmp_path: Path) -> None:
     command = ["run", "ct_datasetgan", "train", "--channels", "[4,4,8,8,8,4]", "--batch_size", "4", "--max_epochs", "2"]
     command += ["--cache_rate", "0", "--seed", "1", "--resume", "true", "--ckpt_dir", "here"]
     assert copies.command([*command[:-6], "--resume", "false", "--ckpt_dir", "here"], tmp_path).code == 0
     path = tmp_path / "here" / "resume.ckpt"
     raw, random_numbers = path.read_bytes(), random.Random(0)
-    for mutant in (raw[: len(raw) // 2], b"", flip(raw, 64, 400, random_numbers), json.dumps({"epoch": 1}).encode()):
+    path.write_bytes(flip(raw, 64, 400, random_numbers))
+    before = path.read_bytes()
+    ending = copies.command(command, tmp_path)
+    assert (ending.code, ending.stopped) == (1, False), ending.said
+    assert ending.said.splitlines()[-1].startswith("clinbundles run: here/resume.ckpt: "), ending.said
+    assert path.read_bytes() == before
+    for mutant in (raw[: len(raw) // 2], b"", json.dumps({"epoch": 1}).encode()):
         path.write_bytes(mutant)
         ending = copies.command(command, tmp_path)
-        assert (ending.code, ending.stopped) == (1, False), ending.said
-        assert ending.said.splitlines()[-1].startswith("clinbundles run: here/resume.ckpt: "), ending.said
-        assert path.read_bytes() == mutant
+        assert (ending.code, ending.stopped) == (0, False), ending.said
+        assert "here/resume.ckpt: is torn" in ending.said
+        assert path.with_name("resume.ckpt.torn").read_bytes() == mutant
+        assert "epoch 2 of 2" in ending.said

@@ -91,7 +91,7 @@ def check_whole(folder: Path, ending: Any) -> None:
     assert ending.code == 0, ending.said
     assert sum("MLflow" in line for line in ending.said.splitlines()) <= 1, ending.said
     lines = [json.loads(line) for line in (folder / "out" / "run_record.jsonl").read_text().splitlines()]
-    epochs = [line["step"] for line in lines if line["what"] == "metrics" and "train_loss_epoch" in line["values"]]
+    epochs = [line["step"] for line in lines if line["what"] == "metrics" and "train_loss" in line["values"]]
     assert epochs == list(range(1, N_EPOCHS + 1))
     assert lines[-1]["what"] == "status"
     assert lines[-1]["values"] == {"status": "FINISHED"}
@@ -110,7 +110,7 @@ def test_a_database_attacked_during_a_training_costs_a_warning(
     def strike() -> None:
         deadline = time.monotonic() + 100
         while time.monotonic() < deadline:
-            if record.is_file() and "train_loss_epoch" in record.read_text():
+            if record.is_file() and '"train_loss"' in record.read_text():
                 attack(database)
                 return
             time.sleep(0.01)
