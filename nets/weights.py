@@ -205,10 +205,22 @@ def _what_it_is(path: Path) -> str | None:
         return "is a Git LFS pointer and not the weights, which git lfs pull brings"
     if start.lstrip().lower().startswith(_WEB_PAGES):
         return "is a web page and not the weights, as a download that asks for a log-in leaves it"
-    is_cut = start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path)
+    is_zip = start.startswith(b"PK\x03\x04")
+    is_cut = is_zip and not zipfile.is_zipfile(path)
+    if is_zip and not is_cut and _unpacked_size(path) > 2 * size:
+        return "is a compressed archive, as torch.save writes none: unpacked it is more than twice as large"
     if path.suffix == ".safetensors":
         is_cut = size < _size_of_safetensors(path)
     return "is truncated: its end is missing; copy or download it again" if is_cut else None
+
+
+def _unpacked_size(path: Path) -> int:
+    """Sum up in bytes the parts of a zip archive as they are unpacked; 0 where it has no table of them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        return 0  # what is wrong with it, its reader says
 
 
 def _size_of_safetensors(path: Path) -> int:

@@ -19,8 +19,9 @@ from monai.transforms import Compose, MapTransform
 
 from clinbundles.scripts.bundle import config_files, find_bundle, load_network, open_configs
 from clinbundles.scripts.large_image.opening import open_large_image
+from clinbundles.scripts.large_image.preview import LONGEST_SIDE, preview_path, write_preview
 from clinbundles.scripts.large_image.pyramid import is_own_tiff, write_tiff
-from clinbundles.scripts.large_image.segment import segment_large_image
+from clinbundles.scripts.large_image.segment import check_intensity_range, segment_large_image
 
 FORMATS = ("ome-zarr", "tiff")
 # What a bundle's preprocessing does with an image: to every pixel by itself, or to a file, a size or a key. The first
@@ -62,7 +63,7 @@ def segment(
 
     The network, its checkpoint and what the preprocessing does to every pixel come from the bundle's inference.json;
     the image keeps its size: choose --level for the scale that the network was trained on. A killed run goes on when
-    started again with the same flags.
+    started again with the same flags. Beside the result, <name>_preview.png shows image and outline, 1024 px at most.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
@@ -96,6 +97,9 @@ def segment(
         raise FileExistsError(f"{result} exists: use --restart to replace it.")
     if format == "tiff" and result.exists() and not is_own_tiff(result):
         raise FileExistsError(f"{result} exists and is no result of this command: choose another output.")
+    preview = preview_path(result)
+    if preview.resolve() == Path(str(image)).resolve():
+        raise ValueError(f"{preview} is the image itself, which its preview would replace: choose another output.")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with open_large_image(str(image), level=level, series=series) as opened:
         if opened.place:
@@ -122,9 +126,25 @@ def segment(
             settings={**settings, "level": level, "series": series},
             restart=restart,
         )
+        black_and_white = check_intensity_range(opened, intensity_range)
+        with open_large_image(str(image), level=_overview_level(str(image), level, series), series=series) as overview:
+            write_preview(overview, zarr.open_group(folder, mode="r"), preview, intensity_range=black_and_white)
         if format == "tiff":
             _as_tiff(folder, result, opened.pixel_size_um)
     print(result)
+    print(preview)
+
+
+def _overview_level(image: str, level: int, series: int | None) -> int:
+    """Find the level of an image's pyramid, from ``level`` on, whose longest side is the last of 1024 px or more."""
+    while True:
+        try:
+            with open_large_image(image, level=level + 1, series=series) as smaller:
+                if max(smaller.shape[1:]) < LONGEST_SIDE:
+                    return level
+        except ValueError:  # there is none
+            return level
+        level += 1
 
 
 def _as_tiff(folder: Path, result: Path, pixel_size_um: tuple[float, float] | None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import zarr
 from clinbundles.scripts.bars import watch
 
 from .image import LargeImage
-from .memory import READS_AT_ONCE, MemoryBound, Predict
-from .store import MaskStore, Window, earlier_settings, windows_of
+from .memory import LARGEST_WINDOW, READS_AT_ONCE, MemoryBound, Predict
+from .store import SMALLEST_CHUNK, MaskStore, Window, earlier_settings, windows_of
+
+_WHOLE_STEP = 256  # px, a side that networks take
 
 
 def segment_large_image(
@@ -41,7 +45,7 @@ def segment_large_image(
     farther than that gives the same mask as on the whole image. Others depend on the window: those with instance
     normalisation or attention, a two-stage network that refines so many patches of each, and, a little, those with
     strides where a window does not begin at a multiple of them (the last row and column). An image smaller than a
-    window is continued by reflection.
+    window is continued by reflection; one that fits into a window is one window, without a margin.
 
     Args:
         image: from ``open_large_image``.
@@ -71,15 +75,17 @@ def segment_large_image(
     output = Path(output)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}, expected a probability between 0 and 1.")
-    low, high = _intensity_range(image, intensity_range)
+    low, high = check_intensity_range(image, intensity_range)
     found = earlier_settings(output)  # what is no result of this command is not restarted either
     earlier = None if restart else found
     if window is None and earlier is not None:
         window = earlier[0]["window"]
+        # Of one window that holds the whole image no margin is cut off.
+        overlap = 0 if earlier[0]["overlap"] == 0 and window >= max(image.shape[1:]) else overlap
     with zarr.config.set({"async.concurrency": READS_AT_ONCE}):
         bound = MemoryBound(max_memory_gb, device=torch.device(device))
         if window is None or earlier is None or not earlier[1]:
-            window = bound.window_for(image, predict, window=window, overlap=overlap)
+            window, overlap = _window_and_overlap(image, predict, bound, window=window, overlap=overlap)
         own_settings = {
             "image": image.fingerprint,
             "window": window,
@@ -109,7 +115,25 @@ def segment_large_image(
     return output
 
 
-def _intensity_range(image: LargeImage, given: tuple[float, float] | None) -> tuple[float, float]:
+def _window_and_overlap(
+    image: LargeImage, predict: Predict, bound: MemoryBound, *, window: int | None, overlap: int
+) -> tuple[int, int]:
+    """Choose a window: one that just holds the whole image, without a margin, where that fits and nothing is given."""
+    whole = _WHOLE_STEP * math.ceil(max(image.shape[1:]) / _WHOLE_STEP)
+    if window is None and bound.enforced and whole <= LARGEST_WINDOW:
+        with suppress(ValueError):  # too large for the bound, or a side that the network does not take
+            return bound.window_for(image, predict, window=whole, overlap=0), 0
+    side = bound.window_for(image, predict, window=window, overlap=overlap)
+    is_one = window is None and side >= max(image.shape[1:]) and side % SMALLEST_CHUNK == 0
+    return side, 0 if is_one else overlap
+
+
+def check_intensity_range(image: LargeImage, given: tuple[float, float] | None) -> tuple[float, float]:
+    """Return the values of an image that become 0 and 1.
+
+    Raises:
+        ValueError: they are no range, or have to be given.
+    """
     if image.dtype.kind not in "uif":
         raise ValueError(f"{image.name}: pixels are {image.dtype}, expected whole or real numbers.")
     if given is None:

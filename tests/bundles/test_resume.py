@@ -11,7 +11,17 @@ ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 # What may be another: how long and how fast a training runs, what only an evaluation reads, and where it begins, which
 # the checkpoint replaces.
-FREE = {"extends", "max_epochs", "val_interval", "grid_interval", "num_workers", "cache_rate", "resume", "name_knobs", "channels_last"}
+FREE = {
+    "extends",
+    "max_epochs",
+    "val_interval",
+    "grid_interval",
+    "num_workers",
+    "cache_rate",
+    "resume",
+    "name_knobs",
+    "channels_last",
+}
 FREE |= {"initial_weights", "leave_out", "coarse_weights", "generator_weights", "interpreter_weights"}
 FREE |= {"validation_split", "split", "folds", "fold_by", "allow_missing_gaze", "force", "evaluate_with"}
 # The widths of networks, which the weights tell, what the state of a scheduler holds, and what follows from max_epochs.

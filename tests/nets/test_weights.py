@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -237,3 +238,11 @@ def test_weights_that_cannot_be_downloaded_ask_for_a_file(monkeypatch: pytest.Mo
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", offline)
     with pytest.raises(ConnectionError, match=rf"^{NAME}: cannot be downloaded \(URLError\); give the path of a file"):
         load_initial_weights(classification_network("resnet18", 3), NAME, leave_out=["fc"])
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(file: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, bytes(1_000_000) if name.endswith("/data/0") else archive.read(name))
+    with pytest.raises(ValueError, match=r"bomb\.pt: is a compressed archive, as torch\.save writes none"):
+        read_weights(tmp_path / "bomb.pt")

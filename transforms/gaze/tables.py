@@ -24,7 +24,7 @@ _NO_TABLES = {
     b"PK\x03\x04": "a spreadsheet or zip is not read: save the table as CSV",
 }
 _DELIMITERS = ("\t", ";", ",")
-LONGEST_HEADER = 1_000_000  # characters
+LONGEST_LINE = 1_000_000  # characters
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class GazeTable:
             distinct: leave out, and count, rows that are the same as an earlier one in all columns of the file.
 
         Raises:
-            ValueError: there are no rows, a row has more fields than the header, or the text cannot be decoded.
+            ValueError: there are no rows, a row is longer than any or has more fields than the header, or the text
+                cannot be decoded.
         """
         places = [at for at, column in enumerate(self.columns) if column.stem in stems and column.name]
         width = len(self.columns)
@@ -114,7 +115,7 @@ class GazeTable:
         before: set[tuple[str, ...]] = set()
         self.repeated = 0
         with _open_text(self.path, self.encoding) as stream:
-            lines = itertools.islice(stream, self.preamble + 1, None)
+            lines = itertools.islice(_lines(stream, self.path), self.preamble + 1, None)
             reader = csv.reader(itertools.takewhile(_is_row, lines) if self.commented else lines, **self._dialect())
             for number, fields in enumerate(_checked(reader, self.path), 1):
                 # Tobii ends rows, but not always the header, with a delimiter: an empty field beyond the last is fine.
@@ -189,11 +190,7 @@ def open_table(path: str | Path) -> GazeTable:
     encoding = find_encoding(path)
     preamble, commented = 0, False
     with _open_text(path, encoding) as stream:
-        for line in iter(lambda: stream.readline(LONGEST_HEADER), ""):
-            if len(line) == LONGEST_HEADER:
-                raise ValueError(
-                    f"{path}: line {preamble + 1} has {LONGEST_HEADER:,} characters or more, which no header has."
-                )
+        for line in _lines(stream, path):
             if line.strip() and not line.startswith("#"):
                 break
             preamble, commented = preamble + 1, commented or line.startswith("#")
@@ -292,6 +289,14 @@ def read_validity(table: GazeTable, column: Column | None, *, codes: bool) -> np
 def read_points(table: GazeTable, x: Column, y: Column, *, valid: np.ndarray) -> np.ndarray:
     """Read points (n, 2) from two columns, NaN where a field is empty or ``valid`` (n,) is False."""
     return np.where(valid[:, None], np.column_stack([table.numbers(x), table.numbers(y)]), np.nan)
+
+
+def _lines(stream: TextIO, path: Path) -> Iterator[str]:
+    """Give the lines of a table, and refuse one that is longer than any before it is read to its end."""
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE:
+            raise ValueError(f"{path}: line {number} has {LONGEST_LINE:,} characters or more, which no table has.")
+        yield line
 
 
 def _is_row(line: str) -> bool:

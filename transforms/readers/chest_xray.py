@@ -88,7 +88,7 @@ class ChestXRayReader(RowMajorReader):
 
     def _as_grey(self, path: Path, image: Image.Image) -> np.ndarray:
         if image.mode not in ("1", "L", "LA"):
-            image = image.convert("RGB")
+            image = image if image.mode == "RGB" else image.convert("RGB")
             if not self.force and (colour := mean_colour(image)) > MAX_COLOUR:
                 raise ValueError(
                     f"{path}: a colour image, no X-ray: its channels differ by {colour:.0f} of 255 on average, "
@@ -128,11 +128,18 @@ def stretch(path: Path, values: np.ndarray) -> np.ndarray:
     if not values.size:
         return np.zeros(values.shape, dtype=np.uint8)
     if values.dtype in (np.uint8, np.uint16):
-        # One entry for each value that occurs instead of a calculation for each pixel.
-        counts = np.bincount(values.ravel())
+        # One entry for each value that occurs instead of a calculation for each pixel; row by row, for numpy counts and
+        # looks up in 64 bits.
+        counts = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.int64)
+        for row in values:
+            counts += np.bincount(row.ravel(), minlength=len(counts))
         low, high = _contrast(np.flatnonzero(counts), counts[counts > 0])
-        table = np.rint((np.arange(len(counts)) - low).clip(0, high - low) * (255 / (high - low or 1)))
-        return table.astype(np.uint8)[values]
+        shifted = (np.arange(len(counts)) - low).clip(0, high - low)
+        table = np.rint(shifted * (255 / (high - low or 1))).astype(np.uint8)
+        stretched = np.empty(values.shape, dtype=np.uint8)
+        for row, stored in zip(stretched, values, strict=True):
+            row[:] = table[stored]
+        return stretched
     numbers = values.astype(np.float64)
     check_finite(path, numbers)
     low, high = _contrast(*np.unique(numbers, return_counts=True))

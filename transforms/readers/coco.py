@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from faster_coco_eval import mask_api_new_cpp as mask_api
 
+from .limits import PIXEL_BYTES, TooLargeError, check_bytes
+
 
 @dataclass(frozen=True)
 class CocoList:
@@ -55,7 +57,8 @@ def read_coco(path: str | PathLike[str]) -> CocoList:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, an entry is missing, an id stands twice, or an annotation is of no image.
+        ValueError: it is no JSON, an entry is missing, an id stands twice, an annotation is of no image, or an image is
+            larger than the limit.
     """
     file = Path(path)
     if not file.is_file():
@@ -71,7 +74,8 @@ def _read(path: Path, *_: int) -> CocoList:
         images, annotations = _entries(content["images"]), _entries(content["annotations"])
         for entry in images:
             entry["width"], entry["height"] = int(entry["width"]), int(entry["height"])
-            _ = entry["file_name"]
+            name = str(entry["file_name"])
+            check_bytes(path, PIXEL_BYTES * entry["width"] * entry["height"], f"{name} of {_by(entry)} px")
         by_id = _by_id(images, "image")
         _by_id(annotations, "annotation")
         by_image: dict[Any, list[dict[str, Any]]] = {key: [] for key in by_id}
@@ -79,11 +83,17 @@ def _read(path: Path, *_: int) -> CocoList:
             if annotation["image_id"] not in by_image:
                 raise ValueError(f"annotation {annotation['id']} is of image {annotation['image_id']}, not listed here")
             by_image[annotation["image_id"]].append(annotation)
+    except TooLargeError:
+        raise
     except KeyError as error:
         raise ValueError(f"{path}: an entry of the COCO list lacks {error}.") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: no COCO list: {error}.") from error
     return CocoList(path, by_id, by_image)
+
+
+def _by(entry: Mapping[str, Any]) -> str:
+    return f"{entry['width']}x{entry['height']}"
 
 
 def _entries(entries: Any) -> list[dict[str, Any]]:
@@ -208,12 +218,13 @@ def pixels_of(run_lengths: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     It takes time by the mask's pixels and not by the image's: the cells of an image are many and small.
 
     Raises:
-        ValueError: the run lengths do not fill their size.
+        ValueError: the run lengths do not fill their size, or the mask has more pixels than the limit.
     """
     height, width = run_lengths["size"]
     runs = _counts(run_lengths, height=height, width=width)
     ends = np.cumsum(runs)
     lengths, stops = runs[1::2], ends[1::2]
+    check_bytes("run lengths", 2 * 8 * int(lengths.sum()), f"a mask of {lengths.sum()} px")
     # Within each run, the position is that of the pixel before plus one.
     positions = np.arange(lengths.sum()) + np.repeat(stops - np.cumsum(lengths), lengths)
     columns, rows = np.divmod(positions, height)
@@ -222,9 +233,10 @@ def pixels_of(run_lengths: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def decode_mask(run_lengths: Mapping[str, Any]) -> np.ndarray:
     """Decode run lengths to a mask, bool (H, W)."""
-    mask = np.zeros(run_lengths["size"], dtype=bool)
-    mask[pixels_of(run_lengths)] = True
-    return mask
+    height, width = run_lengths["size"]
+    check_bytes("run lengths", PIXEL_BYTES * height * width, f"a mask in an image of {width}x{height} px")
+    runs = _counts(run_lengths, height=height, width=width)
+    return np.ascontiguousarray(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T)
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 # Start of frame of JPEG (all but DHT, JPG and DAC in that range) and of JPEG-LS.
@@ -38,6 +40,23 @@ def first_codestream(pixel_data: bytes) -> Codestream | None:
         return _jpeg_2000(content, soc + 2) if soc >= 0 else None
     except (IndexError, struct.error):
         return None
+
+
+def largest_codestream(content: bytes) -> Codestream | None:
+    """Read the header of a JPEG or JPEG 2000 image, of several the largest one's, as boxes around it may hide another.
+
+    None where there is none to be read.
+    """
+    if content[:2] == b"\xff\xd8":
+        try:
+            return _jpeg(content)
+        except (IndexError, struct.error):
+            return None
+    headers = []
+    for mark in re.finditer(b"\xff\x4f\xff\x51", content):
+        with suppress(IndexError, struct.error):
+            headers.append(_jpeg_2000(content, mark.start() + 2))
+    return max(headers, key=lambda header: header.rows * header.columns * header.samples, default=None)
 
 
 def _jpeg(content: bytes) -> Codestream | None:

@@ -35,7 +35,7 @@ class CTReader(ImageReader):
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         """Return the array of a volume as its file has it, with the meta data that MONAI expects."""
-        array = img.as_in_file(img.values.astype(np.float32))
+        array = img.as_in_file(img.values, dtype=np.float32)
         meta = {
             MetaKeys.AFFINE: img.file_affine.copy(),
             MetaKeys.ORIGINAL_AFFINE: img.file_affine.copy(),

@@ -10,7 +10,8 @@ import numpy as np
 import pydicom
 
 from .decoding import is_dicom
-from .dicom import check_pixels, decode_pixels, is_bare_dicom, read_fields, silent_pydicom
+from .dicom import check_deflated, check_pixels, decode_pixels, is_bare_dicom, read_fields, silent_pydicom
+from .limits import check_bytes
 
 GEOMETRY = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 DISTANCES = ("SpacingBetweenSlices", "SliceThickness")
@@ -35,11 +36,25 @@ def read_series(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, str]:
     name = str(paths[0] if len(paths) == 1 else paths[0].parent)
     files = slice_files(paths[0]) if len(paths) == 1 and paths[0].is_dir() else list(paths)
     with silent_pydicom():
-        slices = [read_slice(path) for path in files]
+        slices = _read_slices(files, name)
         check_alike(files, slices, name)
         affine, order = geometry(files, slices, name)
-        array = np.stack([in_hu(files[k], slices[k]) for k in order])
+        is_whole = all(_has_whole_hu(dataset) for dataset in slices)
+        array = np.empty((len(order), slices[0].Rows, slices[0].Columns), dtype=np.int32 if is_whole else np.float32)
+        for place, k in enumerate(order):
+            array[place] = in_hu(files[k], slices[k])
+            del slices[k].PixelData  # all of them beside the array would be half as much again
     return array.transpose(2, 1, 0), RAS_OF_LPS @ affine, name
+
+
+def _read_slices(files: Sequence[Path], name: str) -> list[pydicom.Dataset]:
+    """Read the files of slices, as long as they all together keep within the limit, in pixels and in bytes."""
+    slices, number = [], 0
+    for path in files:
+        slices.append(dataset := read_slice(path))
+        number += max(2 * dataset.Rows * dataset.Columns, len(dataset.PixelData))
+        check_bytes(name, number, f"the series, up to slice {len(slices)} of {len(files)},")
+    return slices
 
 
 def slice_files(folder: Path) -> list[Path]:
@@ -178,14 +193,19 @@ def in_hu(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     """Decode the HU (row, column) of a slice: int32 where slope and intercept are whole numbers, else float32."""
     values = decode_pixels(path, dataset)
     slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    if slope.is_integer() and intercept.is_integer():
+    if _has_whole_hu(dataset):
         return values.astype(np.int32) * int(slope) + int(intercept)
     return values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+
+
+def _has_whole_hu(dataset: pydicom.Dataset) -> bool:
+    return float(dataset.RescaleSlope).is_integer() and float(dataset.RescaleIntercept).is_integer()
 
 
 def patient_key(path: Path) -> str:
     """Tell the patient of a DICOM file from others by a hash, so that no name is kept; empty where there is no id."""
     with silent_pydicom():
+        check_deflated(path)
         patient = str(pydicom.dcmread(path, specific_tags=["PatientID"], force=True).get("PatientID") or "")
     return hashlib.sha256(patient.encode()).hexdigest() if patient else ""
 

@@ -6,14 +6,13 @@ radiological view, in which the patient's left is the right half of the picture.
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import (
     aff2axcodes,
     apply_orientation,
@@ -24,7 +23,8 @@ from nibabel.orientations import (
 )
 
 from .ct_series import read_series
-from .decoding import is_nifti, open_nifti
+from .decoding import is_nifti, is_scaled, nifti_faults, open_nifti
+from .limits import check_bytes
 
 ORDER = ("L", "P", "S")
 MOST_DEGREES, MOST_SHIFT_MM = 1.0, 0.1
@@ -55,10 +55,10 @@ class CTVolume:
         column, row, slice_ = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(slice_), float(row), float(column)
 
-    def as_in_file(self, values: np.ndarray) -> np.ndarray:
+    def as_in_file(self, values: np.ndarray, *, dtype: Any = None) -> np.ndarray:
         """Turn an array in the order of ``values`` into that of the file, (x, y, z) of ``file_affine``."""
         orientation = ornt_transform(axcodes2ornt(ORDER), io_orientation(self.file_affine))
-        return np.ascontiguousarray(apply_orientation(values.transpose(2, 1, 0), orientation))
+        return np.ascontiguousarray(apply_orientation(values.transpose(2, 1, 0), orientation), dtype=dtype)
 
 
 def read_ct(source: str | Path | Sequence[str | Path]) -> CTVolume:
@@ -75,10 +75,11 @@ def read_ct(source: str | Path | Sequence[str | Path]) -> CTVolume:
     check_axes(affine, name)
     check_hu(array, name)
     orientation = ornt_transform(io_orientation(affine), axcodes2ornt(ORDER))
-    values = np.maximum(apply_orientation(array, orientation).transpose(2, 1, 0), array.dtype.type(LOWEST_HU))
-    is_short = array.dtype.kind in "iu" and values.max() < 2**15
-    ordered = affine @ inv_ornt_aff(orientation, array.shape)
-    return CTVolume(np.ascontiguousarray(values, dtype=np.int16 if is_short else np.float32), ordered, affine)
+    is_short = array.dtype.kind in "iu" and array.max() < 2**15
+    view = apply_orientation(array, orientation).transpose(2, 1, 0)
+    values = np.array(view, dtype=np.int16 if is_short else np.float32, order="C")
+    np.maximum(values, values.dtype.type(LOWEST_HU), out=values)
+    return CTVolume(values, affine @ inv_ornt_aff(orientation, array.shape), affine)
 
 
 def read_labels(path: Path, volume: CTVolume, *, ids: Collection[int]) -> np.ndarray:
@@ -133,17 +134,32 @@ def load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: the file cannot be read, is no volume, or says nothing about its geometry.
     """
-    try:
+    with nifti_faults(path):
         image = open_nifti(path)
-        array, affine = np.asanyarray(image.dataobj), np.asarray(image.affine)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path}: not a readable NIfTI file ({error}).") from error
+        array, affine = _values_of(path, image), np.asarray(image.affine)
     if array.ndim != 3 or min(array.shape) < 1:
         raise ValueError(f"{path}: NIfTI of shape {array.shape}, expected a volume of three axes.")
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{path}: NIfTI of {array.dtype}, expected one number a voxel.")
     check_header(image.header, name=str(path))
     return array, affine.astype(np.float64)
+
+
+def _values_of(path: Path, image: Any) -> np.ndarray:
+    """Read the values of a NIfTI image (x, y, z); scaled ones as int32 if slope and intercept are whole, else float32.
+
+    nibabel makes float64 of them, all at once.
+    """
+    if not is_scaled(image) or image.dataobj.dtype.kind not in "iu" or len(image.shape) != 3:
+        return np.asanyarray(image.dataobj)
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    is_whole = slope.is_integer() and intercept.is_integer()
+    check_bytes(path, 4 * math.prod(image.shape), f"a volume of {'x'.join(map(str, image.shape))} voxels")
+    stored = image.dataobj.get_unscaled()
+    values = np.empty(image.shape, dtype=np.int32 if is_whole else np.float32, order="F")
+    for k in range(image.shape[2]):
+        values[..., k] = stored[..., k].astype(np.float64) * slope + intercept
+    return values
 
 
 def check_header(header: Any, *, name: str) -> None:
@@ -193,13 +209,18 @@ def check_hu(array: np.ndarray, name: str) -> None:
         raise ValueError(f"{name}: {extent}, expected finite HU.")
     if low < POSSIBLE_HU[0] or high > POSSIBLE_HU[1]:
         raise ValueError(f"{name}: {extent}, which no CT in HU has.")
-    if (air := np.mean(array < AIR_HU)) < LEAST_AIR:
+    if (air := _share(array, -np.inf, np.nextafter(AIR_HU, -np.inf))) < LEAST_AIR:
         raise ValueError(f"{name}: {extent}, only {air:.2%} below {AIR_HU:g}: a CT in HU has air, in and around lungs.")
-    if (tissue := np.mean((array >= TISSUE_HU[0]) & (array <= TISSUE_HU[1]))) < LEAST_TISSUE:
+    if (tissue := _share(array, *TISSUE_HU)) < LEAST_TISSUE:
         raise ValueError(
             f"{name}: {extent}, only {tissue:.2%} from {TISSUE_HU[0]:g} to {TISSUE_HU[1]:g}: a CT in HU has soft "
             "tissue there."
         )
+
+
+def _share(array: np.ndarray, low: float, high: float) -> float:
+    """Share of an array (x, y, z) from ``low`` to ``high``, both included, slice by slice to save memory."""
+    return sum(np.count_nonzero((part >= low) & (part <= high)) for part in array.T) / array.size
 
 
 def to_grey(hu: np.ndarray, window_hu: Sequence[float]) -> np.ndarray:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+
+from .limits import TooLargeError, check_file, check_inflated, check_picture, sample_bytes
 
 
 def is_dicom(path: Path) -> bool:
@@ -38,35 +41,57 @@ def read_nifti(path: Path) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, or is a volume.
     """
+    with nifti_faults(path):
+        image = open_nifti(path)
+    stored = image.dataobj.dtype
+    shape = (*image.shape, len(stored.names)) if stored.names else image.shape
+    behind = shape[2:]
+    channels = behind[-1:] if len(behind) > 1 and behind[-1] == 3 else ()
+    if len(shape) < 2 or any(length != 1 for length in behind[: len(behind) - len(channels)]):
+        raise ValueError(f"{path}: NIfTI of shape {shape}, expected one slice: (W, H), (W, H, 1) or (W, H, 1, 3).")
+    is_plain = stored.kind == "u" and not is_scaled(image)
+    bits = 8 if stored.names else 8 * stored.itemsize if is_plain else 64
+    check_picture(path, *shape[:2], pixel_bytes=math.prod(channels) * sample_bytes(bits))
+    with nifti_faults(path):
+        values = np.asanyarray(image.dataobj)
+    if stored.names:
+        values = np.stack([values[name] for name in stored.names], axis=-1)
+    return values.reshape(*shape[:2], *channels).swapaxes(0, 1)
+
+
+@contextmanager
+def nifti_faults(path: Path) -> Iterator[None]:
+    """Name a NIfTI file in what is raised while it is opened or read.
+
+    Raises:
+        ValueError: in place of what its reader raises.
+    """
     try:
-        values = np.asanyarray(open_nifti(path).dataobj)
+        yield
+    except TooLargeError:
+        raise
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable NIfTI file ({error}).") from error
-    if values.dtype.names:
-        values = np.stack([values[name] for name in values.dtype.names], axis=-1)
-    behind = values.shape[2:]
-    channels = behind[-1:] if len(behind) > 1 and behind[-1] == 3 else ()
-    if values.ndim < 2 or any(length != 1 for length in behind[: len(behind) - len(channels)]):
-        raise ValueError(
-            f"{path}: NIfTI of shape {values.shape}, expected one slice: (W, H), (W, H, 1) or (W, H, 1, 3)."
-        )
-    return values.reshape(*values.shape[:2], *channels).swapaxes(0, 1)
 
 
 def open_nifti(path: Path) -> Any:
     """Open a NIfTI file, none of its voxels read yet, and see that it holds those that its header tells of.
 
-    Of a gzip file the checksum is compared, which readers that stop at the last voxel pass over.
+    A file that is larger than the limit, or inflates to more, is refused. Of a gzip file the checksum is compared,
+    which readers that stop at the last voxel pass over.
 
     Raises:
+        TooLargeError: it is so.
         ImageFileError, OSError, EOFError, ValueError, zlib.error: the file is broken.
     """
+    check_file(path)
     length = path.stat().st_size
     if path.suffix.lower() == ".gz":
         length = 0
         with gzip.open(path) as stream:
             while part := stream.read(1 << 20):
                 length += len(part)
+                check_inflated(path, length)
     try:
         image: Any = nibabel.load(path)
     except HeaderDataError as error:
@@ -76,6 +101,11 @@ def open_nifti(path: Path) -> Any:
     if (expected := voxels.offset + math.prod(map(int, voxels.shape)) * voxels.dtype.itemsize) > length:
         raise ValueError(f"its header tells of {expected} bytes, and it holds {length}")
     return image
+
+
+def is_scaled(image: Any) -> bool:
+    """Tell whether the values of a NIfTI image are the stored ones times a slope, plus an intercept."""
+    return (float(image.dataobj.slope), float(image.dataobj.inter)) != (1.0, 0.0)
 
 
 def check_range(intensity_range: Sequence[float] | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from .codestream import Codestream, first_codestream
-from .pydicom_api import encoding_of, stored_values
+from .codestream import Codestream, first_codestream, largest_codestream
+from .limits import JPEG_2000_PIXEL_BYTES, check_file, check_picture, inflated_size
+from .pydicom_api import deflated_part, encoding_of, first_frame, stored_values
+from .rle import segment_sizes
 
 _PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
@@ -40,6 +43,7 @@ _TARGA_KINDS = (b"\x02", b"\x03", b"\x0a", b"\x0b")
 # three samples apart do, and each third neighbour like any other. Of photographs by plane 0.45 is usual. By pixel,
 # colours have 2 and more, and greys, whose neighbours of one pixel hardly differ, are never even.
 _SMOOTH_BY_PLANE, _EVEN = 0.75, 0.4
+_PART = 3 << 20  # samples
 # Nothing that names or describes the patient is among the fields that are parsed.
 _TAGS = [
     *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation"),
@@ -79,6 +83,8 @@ def read_fields(path: Path, *, more: Sequence[str] = ()) -> pydicom.Dataset:
 
     The errors are raised without their cause: pydicom's own text may quote the value of a field.
     """
+    check_file(path)
+    check_deflated(path)
     try:
         dataset = pydicom.dcmread(path, specific_tags=[*_TAGS, *more], force=True)
     except Exception as error:  # damage of any kind
@@ -98,6 +104,20 @@ def read_fields(path: Path, *, more: Sequence[str] = ()) -> pydicom.Dataset:
     if dataset.file_meta.TransferSyntaxUID not in AllTransferSyntaxes:
         raise ValueError(f"{path}: TransferSyntaxUID is none that can be decoded.")
     return dataset
+
+
+def check_deflated(path: Path) -> None:
+    """Refuse a deflated DICOM file that inflates to more than the limit, for pydicom inflates it whole.
+
+    Raises:
+        ValueError: it does, or it is broken.
+    """
+    try:
+        deflated = deflated_part(path)
+        if deflated:
+            inflated_size(path, deflated, wbits=-zlib.MAX_WBITS)
+    except zlib.error:
+        raise ValueError(f"{path}: not a readable DICOM file (its deflated part is broken).") from None
 
 
 def is_grey(dataset: pydicom.Dataset) -> bool:
@@ -138,6 +158,8 @@ def check_pixels(path: Path, dataset: pydicom.Dataset) -> None:
         raise ValueError(f"{path}: HighBit is {dataset.HighBit}, with BitsStored {stored} of BitsAllocated {bits}.")
     if samples == 3:
         _check_colours(path, dataset)
+    takes_more = samples * bits > 24 or dataset.file_meta.TransferSyntaxUID in JPEGTransferSyntaxes
+    check_picture(path, dataset.Columns, dataset.Rows, pixel_bytes=12 if takes_more else 6)
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         _check_end(path, dataset)
     else:
@@ -183,18 +205,23 @@ def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     """Decode the stored values of a DICOM image, (H, W) or in colour (H, W, 3) as RGB.
 
     Raises:
-        ValueError: they cannot be decoded, or are others than the fields say.
+        ValueError: they cannot be decoded, or are others than the fields say; their headers are compared before.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     plain = copy.deepcopy(dataset)  # pydicom's shallow copies share their fields
     if not syntax.is_encapsulated or syntax == RLELossless:
         plain.BitsStored, plain.HighBit = dataset.BitsAllocated, dataset.BitsAllocated - 1
         plain.PlanarConfiguration = dataset.get("PlanarConfiguration") or 0
-    elif header := first_codestream(dataset.PixelData):
+    else:
+        header = _header_of(path, dataset)
         _check_codestream(path, dataset, header)
         plain.PhotometricInterpretation = _coded_colours(dataset.PhotometricInterpretation, header)
         plain.BitsStored, plain.HighBit = header.bits, header.bits - 1
+    if syntax == RLELossless:
+        _check_segments(path, dataset)
     if syntax.is_encapsulated:
+        for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):  # one frame needs none, and they may lie
+            plain.pop(name, None)
         plain.PlanarConfiguration = 0  # JPEG and JPEG 2000 are by pixel, RLE by plane, whatever the field says
     try:
         values = stored_values(plain)
@@ -209,6 +236,38 @@ def decode_pixels(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     if not syntax.is_encapsulated:
         _check_arrangement(path, dataset, values)
     return _without_other_bits(values, dataset)
+
+
+def _header_of(path: Path, dataset: pydicom.Dataset) -> Codestream:
+    """Read the header of the compressed image, and refuse pixel data that may hide a larger one."""
+    header = first_codestream(dataset.PixelData)
+    if header is None:
+        name = dataset.file_meta.TransferSyntaxUID.name
+        raise ValueError(f"{path}: PixelData ({name}) has no header of a compressed image.")
+    if largest := largest_codestream(dataset.PixelData):  # of JPEG 2000, for JPEG stands behind the head of an item
+        check_picture(path, largest.columns, largest.rows, pixel_bytes=JPEG_2000_PIXEL_BYTES)
+    return header
+
+
+def _check_segments(path: Path, dataset: pydicom.Dataset) -> None:
+    """Refuse run lengths that decode to other sizes than the fields say: decoders do not stop there."""
+    size = dataset.Rows * dataset.Columns
+    expected = dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+    try:
+        # A segment may be padded by a byte to an even length, and some writers pad by a run.
+        sizes = segment_sizes(first_frame(dataset.PixelData), most=size + 128)
+    except ValueError as error:
+        raise ValueError(f"{path}: PixelData (RLE Lossless) cannot be decoded, {error}.") from None
+    except Exception as error:  # damaged fragments
+        raise ValueError(f"{path}: PixelData (RLE Lossless) cannot be decoded ({type(error).__name__}).") from None
+    if len(sizes) != expected:
+        raise ValueError(f"{path}: PixelData has {len(sizes)} RLE segments, the fields of its pixels need {expected}.")
+    for number, decoded in enumerate(sizes, 1):
+        if not size <= decoded <= size + 128:
+            relation = "fewer" if decoded < size else "more"
+            raise ValueError(
+                f"{path}: RLE segment {number} holds {relation} bytes than {size}, as Rows and Columns say."
+            )
 
 
 def _check_codestream(path: Path, dataset: pydicom.Dataset, header: Codestream) -> None:
@@ -260,14 +319,19 @@ def _check_arrangement(path: Path, dataset: pydicom.Dataset, values: np.ndarray)
     if arrangement == 1 or len(values.reshape(-1)) == 3:
         return
     if kind == "RGB":
-        samples = values.reshape(-1).astype(np.int32)
+        samples = values.reshape(-1)
     elif kind == "YBR_FULL" and dataset.file_meta.TransferSyntaxUID.is_little_endian:
-        samples = np.frombuffer(dataset.PixelData, np.uint8, count=values.size).astype(np.int32)
+        samples = np.frombuffer(dataset.PixelData, np.uint8, count=values.size)
     else:
         return
-    neighbours = np.abs(np.diff(samples))
-    thirds = neighbours[: len(neighbours) // 3 * 3].reshape(-1, 3).mean(axis=0)
-    by_plane, by_pixel = neighbours.mean(), np.abs(samples[3:] - samples[:-3]).mean()
+    # The last three samples have no neighbours to compare; in parts, for int32 takes four times the memory.
+    sums, n_pixels = np.zeros(4), len(samples) // 3 - 1
+    for start in range(0, 3 * n_pixels, _PART):
+        part = samples[start : min(start + _PART, 3 * n_pixels) + 3].astype(np.int32)
+        sums[:3] += np.abs(np.diff(part))[:-2].reshape(-1, 3).sum(axis=0)
+        sums[3] += np.abs(part[3:] - part[:-3]).sum()
+    thirds, by_pixel = sums[:3] / n_pixels, sums[3] / (3 * n_pixels)
+    by_plane = thirds.mean()
     if by_plane < _SMOOTH_BY_PLANE * by_pixel and np.ptp(thirds) < _EVEN * thirds.mean():
         said = "missing, which means 0" if arrangement is None else "0"
         raise ValueError(f"{path}: PlanarConfiguration is {said}, but the pixels look arranged by plane, which is 1.")

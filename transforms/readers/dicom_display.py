@@ -103,7 +103,11 @@ def _rescaled(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
     if not slope:
         raise FieldError("RescaleSlope is 0, which leaves no image")
-    return stored if (slope, intercept) == (1, 0) else stored * slope + intercept
+    if (slope, intercept) == (1, 0):
+        return stored
+    values = stored * slope
+    values += intercept
+    return values
 
 
 def _window(dataset: pydicom.Dataset, values: np.ndarray) -> pydicom.Dataset | None:

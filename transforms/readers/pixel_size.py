@@ -14,7 +14,7 @@ import pydicom
 import tifffile
 
 from .decoding import is_dicom
-from .dicom import silent_pydicom
+from .dicom import check_deflated, silent_pydicom
 
 PixelSize = tuple[float, float]  # height and width
 UM_PER_UNIT = {"picometer": 1e-6, "pm": 1e-6, "angstrom": 1e-4, "Å": 1e-4, "nanometer": 1e-3, "nm": 1e-3}
@@ -55,6 +55,7 @@ def _is_tiff(file: Path) -> bool:
 
 def _dicom_pixel_size_um(file: Path) -> PixelSize | None:
     with silent_pydicom():
+        check_deflated(file)
         fields = ["PixelSpacing", "ImagerPixelSpacing"]
         dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=fields)
         spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")

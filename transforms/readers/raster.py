@@ -6,10 +6,9 @@ torch is needed here.
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import imagecodecs
@@ -18,10 +17,16 @@ import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
 
+from .codestream import largest_codestream
+from .limits import JPEG_2000_PIXEL_BYTES, TooLargeError, check_file, check_picture, gunzip, inflated_size, sample_bytes
+
 PIL_8BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG2000", "AVIF")
 _TURN, _PHOTOMETRIC = "Orientation", 262  # of TIFF
 _WHITE_IS_ZERO = 0
+# A pyramid has a page a level, and no other TIFF of several pages is read.
+_MOST_PAGES = 64
+_PILLOWS_LIMIT = Image.MAX_IMAGE_PIXELS
 # Of TIFF, those that every build of Pillow decodes.
 _COMPRESSIONS = (
     "NONE",
@@ -71,14 +76,18 @@ def read_raster(path: Path, *, decode_size: int | None = None) -> Image.Image | 
         an alpha channel.
 
     Raises:
-        ValueError: the file is no such image, broken by its own checksum, holds more than one frame or plane, or is of
-            a depth that cannot be read; the message names the file.
+        ValueError: the file is no such image, broken by its own checksum, holds more than one frame or plane, is of a
+            depth that cannot be read, or is larger than the limit (see :mod:`.limits`), by its header, before anything
+            is decoded; the message names the file.
     """
     try:
+        check_file(path)
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return _decode(content, decode_size)
+            content = gunzip(path)
+        return _decode(path, content, decode_size)
+    except TooLargeError:
+        raise
     except Exception as error:  # plug-ins and codecs raise types of their own, and name the stream, which says nothing
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
         raise ValueError(f"{path}: not a readable image file ({reason or type(error).__name__}).") from error
@@ -104,10 +113,15 @@ def check_finite(path: Path, values: np.ndarray) -> None:
         )
 
 
-def _decode(content: bytes, decode_size: int | None) -> Image.Image | np.ndarray:
+def _decode(path: Path, content: bytes, decode_size: int | None) -> Image.Image | np.ndarray:
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _decode_tiff(content)
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        return _decode_tiff(path, content)
+    with _own_limit(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        is_deep = image.mode not in PIL_8BIT_MODES or _is_deep_png(content, image)
+        pixel_bytes = len(image.getbands()) * (2 if is_deep else 1)
+        check_picture(
+            path, *image.size, pixel_bytes=JPEG_2000_PIXEL_BYTES if image.format == "JPEG2000" else pixel_bytes
+        )
         # The second picture of an MPO is another view or a preview of the first.
         if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) != 1:
             raise ValueError(f"a {image.format} of {frames} frames, expected one")
@@ -120,12 +134,27 @@ def _decode(content: bytes, decode_size: int | None) -> Image.Image | np.ndarray
         if decode_size is not None:
             image.draft(image.mode, (decode_size, decode_size))
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Do without Pillow's limit of pixels, which cannot be raised for one file: ours is looked at instead."""
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = _PILLOWS_LIMIT
+
+
+def _is_deep_png(content: bytes, image: Image.Image) -> bool:
+    return image.format == "PNG" and content[24] == 16
 
 
 def _deep_values(content: bytes, image: Image.Image) -> np.ndarray | None:
     """Return the stored values of an image of which Pillow would drop bits or scale values, or None."""
-    if image.format == "PNG" and content[24] == 16 and image.mode in PIL_8BIT_MODES:
+    if _is_deep_png(content, image) and image.mode in PIL_8BIT_MODES:
         return _colours(imagecodecs.png_decode(content))
     if image.format == "JPEG2000":
         size = content.index(b"\xff\x51")
@@ -152,17 +181,20 @@ def _colours(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _decode_tiff(content: bytes) -> Image.Image | np.ndarray:
+def _decode_tiff(path: Path, content: bytes) -> Image.Image | np.ndarray:
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = _only_page(file)
-        _check_deflate(content, page)
+        pixel_bytes = page.samplesperpixel * sample_bytes(page.bitspersample)
+        check_picture(path, page.imagewidth, page.imagelength, pixel_bytes=pixel_bytes)
+        check_picture(path, page.tilewidth, page.tilelength, pixel_bytes=pixel_bytes)
+        _check_pieces(path, content, page)
         samples, bits = page.samplesperpixel, page.bitspersample
         kind, compression = PHOTOMETRIC(page.photometric).name, COMPRESSION(page.compression).name
         is_plain = bits <= 8 and page.sampleformat in (1, 4)  # not signed
         # Pillow has modes for one deep channel, but none for whole numbers that need 32 bits.
         is_deep_grey = samples == 1 and bits > 8 and (bits, page.sampleformat) != (32, 1)
         if (is_plain or is_deep_grey) and compression in _COMPRESSIONS:
-            with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
+            with _own_limit(), Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
                 image.load()
                 return image  # turned by Pillow already
         values = page.asarray()
@@ -177,6 +209,8 @@ def _decode_tiff(content: bytes) -> Image.Image | np.ndarray:
 
 def _only_page(file: tifffile.TiffFile) -> tifffile.TiffPage:
     """Return the one page of a file, or the first of a pyramid; a stack or a frame for each channel is refused."""
+    if (pages := len(file.pages)) > _MOST_PAGES:
+        raise ValueError(f"a TIFF of {pages} pages, expected one")
     first = file.series[0]
     planes = {axis: length for axis, length in zip(first.axes, first.shape, strict=True) if axis not in "YXS"}
     if (number := int(np.prod(list(planes.values())))) != 1:
@@ -188,9 +222,12 @@ def _only_page(file: tifffile.TiffFile) -> tifffile.TiffPage:
     return page
 
 
-def _check_deflate(content: bytes, page: tifffile.TiffPage) -> None:
-    """Compare the checksums of deflated strips or tiles, which decoders pass over."""
-    if COMPRESSION(page.compression).name not in ("ADOBE_DEFLATE", "DEFLATE"):
-        return
+def _check_pieces(path: Path, content: bytes, page: tifffile.TiffPage) -> None:
+    """Refuse strips or tiles that hold more than the page, and deflated ones whose checksum, passed over, is wrong."""
+    name = COMPRESSION(page.compression).name
     for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
-        zlib.decompress(content[offset : offset + size])
+        piece = content[offset : offset + size]
+        if name in ("ADOBE_DEFLATE", "DEFLATE"):
+            inflated_size(path, piece)
+        elif header := largest_codestream(piece):
+            check_picture(path, header.columns, header.rows, pixel_bytes=JPEG_2000_PIXEL_BYTES)

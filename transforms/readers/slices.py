@@ -60,7 +60,9 @@ class SliceReader(RowMajorReader):
         """Return the grey values and the meta data that MONAI expects."""
         if isinstance(img, CTVolume):
             array, meta = CTReader().get_data(img)
-            return to_grey(array, self.window_hu).astype(np.float32), meta
+            for slab in array:  # one by one, to save memory
+                slab[:] = to_grey(slab, self.window_hu)
+            return array, meta
         values, meta = super().get_data(img)
         meta |= {MetaKeys.AFFINE: PICTURE_AFFINE.clone(), MetaKeys.ORIGINAL_AFFINE: PICTURE_AFFINE.clone()}
         meta |= {MetaKeys.SPATIAL_SHAPE: np.asarray(img.shape), MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan")}

@@ -103,7 +103,7 @@ def test_a_tiff_is_written_in_place_of_the_zarr_folder(
 ) -> None:
     options: dict[str, Any] = {"window": 320, "overlap": 32, "format": "tiff", "device": "cpu"}
     module.segment(str(bundle), str(slide), str(tmp_path / "m.tif"), keep_probability=True, **options)
-    assert {p.name for p in tmp_path.iterdir()} == {"toy", "s.tif", "m.tif", "m_probability.tif"}
+    assert {p.name for p in tmp_path.iterdir()} == {"toy", "s.tif", "m.tif", "m_probability.tif", "m_preview.png"}
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "m.tif"), red_of(slide))
     probability = tifffile.imread(tmp_path / "m_probability.tif")
     np.testing.assert_array_equal(probability >= 128, red_of(slide))

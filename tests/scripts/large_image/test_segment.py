@@ -100,6 +100,30 @@ def test_an_image_smaller_than_a_window_is_continued_by_reflection(tmp_path: Pat
     np.testing.assert_array_equal(mask_of(tmp_path / "m.zarr"), small >= 0.5)
 
 
+def test_an_image_that_fits_into_a_window_is_one_window_without_a_margin_and_goes_on_so(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "image.tif", smooth_noise(500, 300), photometric="rgb")
+    predict, sides = network(), []
+
+    def counted(window: torch.Tensor) -> torch.Tensor:
+        sides.append(window.shape[-1])
+        return predict(window)
+
+    def killed(window: torch.Tensor) -> torch.Tensor:
+        counted(window)
+        if sides.count(512) == 2:  # the first one is measured
+            raise KeyboardInterrupt
+        return predict(window)
+
+    with open_large_image(tmp_path / "image.tif") as image:
+        with pytest.raises(KeyboardInterrupt):
+            segment_large_image(image, tmp_path / "m", killed)
+        assert max(sides) == 512 < 500 + 2 * 128
+        segment_large_image(image, tmp_path / "m", counted)
+    assert sides.count(512) == 4  # begun anew, the window is measured again
+    expected = whole(smooth_noise(500, 300), predict) >= 0.5
+    np.testing.assert_array_equal(mask_of(tmp_path / "m")[:-16, :-16], expected[:-16, :-16])
+
+
 def test_no_more_than_one_window_is_read_at_a_time(
     image: LargeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

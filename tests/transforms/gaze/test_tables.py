@@ -198,5 +198,12 @@ def test_an_unknown_validity_is_named(tmp_path):
 
 def test_a_header_that_is_longer_than_any_is_refused_before_it_is_split(tmp_path):
     (tmp_path / "wide.csv").write_text(",".join(f"c{k}" for k in range(200_000)) + "\n1,2\n")
-    with pytest.raises(ValueError, match=r"wide\.csv: line 1 has 1,000,000 characters or more, which no header"):
+    with pytest.raises(ValueError, match=r"wide\.csv: line 1 has 1,000,000 characters or more, which no table"):
         open_table(tmp_path / "wide.csv")
+
+
+def test_a_row_that_is_longer_than_any_is_refused_before_it_is_read_whole(tmp_path):
+    (tmp_path / "long.csv").write_text("x,y\n1,2\n" + "3" * 2_000_000)
+    table = open_table(tmp_path / "long.csv")
+    with pytest.raises(ValueError, match=r"long\.csv: line 3 has 1,000,000 characters or more"):
+        table.load(frozenset({"x"}))

@@ -149,3 +149,14 @@ def test_the_truth_of_an_item_is_its_boxes_and_masks(tmp_path):
     assert truth.masks[1] is None
     assert mask_area(truth.masks[0]) == 6
     assert instances_of({"label": str(path), "image_id": 8}).boxes.shape == (0, 4)
+
+
+def test_images_and_masks_beyond_the_limit_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLINBUNDLES_MAX_IMAGE_MB", "1")
+    huge = {**IMAGES[0], "width": 10**6, "height": 10**6}
+    with pytest.raises(ValueError, match=r"a\.json: a\.tif of 1000000x1000000 px counts 4,000,000 MB"):
+        read_coco(write(tmp_path / "a.json", images=[huge]))
+    whole = {"size": [10**6, 10**6], "counts": [0, 10**12]}
+    for decode in (pixels_of, decode_mask):
+        with pytest.raises(ValueError, match=r"a mask .*CLINBUNDLES_MAX_IMAGE_MB"):
+            decode(whole)

@@ -150,3 +150,18 @@ def test_a_label_map_of_another_place_size_or_id_is_refused(tmp_path: Path, hu: 
             read_labels(save(tmp_path / "labels.nii.gz", array, affine), volume, ids=range(3))
     with pytest.raises(FileNotFoundError, match=r"nothing\.nii: no such file"):
         read_labels(tmp_path / "nothing.nii", volume, ids=range(3))
+
+
+@pytest.mark.parametrize(("slope", "intercept", "kind"), [(1, -1024, np.int16), (0.5, -1024.5, np.float32)])
+def test_scaled_values_are_those_of_nibabel_in_half_of_its_memory_or_less(
+    tmp_path: Path, hu: np.ndarray, slope: float, intercept: float, kind: type
+) -> None:
+    image = nibabel.Nifti1Image(np.rint((hu.transpose(2, 1, 0) - intercept) / slope).astype(np.uint16), LPS)
+    image.header.set_slope_inter(slope, intercept)
+    nibabel.save(image, tmp_path / "ct.nii.gz")
+    volume = read_ct(tmp_path / "ct.nii.gz")
+    assert volume.values.dtype == kind
+    stored = nibabel.load(tmp_path / "ct.nii.gz")
+    assert float(stored.dataobj.inter) == intercept
+    expected = np.maximum(np.asanyarray(stored.dataobj).astype(np.float32), -1024)
+    np.testing.assert_array_equal(volume.as_in_file(volume.values), expected)
