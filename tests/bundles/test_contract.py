@@ -233,11 +233,14 @@ def test_what_training_and_inference_share_is_the_same(bundle: Path) -> None:
     assert inference["network_def"] == {k: v for k, v in network.items() if v != "@initial_weights"}
 
 
-def test_workers_stay_between_validations_and_are_new_in_each_epoch_of_training(bundle: Path) -> None:
+def test_workers_stay_between_validations_and_a_gpu_gets_pinned_batches(
+    bundle: Path,
+) -> None:
     train = load(bundle / "configs/train.json")
     assert train["validate"]["dataloader"]["persistent_workers"] == "$@num_workers > 0"
     # The epoch's seed reaches random transforms in workers only when these start (EpochSeed).
     assert "persistent_workers" not in train["train"]["dataloader"]
+    assert train["train"]["dataloader"]["pin_memory"] == "$str(@device).startswith('cuda')"
 
 
 def test_the_same_idea_has_the_same_name_in_every_bundle(bundle: Path) -> None:
