@@ -78,14 +78,6 @@ def broken(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
 
 
-def dripping(connection: socket.socket) -> None:
-    connection.recv(4096)
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{")
-    for _ in range(10000):
-        time.sleep(1)
-        connection.sendall(b" ")
-
-
 def check_whole(folder: Path, ending: Any) -> None:
     """The training ended well, said once that the store is gone, and has all that it did in its own record."""
     assert ending.code == 0, ending.said
@@ -124,7 +116,7 @@ def test_a_database_attacked_during_a_training_costs_a_warning(
 
 @pytest.mark.parametrize(
     "answer",
-    [rude, *(pytest.param(each, marks=pytest.mark.attack) for each in (silent, nonsense, broken, dripping))],
+    [rude, *(pytest.param(each, marks=pytest.mark.attack) for each in (silent, nonsense, broken))],
 )
 def test_a_server_that_is_none_costs_a_warning(
     answer: Callable[[socket.socket], None], copies: Any, tmp_path: Path
