@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import sqlite3
 import threading
@@ -14,18 +15,8 @@ import pytest
 
 N_EPOCHS = 12
 COMMAND = ["run", "ct_datasetgan", "train", "--channels", "[4,4,8,8,8,4]", "--batch_size", "4", "--seed", "1"]
-COMMAND += [
-    "--cache_rate",
-    "0",
-    "--max_epochs",
-    str(N_EPOCHS),
-    "--steps_per_epoch",
-    "2",
-    "--output_dir",
-    "out",
-    "--tracking",
-]
-COMMAND += ["--on_unreachable", "warn"]
+COMMAND += ["--cache_rate", "0", "--max_epochs", str(N_EPOCHS), "--steps_per_epoch", "2", "--output_dir", "out"]
+COMMAND += ["--tracking", "--on_unreachable", "warn"]
 
 
 def locked(database: Path) -> None:
@@ -36,6 +27,10 @@ def locked(database: Path) -> None:
 
 def deleted(database: Path) -> None:
     database.unlink()
+
+
+def cut(database: Path) -> None:
+    os.truncate(database, 200_000)
 
 
 @contextlib.contextmanager
@@ -78,6 +73,14 @@ def broken(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
 
 
+def dripping(connection: socket.socket) -> None:
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n{")
+    for _ in range(10000):
+        time.sleep(1)
+        connection.sendall(b" ")
+
+
 def check_whole(folder: Path, ending: Any) -> None:
     """The training ended well, said once that the store is gone, and has all that it did in its own record."""
     assert ending.code == 0, ending.said
@@ -91,7 +94,7 @@ def check_whole(folder: Path, ending: Any) -> None:
 
 
 @pytest.mark.attack
-@pytest.mark.parametrize("attack", [locked, deleted])
+@pytest.mark.parametrize("attack", [locked, deleted, cut])
 def test_a_database_attacked_during_a_training_costs_a_warning(
     attack: Callable[[Path], None], copies: Any, tmp_path: Path
 ) -> None:
@@ -116,7 +119,7 @@ def test_a_database_attacked_during_a_training_costs_a_warning(
 
 @pytest.mark.parametrize(
     "answer",
-    [rude, *(pytest.param(each, marks=pytest.mark.attack) for each in (silent, nonsense, broken))],
+    [rude, *(pytest.param(each, marks=pytest.mark.attack) for each in (silent, nonsense, broken, dripping))],
 )
 def test_a_server_that_is_none_costs_a_warning(
     answer: Callable[[socket.socket], None], copies: Any, tmp_path: Path
