@@ -115,6 +115,37 @@ def test_results_come_back_to_the_pacs_and_a_study_done_twice_has_them_once(
     assert modalities(orthanc) == ["ES", "OT", "SEG", "SR"]
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "made"),
+    [
+        ("covid_xray_transfer", "samples/images/IM-normal.dcm", ["SR"]),
+        ("ct_datasetgan", "Lung_Dx-A0002_B40f_8mm", ["OT", "SEG", "SR"]),
+        ("pace_cell_segmentation", "samples/images", ["ANN", "OT", "SEG", "SR"]),
+        ("two_stage_segmentation", "samples/images", ["OT", "SEG", "SR"]),
+    ],
+)
+def test_the_other_bundles_take_their_study_from_the_pacs_and_give_results_back_too(
+    name: str,
+    place: str,
+    made: list[str],
+    orthanc: Orthanc,
+    packed: Callable[[str], str],
+    as_capture: Callable[..., Path],
+    shared_data: Path,
+    tmp_path: Path,
+) -> None:
+    path = ROOT / "bundles" / name / place
+    if name == "ct_datasetgan":
+        files = sorted((shared_data / "dicom" / "ct_series" / place).iterdir())
+    else:
+        files = [path] if path.is_file() else [as_capture(sorted(path.iterdir())[0], tmp_path / "image.dcm")]
+    first = dcmread(files[0])
+    assert Pacs(orthanc.url).store(files) == len(files)
+    deploy(packed(name), str(first.StudyInstanceUID), str(tmp_path / "out"), pacs=orthanc.url)
+    kinds = [each["00080060"]["Value"][0] for each in orthanc.get(f"studies/{first.StudyInstanceUID}/instances")]
+    assert sorted(kinds) == sorted([str(first.Modality)] * len(files) + made)
+
+
 def test_a_server_that_stops_in_the_middle_costs_nothing(
     orthanc: Orthanc,
     study: Path,
