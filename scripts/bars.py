@@ -23,10 +23,17 @@ def watch(items: Collection[Item], *, desc: str, unit: str, done: int = 0) -> It
         unit: what one of them is, such as "image".
         done: how many more were done before.
     """
-    lines = MinuteLines(desc, unit if unit.endswith("s") else f"{unit}s", len(items), done)
+    lines = MinuteLines(desc, plural(unit), len(items), done)
     for item in tqdm(items, desc=desc, unit=unit, initial=done, total=done + len(items), disable=None):
         yield item
         lines.count()
+
+
+def plural(word: str) -> str:
+    """Write a noun for several: studies, series, images."""
+    if word.endswith("s"):
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 class MinuteLines:

@@ -15,6 +15,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from clinbundles.scripts.flags import (
 )
 from clinbundles.scripts.verbs import VERBS, Verb
 
+STACK = 32 << 20  # bytes
 EXAMPLES = [f"{name} {VERBS[name].examples[0]}" for name in ("run", "prepare")]
 PURPOSE = "Train, compare and apply the bundles, and prepare data for them. clinbundles VERB --help says more of one."
 
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # MONAI tells of a decoder that nobody asked for.
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    if find_spec("holoscan") is not None:
+        raise_stack_limit()
     name = ""
     try:
         wants_help = not words or "--help" in words or "-h" in words
@@ -70,6 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sentence is None or os.environ.get("CLINBUNDLES_TRACEBACK"):
             raise
         sys.exit(f"{' '.join(['clinbundles', *name.split()])}: {sentence}")
+
+
+def raise_stack_limit() -> None:
+    """Allow the stack that holoscan asks for: MONAI imports it where MONAI Deploy is installed, and it warns of less."""
+    import resource  # only on Unix, as holoscan is
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft != resource.RLIM_INFINITY and soft < STACK and (hard == resource.RLIM_INFINITY or hard >= STACK):
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK, hard))
 
 
 def find_verb(words: Sequence[str], *, or_group: bool = False) -> str:

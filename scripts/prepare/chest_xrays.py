@@ -161,7 +161,7 @@ def _kermany_image(path: Path) -> LabelledImage:
         class_name = "normal" if normal else kinds[match["kind"].lower()]
         return LabelledImage(path, class_name, f"kermany-{match['number']}", KERMANY)
     expected = "IM-NNNN-…, NORMAL2-IM-NNNN-… or NORMAL-NNNN-…" if normal else "personNNN_bacteria_… or BACTERIA-NNNN-…"
-    fault = f"{path}: expected a name like {expected}; --skip_bad leaves such files out."
+    fault = f"{path}: expected a name like {expected}."
     return LabelledImage(path, "normal", path.name, KERMANY, fault=fault)
 
 

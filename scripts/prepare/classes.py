@@ -161,7 +161,7 @@ def check(images: Iterable[LabelledImage], *, root: Path, reader: ImageReader, s
             values = np.asarray(reader.read(item.image))
         except ValueError as error:
             if not skip_bad:
-                raise
+                raise ValueError(f"{error} --skip_bad leaves such files out.") from error
             reason = str(error).replace(f"{root}/", "")
             faults.append({"file": item.image.relative_to(root).as_posix(), "reason": reason})
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +27,12 @@ def folder(
     masks: str = "masks",
     mask_ending: str = "",
     foreground: Any = None,
+    patient_pattern: str | None = None,
     join_duplicates: bool = True,
     gaze: str | None = None,
     **reading: Any,
 ) -> DataSet:
-    """Plain folder: images/ and masks/ with the same names; an official split is train.txt and val.txt beside them.
+    r"""Plain folder: images/ and masks/ with the same names; an official split is train.txt and val.txt beside them.
 
     Args:
         root: the folder.
@@ -40,6 +42,8 @@ def folder(
         masks: folder of the masks, likewise, such as "Ground Truth"; the same where they lie beside the images.
         mask_ending: what the name of a mask has more than its image's, such as _mask of x_mask.png beside x.jpg.
         foreground: ids that are foreground where the masks are label maps, such as 1,2 or 26-31.
+        patient_pattern: regular expression that an image's name begins with, whose first group is the patient or the
+            sequence, such as "(\d+)_"; without it every image counts as a patient of its own.
         join_duplicates: whether near-duplicates are kept in one split (False for images that are all alike).
         gaze: recorded gaze: a file, or a glob of files, one for each observer.
         reading: how to read them, see :func:`clinbundles.scripts.prepare.recordings.gaze_files`.
@@ -49,6 +53,11 @@ def folder(
             raise ValueError(f"--{flag} is {value!r}: expected a word")
     ids = None if foreground is None else parse_ids(foreground)
     records = pairs_of_folders(root, images=images, masks=masks, mask_ending=mask_ending)
+    if patient_pattern is not None:
+        pattern = compile_pattern(patient_pattern)
+        records = [replace(record, group=patient_of(record.path, pattern)) for record in records]
+    else:
+        print("every image counts as a patient of its own: --patient_pattern finds the patient in its name")
     return DataSet(
         root,
         name=root.resolve().name,

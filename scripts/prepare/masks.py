@@ -209,14 +209,15 @@ def inspect_all(
             pairs.append((record, inspect(record, mask_file=mask_file, intensity_range=intensity_range)))
         except ValueError as error:
             if not skip_bad:
-                raise
+                raise ValueError(f"{error} --skip_bad leaves such files out.") from error
             reason = str(error).replace(f"{root}{os.sep}", "")
             faults.append({"file": record.path.relative_to(root).as_posix(), "reason": reason})
             kind = "masks without image" if record.image is None else "images without mask"
             is_bad = record.fault or (record.image and record.label)
             omitted.add("that are bad" if is_bad else kind, faults[-1]["file"])
     for entry in faults:
-        print(f"skipped {entry['file']}: {entry['reason']}")
+        reason = entry["reason"].removeprefix(f"{entry['file']}: ")
+        print(f"skipped {entry['file']}: {reason}")
     return pairs, faults, omitted
 
 

@@ -12,8 +12,8 @@ def test_where_no_terminal_shows_a_bar_a_line_a_minute_says_how_far_it_is(
     out, err = capfd.readouterr()
     assert out == "reading: 3 of 6 images, 75 s left\n"
     assert err == ""
-    assert list(bars.watch("cdef", desc="reading", unit="series", done=2)) == [*"cdef"]
-    assert capfd.readouterr().out == "reading: 5 of 6 series, 25 s left\n"
+    assert list(bars.watch("cdef", desc="reading", unit="study", done=2)) == [*"cdef"]
+    assert capfd.readouterr().out == "reading: 5 of 6 studies, 25 s left\n"
     monkeypatch.setattr(bars.sys.stderr, "isatty", lambda: True)
     assert list(bars.watch("abcdef", desc="reading", unit="image")) == [*"abcdef"]
     assert capfd.readouterr().out == ""

@@ -176,3 +176,13 @@ def test_a_path_of_bytes_that_are_no_text_can_be_printed() -> None:
     code = "import sys; from clinbundles.scripts.cli import main; main(['--help']); print('b\\udce9')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == rb"b\udce9"
+
+
+def test_the_stack_is_as_large_as_the_host_of_deploy_asks_for() -> None:
+    code = (
+        "import resource; from clinbundles.scripts.cli import raise_stack_limit; raise_stack_limit(); "
+        "print(resource.getrlimit(resource.RLIMIT_STACK)[0])"
+    )
+    small = ["bash", "-c", f"ulimit -Ss 8192; exec {sys.executable} -c '{code}'"]
+    done = subprocess.run(small, capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 32 << 20
