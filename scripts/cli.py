@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def raise_stack_limit() -> None:
-    """Allow the stack that holoscan asks for: MONAI imports it where MONAI Deploy is installed, and it warns of less."""
+    """Allow the stack that holoscan asks for, which MONAI imports where MONAI Deploy is installed."""
     import resource  # only on Unix, as holoscan is
 
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)

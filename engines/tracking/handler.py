@@ -177,6 +177,10 @@ class TrackingHandler:
         self._config = json.loads(config.read_text(encoding="utf-8")) if config and config.is_file() else {}
         self._meta: dict[str, Any] = self._config.get("_meta_", {})
         self._network = getattr(engine, "network", None)
+        self._trained = self._trained_by()
+        # What the weights were trained with, where the config of an evaluation has another value or the default.
+        options = self._trained.get("options", {})
+        self._facts = self._config | {key: value for key, value in options.items() if key in self._config}
         previous = _read_run(self.output_dir / "run.json") if self.resume and self._kind == "training" else {}
         name = previous.get("run_name") or self.run_name or self._readable_name()
         self._store = RunStore(self.uri, experiment=self.experiment_name, name=name, previous=previous.get("run_id"))
@@ -199,10 +203,10 @@ class TrackingHandler:
 
     def _readable_name(self) -> str:
         knobs, bundle = self.name_knobs, self.bundle_root.name
-        return readable_name(self._config, self._network, kind=self._kind, name_knobs=knobs, bundle=bundle)
+        return readable_name(self._facts, self._network, kind=self._kind, name_knobs=knobs, bundle=bundle)
 
     def _log_facts(self, engine: Engine) -> None:
-        params = knobs(self._config, untracked=self.untracked)
+        params = knobs(self._facts, untracked=self.untracked)
         data_params, data_tags = describe_datalist(self.datalist)
         if "device" in params:
             params["device"] = str(getattr(engine.state, "device", params["device"]))
@@ -211,9 +215,9 @@ class TrackingHandler:
         self.record.texts("params", params | data_params)
         tags, model_id = self._tags(engine), None
         if self._kind != "training":
-            training = next((run for d in self.training_dirs if (run := _read_run(d / "run.json"))), {})
+            training = self._trained
             tags |= {f"training_{key}": training[key] for key in ("run_id", "run_name") if training.get(key)}
-            model_id = self._evaluated_model(training)
+            model_id = training.get("model", {}).get("id")
         self.record.texts("tags", tags | data_tags | self.run_tags)
         datasets = data_sets(data_params, splits_of(self._config, self._kind))
         if datasets or model_id:
@@ -249,11 +253,20 @@ class TrackingHandler:
         }
         return tags | ({"mlflow.parentRunId": self.parent_run_id} if self.parent_run_id else {})
 
-    def _evaluated_model(self, training: Mapping[str, Any]) -> str | None:
-        model = training.get("model")
-        if not isinstance(model, dict) or self.ckpt_path is None or not self.ckpt_path.is_file():
-            return None
-        return model.get("id") if model.get("sha256") == sha256_of(self.ckpt_path) else None
+    def _trained_by(self) -> dict[str, Any]:
+        """Give the ``run.json`` of the training, its model and options only where its weights are those judged here."""
+        if self._kind == "training":
+            return {}
+        run = next((run for d in self.training_dirs if (run := _read_run(d / "run.json"))), {})
+        model, weights = run.get("model"), self.ckpt_path
+        if (
+            weights is not None
+            and weights.is_file()
+            and isinstance(model, dict)
+            and model["sha256"] == sha256_of(weights)
+        ):
+            return run
+        return {key: value for key, value in run.items() if key not in ("model", "options")}
 
     def _log_outputs(self) -> None:
         files = [*overlays_in(self.output_dir, since=self._start)]
@@ -279,6 +292,8 @@ class TrackingHandler:
             "run_name": self._store.name,
             "tracking_uri": without_credentials(self.uri),
         }
+        options = self._config.get("training_options", {})
+        run["options"] = {key: scrub(self._config[key]) for key in options if key in self._config}
         if self._link is not None and self._link.model_id is not None:
             run["model"] = {"id": self._link.model_id, "sha256": self._link.tags["sha256"]}
         text = json.dumps(run | {"kind": self._kind, "status": status}, indent=2) + "\n"

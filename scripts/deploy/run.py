@@ -51,7 +51,7 @@ def deploy(
         output: new folder for the results; it appears when all of them are there.
         series: SeriesInstanceUID, where several series of the study fit.
         report: structured, a Comprehensive SR by TID 1500; or text, a Basic Text SR.
-        deidentify: leave out of the results the patient's name and numbers, dates, times and the institution; UIDs stay,
+        deidentify: leave out of the results the patient's name and numbers, dates, times and institution; UIDs stay,
             which some makers build from date and time.
         pacs: address of a server of DICOMweb that has the study, and gets the results; the variable
             CLINBUNDLES_PACS_TOKEN is its token. What it has already is not made or sent again.

@@ -37,7 +37,13 @@ def time_runtimes(folder: Path, *, rounds: int = ROUNDS) -> dict[str, list[float
     """
     names = [name for name, configs in RUNTIMES.items() if set(configs) <= set(config_names(folder))]
     if len(names) < 2:
-        raise ValueError(f"{folder.name}: has eager alone; clinbundles pack {folder.name} --runtime onnx adds another.")
+        is_pure = (folder / "models" / "model.ts").is_file()
+        more = (
+            "which is all that a pure zip has"
+            if is_pure
+            else f"clinbundles pack {folder.name} --runtime onnx adds another"
+        )
+        raise ValueError(f"{folder.name}: has one runtime alone; {more}.")
     logging.disable(logging.INFO)
     with torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
         parsers = {name: open_configs(folder, RUNTIMES[name], device="cpu") for name in names}

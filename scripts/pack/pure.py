@@ -50,7 +50,9 @@ TURNED = [
     {"_target_": "Rotate90d", "keys": "image", "k": 1, "spatial_axes": [0, 1]},
     {"_target_": "Flipd", "keys": "image", "spatial_axis": 0},
 ]
-PICTURES, VOLUMES = "*.[jp]*g", "*.nii*"
+PICTURES, VOLUMES = "*.[jJpP]*[gG]", "*.nii*"
+# What is no picture ends the run behind MONAI's reader: a fault within has its loader try another reader.
+OF_8_BITS = "if image.mode in @modes else image.mode + ' has not 8 bits a channel'"
 SAVED = {"keys": "pred", "output_dir": "@output_dir", "output_postfix": "", "separate_folder": False, "resample": False}
 SAVED |= {"_target_": "SaveImaged", "output_dtype": "$np.uint8"}
 TABLE = {
@@ -103,6 +105,7 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     result |= {
         "_desc_": f"python -m monai.bundle run --config_file configs/inference.json: {name} without code of its own.",
         "imports": ["$import glob"],
+        "modes": ["L", "LA", "P", "RGB", "RGBA"],
         "ckpt_path": f"$@bundle_root + '/{FILE}'",
         "exported": {
             "_target_": "monai.data.load_net_with_metadata",
@@ -221,10 +224,11 @@ def _loading(content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     if kind == "SliceReader":
         yield {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"}
         return
-    converter = "$lambda image: image.convert('RGB')"
+    converter = f"$lambda image: image.convert('RGB') {OF_8_BITS}"
     if kind == "ChestXRayReader":  # decoded at a part of its size
         converter = (
-            "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), image.convert('L'))[1]"
+            "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), image.convert('L'))[1] "
+            + OF_8_BITS
         )
     elif kind != "RGBImageReader":
         raise ValueError(f"{name}: has no pure form, for MONAI has nothing like {kind}.")

@@ -117,6 +117,26 @@ def test_an_evaluation_points_to_its_training_and_prediction_without_metric_is_i
     assert json.loads((tmp_path / "eval" / "evaluation_run.json").read_text())["run_id"] == all_runs[1].info.run_id
 
 
+def test_an_evaluation_has_the_options_that_its_weights_were_trained_with_and_other_weights_have_not(
+    handler, runs, config, tmp_path, evaluator, two_epochs
+):
+    weights, file = tmp_path / "ckpt" / "model.pt", config["executed_config"]
+    values = json.loads(file.read_text()) | {"arm": "original", "training_options": {"arm": "@arm"}}
+    file.write_text(json.dumps(values))
+    weights.parent.mkdir()
+    torch.save({"weight": torch.ones(1)}, weights)
+    two_epochs(**config).run()
+    file.write_text(json.dumps(values | {"arm": "positive"}))  # the default, where nobody names it again
+    judge = {"iteration_log": False, "ckpt_path": weights, "name_knobs": ["arm"], **config}
+    evaluator([0.75] * 2, [handler(output_dir=tmp_path / "same", **judge)]).run()
+    torch.save({"weight": torch.zeros(1)}, weights)
+    evaluator([0.75] * 2, [handler(output_dir=tmp_path / "other", **judge)]).run()
+    trained, same, other = runs()[1]
+    assert [run.data.params["arm"] for run in (trained, same, other)] == ["original", "original", "positive"]
+    assert "original" in same.info.run_name
+    assert "original" not in other.info.run_name
+
+
 def test_metrics_of_an_evaluation_are_called_after_its_split_and_best_values_are_of_validations(
     handler, runs, config, tmp_path, evaluator, two_epochs
 ):

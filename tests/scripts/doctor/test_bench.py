@@ -16,5 +16,5 @@ def test_the_faster_runtime_is_advised_and_a_draw_leaves_eager() -> None:
 
 
 def test_a_bundle_of_one_runtime_is_told_how_to_get_another() -> None:
-    with pytest.raises(ValueError, match="has eager alone; clinbundles pack ct_datasetgan --runtime onnx"):
+    with pytest.raises(ValueError, match="has one runtime alone; clinbundles pack ct_datasetgan --runtime onnx"):
         time_runtimes(ROOT / "bundles" / "ct_datasetgan")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, decollate_batch
+from PIL import Image
 
 from clinbundles.scripts.bundle import load_network, open_configs, read_configs
 from clinbundles.scripts.doctor.code import foreign_code
@@ -66,6 +67,22 @@ def test_a_pure_zip_gives_what_the_full_bundle_gives(pair: tuple[Path, Path, Pat
         scale = max(1.0, np.abs(here[path]).max())
         assert np.abs(mine - here[path]).max() / scale < 1e-5
         assert here[path].std() > 0.001
+
+
+# MONAI's reader leaves a refused file open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["covid_xray_transfer", "gaze_polyp_segmentation"])
+def test_a_picture_of_16_bits_is_refused_and_one_in_capitals_is_read(name: str, tmp_path: Path) -> None:
+    parser = ConfigParser(pure_inference(read_configs(ROOT / "bundles" / name, ["inference"]), name))
+    parser.update({"bundle_root": str(tmp_path), "dataset_dir": str(tmp_path), "device": "cpu"})
+    grey = np.tile(np.arange(256, dtype=np.uint16) * 257, (200, 1))
+    Image.fromarray((grey >> 8).astype(np.uint8)).save(tmp_path / "EIGHT.PNG")
+    read = parser.get_parsed_content("preprocessing")
+    (item,) = parser.get_parsed_content("dataset").data
+    assert read(item)["image"].std() > 0
+    Image.fromarray(grey).save(tmp_path / "sixteen.png")
+    with pytest.raises(RuntimeError, match="LoadImaged"):
+        read({"image": str(tmp_path / "sixteen.png")})
 
 
 def test_a_pure_zip_has_no_python_and_the_doctor_finds_nothing(
