@@ -23,6 +23,7 @@ from torch import nn
 from .facts import scrub
 
 NOT_SHOWN = "..."
+PATH_ENDINGS = ("_dir", "_dirs", "_path", "_paths", "_file", "_files", "datalist", "datalists")  # of options
 
 
 def network_name(config: Mapping[str, Any], network: nn.Module | None) -> str | None:
@@ -61,8 +62,19 @@ def readable_name(
     return "_".join([kind] * (kind != "training") + words + [time.strftime("%Y%m%d-%H%M%S")])
 
 
+def is_path(option: str, value: str) -> bool:
+    """Tell whether a value in a command is a path, or has one, which may name a patient.
+
+    Args:
+        option: its name, or "" for a value without one.
+        value: as it was typed; what stands between commas is a value, too.
+    """
+    is_named = any(mark in value for mark in "/\\") or any(os.path.exists(part.strip()) for part in value.split(","))
+    return is_named or option.endswith(PATH_ENDINGS)
+
+
 def command_of(arguments: Sequence[str], *, untracked: Sequence[str] = ()) -> str:
-    """Give the command of this process without private paths, or its program alone where that is not one of ours.
+    """Give the command of this process without paths, or its program alone where that is not one of ours.
 
     Args:
         arguments: as in `sys.argv`.
@@ -77,17 +89,17 @@ def command_of(arguments: Sequence[str], *, untracked: Sequence[str] = ()) -> st
         return program.name
 
     def shown(key: str, value: str) -> str:
-        hidden = (key in untracked and value not in ("true", "false")) or (value[:1] in "[{($" and "/" in value)
+        hidden = (key in untracked and value not in ("true", "false")) or is_path(key, value)
         return NOT_SHOWN if hidden else str(scrub(value, key=key))
 
     option = ""
-    for word in arguments[1:]:
+    for place, word in enumerate(arguments[1:]):
         if word.startswith("--"):
             option, sign, value = word[2:].partition("=")
             words.append(f"--{option}{sign}{shown(option, value) if sign else ''}")
             option = "" if sign else option
         else:
-            words.append(shown(option, word))
+            words.append(word if place == 0 else shown(option, word))  # the first is the verb
             option = ""
     return shlex.join(words)
 

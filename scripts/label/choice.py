@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def least_sure(
         most: how many are looked at.
 
     Returns:
-        id and uncertainty; None where there is no image, or none that can be read.
+        id and uncertainty; None where there is no image, or none that can be read and measured.
     """
 
     def turn(image: str) -> tuple[float, str]:
@@ -42,6 +43,8 @@ def least_sure(
             value = measure(images[image])
         except (OSError, ValueError, RuntimeError):
             continue  # what cannot be read is nothing to label
+        if math.isnan(value):
+            continue  # no value is greater than it
         if best is None or value > best[1]:
             best = image, value
     return best

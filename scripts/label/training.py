@@ -113,15 +113,16 @@ def list_items(
 
 
 def read_class(path: Path, class_names: Sequence[str]) -> int:
-    """Read the class of an image from JSON of its ``label``, or of the ``prediction`` that a server gave and one kept.
+    """Read the class of an image from JSON of its ``label``, else of a server's ``prediction`` that was kept.
 
     Raises:
         ValueError: it is no such file, or names no class.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        given = content.get("prediction")
-        name = content["label"] if given is None else max(given, key=lambda entry: entry["score"])["label"]
+        name = content.get("label")
+        if name is None:
+            name = max(content["prediction"], key=lambda entry: entry["score"])["label"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path}: is no label of a class, such as {{"label": "{class_names[0]}"}}.') from error
     if name not in class_names:

@@ -195,7 +195,7 @@ def cohen(root: Path) -> list[LabelledImage]:
         if reason := _reason_against(row, class_name, path=path, listed=name in images):
             reasons[reason] += 1
         else:
-            images[name] = LabelledImage(path, str(class_name), f"cohen-{row['patientid']}", _host(row["url"]))
+            images[name] = LabelledImage(path, str(class_name), f"cohen-{row['patientid'].strip()}", _host(row["url"]))
     left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     print(f"Cohen et al.: {len(images)} of {len(table)} rows; left out: {left_out or 'none'}")
     return list(images.values())

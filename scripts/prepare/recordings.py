@@ -137,6 +137,8 @@ def gaze_files(
     for path in paths:
         refuse_simulated(path)
     participants = (None,) if participant is None else tuple(as_parts(participant))
+    if "" in participants or len(set(participants)) < len(participants):
+        raise ValueError(f"--participant {participant}: name each observer once, such as P1,P2")
     return GazeFiles(tuple(paths), {"gaze_format": gaze_format, **settings}, participants)
 
 

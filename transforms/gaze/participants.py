@@ -22,7 +22,7 @@ def choose_participant(table: GazeTable, participant: str | None, columns: Seque
         columns: that tell whose a row is; None takes those of the names that eye trackers give.
 
     Raises:
-        ValueError: there is no such participant, or there are several and none is chosen.
+        ValueError: there is no such participant, or none is chosen and there are several, or rows of nobody.
     """
     if columns is None:
         columns = [column for column in table.columns if column.stem in PARTICIPANT_STEMS]
@@ -40,3 +40,10 @@ def choose_participant(table: GazeTable, participant: str | None, columns: Seque
                 f"{table.path}: column {column.name!r} has {several} different values, expected a single recording: "
                 "choose by --participant NAME."
             )
+    named = [column for column in columns if any(table.text(column))]
+    nobody = sum(not any(names) for names in zip(*(table.text(column) for column in named), strict=True))
+    if nobody:
+        raise ValueError(
+            f"{table.path}: column {named[0].name!r} is empty in {nobody} of {len(table.rows)} rows, whose gaze may be "
+            "another's: fill the names in, or leave these rows out by --participant NAME."
+        )

@@ -190,7 +190,7 @@ def with_fixations(
 
     Raises:
         FileNotFoundError: there is no such recording.
-        ValueError: it cannot be read, or has gaze for none of the images.
+        ValueError: it cannot be read, has gaze for none of the images, or for a file name that two of them have.
     """
     copies = [dict(item) for item in items]
     if gaze_file is None:
@@ -205,8 +205,14 @@ def with_fixations(
         sizes = read_original_sizes(gaze_file, images=set(names), **naming_of(settings))
     except ValueError as error:
         raise ValueError(f"{error} Here such options are entries of gaze_settings.") from error
+    looked_at: dict[str, Any] = {}
     for item, name in zip(copies, names, strict=True):
         if len(gaze.get(name, ())):
+            if (other := looked_at.setdefault(name, item["image"])) != item["image"]:
+                raise ValueError(
+                    f"{gaze_file}: its gaze on {name} fits both {other} and {item['image']}: apply the bundle to the "
+                    "images of one folder at a time, or give them different names."
+                )
             item["fixations"] = [gaze[name].tolist()]
             item |= {"original_size": list(sizes[name])} if name in sizes else {}
     return copies

@@ -23,6 +23,7 @@ _NO_TABLES = {
     b"** CONVERTED FROM": "EyeLink's ASC is not read: export a fixation report from Data Viewer",
     b"PK\x03\x04": "a spreadsheet or zip is not read: save the table as CSV",
 }
+_THOUSANDS = r"[+-]?[1-9]\d{0,2}(,\d{3})+"
 _DELIMITERS = ("\t", ";", ",")
 LONGEST_LINE = 1_000_000  # characters
 
@@ -148,7 +149,8 @@ class GazeTable:
         """Return the numbers of a column, float64 (n,), NaN for empty fields; a decimal comma counts as a point.
 
         Raises:
-            ValueError: a field is not a number, or the column has both decimal points and decimal commas.
+            ValueError: a field is not a number, or the column has both decimal points and decimal commas, or commas
+                that may part thousands.
         """
         text = self.rows[column.name]
         empty = text.str.lower().isin(_MISSING)
@@ -159,6 +161,7 @@ class GazeTable:
                     f"{self.path}: column {column.name!r} has both decimal points and commas, such as "
                     f"{text[comma].iloc[0]!r}."
                 )
+            self._refuse_thousands(column, text[comma], text[~comma & ~empty])
             text = text.str.replace(",", ".", regex=False)
         values = pd.to_numeric(text.mask(empty), errors="coerce")
         wrong = values.isna() & ~empty
@@ -167,6 +170,14 @@ class GazeTable:
                 f"{self.path}: column {column.name!r} has {self.rows[column.name][wrong].iloc[0]!r}, expected a number."
             )
         return values.to_numpy(float)
+
+    def _refuse_thousands(self, column: Column, commas: pd.Series, whole: pd.Series) -> None:
+        """Refuse commas that all stand before three digits, as in 1,210, where other numbers are whole, as is 980."""
+        if len(whole) and commas.str.fullmatch(_THOUSANDS).all():
+            raise ValueError(
+                f"{self.path}: column {column.name!r} has {commas.iloc[0]!r} beside {whole.iloc[0]!r}, whose commas "
+                "may part thousands or be decimal ones: write thousands without a comma and decimals with a point."
+            )
 
     def keep(self, mask: np.ndarray) -> None:
         """Drop the rows where ``mask`` (n,) is False."""

@@ -120,7 +120,6 @@ def read_exported_fixations(table: GazeTable, setup: RecordingSetup) -> dict[str
 def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
     """Read the rows of the eye tracker, and return the image name (n,) of each, empty where none was shown."""
     table.load(_STEMS)
-    choose_participant(table, setup.participant)
     sensor = table.find("sensor")
     if sensor is not None:
         is_tracker = table.text(sensor) == "Eye Tracker"
@@ -133,6 +132,7 @@ def _load(table: GazeTable, setup: RecordingSetup) -> np.ndarray:
         if not has_gaze.any():
             raise ValueError(f"{table.path}: column {validity[0].name!r} is empty, there are no gaze samples.")
         table.keep(has_gaze)
+    choose_participant(table, setup.participant)  # rows of a mouse need no name
     column = table.find(*_NAME)
     if column is None:
         return setup.on_images(np.full(len(table.rows), setup.need("image_name")[0], object))

@@ -76,8 +76,17 @@ def _images(root: Path, files: Iterable[Path]) -> list[Path]:
         raise FileNotFoundError(f"dataset_dir {root} is not a folder.")
     images = sorted(path for path in files if is_image(path))
     if not images:
-        raise FileNotFoundError(f"dataset_dir {root} holds no image ({', '.join(RASTER_SUFFIXES)}, .nii or DICOM).")
+        kinds = f"{', '.join(RASTER_SUFFIXES)}, .nii, .nii.gz or DICOM"
+        raise FileNotFoundError(f"dataset_dir {root} holds no image ({kinds}){_deeper(root)}.")
     return images
+
+
+def _deeper(root: Path) -> str:
+    """Say how many images lie in the folders below one that has none, if any do."""
+    deeper = sorted(path.relative_to(root) for path in files_below(root) if is_image(path))
+    if not deeper:
+        return ""
+    return f" itself, but {len(deeper)} lie deeper, such as {deeper[0].as_posix()}: give the folder that holds them"
 
 
 def list_images(folder: str) -> list[dict[str, Any]]:

@@ -54,15 +54,15 @@ def test_a_run_without_network_or_knob_has_the_name_of_its_bundle_and_a_shared_n
     [
         (
             ["/opt/bin/clinbundles", "run", "toy", "train", "--dataset_dir", "DOE/data", "--lr=0.1", "--tracking"],
-            "clinbundles run toy train --dataset_dir data --lr=0.1 --tracking",
+            "clinbundles run toy train --dataset_dir ... --lr=0.1 --tracking",
         ),
         (
             ["/w/scripts/cli.py", "run", "/home/doe/toy", "--ckpt_path", "runs/DOE/model.pt", "--resume", "true"],
-            "clinbundles run toy --ckpt_path ... --resume true",
+            "clinbundles run ... --ckpt_path ... --resume true",
         ),
         (
             ["/x/monai/bundle/__main__.py", "run", "--config_file", "configs/train.json", "--ckpt_path=/d/DOE.pt"],
-            "python -m monai.bundle run --config_file configs/train.json --ckpt_path=...",
+            "python -m monai.bundle run --config_file ... --ckpt_path=...",
         ),
         (["clinbundles", "run", "--data", "[{'image': '/d/DOE.png'}]", "-3"], "clinbundles run --data ... -3"),
         (["/opt/doe/server", "--studies", "/data/DOE"], "server"),
@@ -71,6 +71,21 @@ def test_a_run_without_network_or_knob_has_the_name_of_its_bundle_and_a_shared_n
 )
 def test_a_command_is_told_without_private_paths(arguments, command):
     assert command_of(arguments, untracked=["ckpt_path", "resume"]) == command
+
+
+def test_a_path_in_a_command_is_not_shown_since_it_may_name_a_patient(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Doe_Jane").mkdir()
+    (tmp_path / "Doe_John.tsv").touch()
+    (tmp_path / "run").mkdir()
+    options = ["--dataset_dir", "Doe", "--gaze_file=Doe.tsv", "--datalist", "Doe.json", "--weights", "Doe_John.tsv"]
+    options += ["--sets=a,Doe_Jane", "--other", "x\\Doe", "--lr", "0.1", "--tracking", "--seed=3"]
+    command = command_of(["clinbundles", "run", "toy", "patients/Doe_Jane", "Doe_Jane", *options])
+    assert "Doe" not in command
+    assert command == (
+        "clinbundles run toy ... ... --dataset_dir ... --gaze_file=... --datalist ... --weights ... --sets=... "
+        "--other ... --lr 0.1 --tracking --seed=3"
+    )
 
 
 def test_the_columns_of_mlflow_are_filled(monkeypatch):

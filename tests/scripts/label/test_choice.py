@@ -45,6 +45,13 @@ def test_what_cannot_be_read_is_passed_over() -> None:
     assert least_sure({}, {}, measure) is None
 
 
+def test_an_uncertainty_that_is_no_number_is_passed_over() -> None:
+    for broken in FILES:
+        values = UNCERTAINTY | {f"{broken}.png": float("nan")}
+        assert least_sure(FILES, {}, values.__getitem__) == (("b", 0.5) if broken == "c" else ("c", 0.9))
+    assert least_sure(FILES, {}, lambda _: float("nan")) is None
+
+
 def test_an_image_is_measured_again_for_other_weights_alone(tmp_path: Path) -> None:
     image, weights = tmp_path / "image.png", tmp_path / "model.pt"
     image.touch()

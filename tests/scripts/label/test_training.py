@@ -14,7 +14,14 @@ from PIL import Image
 from clinbundles.engines.weights_card import read_card
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.label.models import ServedBundle
-from clinbundles.scripts.label.training import datalist_of, list_items, options_of_request, start_from, train
+from clinbundles.scripts.label.training import (
+    datalist_of,
+    list_items,
+    options_of_request,
+    read_class,
+    start_from,
+    train,
+)
 from clinbundles.transforms.points import LoadInstancesd
 from clinbundles.transforms.readers.coco import instances_of
 
@@ -139,6 +146,18 @@ def test_a_class_is_that_of_its_label_or_of_the_likeliest_in_a_prediction(
     datalist = datalist_of(bundle, items, n_validation=1)
     assert list(datalist["labels"].values()) == CLASSES
     assert (len(datalist["training"]), len(datalist["validation"])) == (1, 1)
+
+
+def test_a_label_corrected_by_hand_wins_over_the_prediction_kept_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "label.json"
+    kept = {"prediction": [{"label": "normal", "score": 0.9}]}
+    path.write_text(json.dumps({"label": "covid19"} | kept))
+    assert read_class(path, CLASSES) == CLASSES.index("covid19")
+    path.write_text(json.dumps({"label": "lion"} | kept))
+    with pytest.raises(ValueError, match="'lion' is no class"):
+        read_class(path, CLASSES)
+    path.write_text(json.dumps({"label": None} | kept))
+    assert read_class(path, CLASSES) == CLASSES.index("normal")
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"prediction": []}', '{"label": "lion"}'])

@@ -149,6 +149,11 @@ def test_rows_without_a_patient_are_left_out_and_a_table_without_any_is_refused(
         cohen(root)
 
 
+def test_blanks_around_a_patients_number_make_no_other_patient(tmp_path: Path) -> None:
+    rows = [{"patientid": text} for text in ("12", " 12", "12 ")]
+    assert {image.group for image in cohen(write_cohen(tmp_path, rows))} == {"cohen-12"}
+
+
 def test_missing_and_repeated_files_are_left_out(tmp_path: Path) -> None:
     rows = [{}, {}, {"filename": "0.jpg", "finding": "No Finding"}]
     images = cohen(write_cohen(tmp_path, rows, missing=("1.jpg",)))

@@ -115,6 +115,13 @@ def test_one_participant_of_an_export_can_be_chosen_and_several_are_an_observer_
     check(add(path, "--participant", "P1,P2"), "i0.jpg", "i1.jpg", observers=2)
 
 
+@pytest.mark.parametrize("chosen", ["P1,P1", "P1, P2, P1", "P1,", ""])
+def test_a_participant_that_is_named_twice_or_not_at_all_is_no_observer(add, tmp_path, chosen):
+    path = export(tmp_path / "g.tsv", ["i0.jpg"], participants=("P1", "P2"), millimetres=True)
+    assert "--participant " in add(path, "--participant", chosen)
+    assert "each observer once" in add(path, "--participant", chosen)
+
+
 def sdk(path):
     header = ["device_time_stamp", "system_time_stamp"]
     for eye in ("left", "right"):

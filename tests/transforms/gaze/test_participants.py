@@ -36,6 +36,24 @@ def test_a_participant_that_is_not_there_is_refused(tmp_path):
         choose_participant(table, "Ann", [])
 
 
+def test_rows_without_a_name_are_not_taken_for_the_only_one_that_is_named(tmp_path):
+    table = table_of(tmp_path / "g.txt", "Participant name", "Ann", "", "Ann")
+    with pytest.raises(ValueError, match=r"g\.txt: column 'Participant name' is empty in 1 of 3 rows") as refusal:
+        choose_participant(table, None)
+    assert "Ann" not in str(refusal.value)
+    choose_participant(table, "Ann")
+    assert len(table.rows) == 2
+    table = table_of(tmp_path / "none.txt", "Participant name", "", "")
+    choose_participant(table, None)
+    assert len(table.rows) == 2
+
+
+def test_a_row_that_another_column_names_is_of_the_same_recording(tmp_path):
+    table = table_of(tmp_path / "g.txt", "Participant name\tRecording name", "Ann\tR", "\tR")
+    choose_participant(table, None)
+    assert len(table.rows) == 2
+
+
 def test_of_an_eyelink_report_of_several_sessions_one_is_read(tmp_path):
     table_of(tmp_path / "g.txt", "RECORDING_SESSION_LABEL", "s1", "s2", "s2")
     with pytest.raises(ValueError, match="choose by --participant NAME"):

@@ -262,6 +262,16 @@ def test_an_image_without_a_fixation_on_it_is_one_without_gaze(tmp_path):
     assert second == {"image": "/frames/b.png"}
 
 
+def test_gaze_on_a_name_that_two_images_have_is_refused(tmp_path):
+    recording = gazemedseg(tmp_path / "g.csv", ("1.png", 0.25, 0.5, 200))
+    items = [{"image": f"/frames/{name}"} for name in ("p1/1.png", "p2/1.png", "p1/2.png", "p2/2.png")]
+    with pytest.raises(ValueError, match=r"g\.csv: its gaze on 1\.png fits both .*p1/1\.png and .*p2/1\.png"):
+        with_fixations(items, gaze_file=recording)
+    first, *others = with_fixations([items[0], *items[2:]], gaze_file=recording)
+    assert "fixations" in first
+    assert not any("fixations" in item for item in others)
+
+
 def test_a_recording_of_other_images_is_refused_by_name(tmp_path):
     recording = gazemedseg(tmp_path / "g.csv", ("z.png", 0.5, 0.5, 100))
     with pytest.raises(ValueError, match=r"g\.csv: gaze on none of the 2 images, but on z\.png\."):

@@ -59,6 +59,29 @@ def test_a_column_with_points_and_commas_is_refused(tmp_path):
         opened.numbers(opened.need("a"))
 
 
+@pytest.mark.parametrize("delimiter", ["\t", ";", ","])
+def test_commas_that_may_part_thousands_are_refused(tmp_path, delimiter):
+    rows = [f'"{value}"{delimiter}1\n' for value in ("1,210", "980", "", "-1,060")]
+    opened = table(tmp_path, f"a{delimiter}b\n" + "".join(rows))
+    with pytest.raises(ValueError, match=r"gaze.txt: column 'a' has '1,210' beside '980', .* thousands") as refusal:
+        opened.numbers(opened.need("a"))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (("1,210", "980", "1,06"), [1.21, 980, 1.06]),
+        (("0,125", "1,250", "3"), [0.125, 1.25, 3]),
+        (("1,210", "2,060", "3,000"), [1.21, 2.06, 3]),
+        (("1,210", "1210,500", "3"), [1.21, 1210.5, 3]),
+    ],
+)
+def test_three_digits_behind_a_decimal_comma_are_read_where_they_can_be_no_thousands(tmp_path, text, values):
+    opened = table(tmp_path, "a\tb\n" + "".join(f"{value}\t1\n" for value in text))
+    np.testing.assert_array_equal(opened.numbers(opened.need("a")), values)
+
+
 def test_a_decimal_comma_in_a_comma_separated_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"gaze.txt: row 1 has more fields than the header"):
         table(tmp_path, "a,b\n1,25,3\n1,5,4\n")

@@ -29,6 +29,16 @@ def test_a_missing_or_empty_folder_is_named(folder: Path, tmp_path: Path) -> Non
         list_images(str(tmp_path / "empty"))
 
 
+def test_a_folder_whose_images_lie_deeper_tells_how_many_and_where(tmp_path: Path) -> None:
+    for name in ("a/b/1.nii.gz", "c/2.png", "c/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(
+        FileNotFoundError, match=r"\.nii\.gz or DICOM\) itself, but 2 lie deeper, such as a/b/1\.nii\.gz: "
+    ):
+        list_images(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "stem", "suffix"),
     [

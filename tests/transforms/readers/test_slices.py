@@ -104,6 +104,15 @@ def test_a_folder_lists_pictures_and_volumes_and_each_folder_of_dicom_once(tmp_p
         list_volumes(str(tmp_path / "none"))
 
 
+def test_volumes_that_lie_deeper_are_counted_in_the_refusal(tmp_path: Path) -> None:
+    (tmp_path / "patient" / "study" / "series").mkdir(parents=True)
+    for name in ("1.dcm", "2.dcm"):
+        (tmp_path / "patient" / "study" / "series" / name).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(FileNotFoundError, match=r"but 2 lie deeper, such as patient/study/series/1\.dcm: give"):
+        list_volumes(str(tmp_path))
+    assert len(list_volumes(str(tmp_path / "patient" / "study"))) == 1
+
+
 def test_a_datalist_of_other_classes_or_another_window_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "datalist.json"
     labels = {"10": "k", "0": "background", "1": "body", "2": "left lung"}
