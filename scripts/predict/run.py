@@ -6,6 +6,7 @@
 ``studies/NAME/`` has what the bundle's inference writes for a study, and appears at once, when all of it is there;
 ``status/NAME.json`` says what became of it, and ``status.csv`` lists them all. A study that is done or cannot be read
 is not tried again, one that failed is. Several processes may work on one folder: each study is locked meanwhile.
+An answer stands only for the bytes, the bundle, the config and the options that it was made of: see settings.json.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.pack.archive import unzip
 
+from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of, source_of
 from .studies import (
     DONE,
     FAILED,
@@ -72,14 +75,18 @@ def predict(
     if folder.is_file() or not folder.resolve().parent.is_dir():
         raise ValueError(f"{folder}: expected a folder, or a new one in a folder that exists.")
     source = Path(bundle)
+    settings = settings_of(bundle, config, options)
+    check_settings(folder, settings)
     place = _unzipped(source, folder) if source.suffix == ".zip" else find_bundle(bundle)
     check_options(place, [config], options)
+    check_made(folder, settings, studies)
+    claim(folder, settings)
     parts = [studies[shard::shards] for shard in range(shards)]
     if cluster is None:
         for part in parts:
-            do_part(place, config, part, folder, options, retry_refused)
+            do_part(place, config, part, folder, options, retry_refused, settings.sha256)
     else:
-        _on_cluster(parts, place, config, folder, options, retry_refused, cluster)
+        _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
     counts = write_table(folder / "status.csv", [read_status(folder / "status", study.name) for study in studies])
     text = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{len(studies)} studies in: {text}; status.csv and studies: {folder}")
@@ -88,22 +95,34 @@ def predict(
 
 
 def do_part(
-    bundle: Path, config: str, studies: Sequence[Study], output: Path, options: dict[str, Any], retry_refused: bool
+    bundle: Path,
+    config: str,
+    studies: Sequence[Study],
+    output: Path,
+    options: dict[str, Any],
+    retry_refused: bool,
+    settings: str = "",
 ) -> None:
     """Do those of some studies that are left, one after the other; at the end, wait for those that others have."""
     final = (DONE,) if retry_refused else (DONE, REFUSED)
 
+    def is_over(study: Study, source: str, ended: Sequence[str]) -> bool:
+        status = read_status(output / "status", study.name)
+        check_status(output, status, settings)
+        check_answer(output, study, status, source)
+        return status.status in ended and status.source_sha256 == source
+
     def do(study: Study, ended: Sequence[str]) -> bool:
         work = output / "work" / study.name
-        if read_status(output / "status", study.name).status in ended:
-            return True
         try:
             lock_folder(work, doing="process")
         except ValueError:  # another process has it
             return False
         try:
-            if read_status(output / "status", study.name).status not in ended:
-                write_status(output / "status", do_study(bundle, config, study, output, options))
+            source = source_of(study)
+            if not is_over(study, source, ended):
+                status = do_study(bundle, config, study, output, options)
+                write_status(output / "status", replace(status, source_sha256=source, settings_sha256=settings))
         finally:
             shutil.rmtree(work, ignore_errors=True)
             unlock_folder(work)
@@ -166,8 +185,6 @@ def _is_of_nothing(error: BaseException | None) -> bool:
 
 def _unzipped(path: Path, output: Path) -> Path:
     """Unzip a packed bundle below the output, under its hash, so that another release does not take its place."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     folder = output / "bundle" / digits
     if not folder.is_dir():
@@ -186,12 +203,14 @@ def _on_cluster(
     output: Path,
     options: dict[str, Any],
     retry_refused: bool,
+    settings: str,
     cluster: str,
 ) -> None:
     import submitit  # only needed here
 
     executor = submitit.AutoExecutor(folder=output / "jobs", cluster=cluster)
     executor.update_parameters(timeout_min=24 * 60, name="predict")
-    for job in [executor.submit(do_part, bundle, config, part, output, options, retry_refused) for part in parts]:
+    rest = (output, options, retry_refused, settings)
+    for job in [executor.submit(do_part, bundle, config, part, *rest) for part in parts]:
         if (error := job.exception()) is not None:
             print(error)

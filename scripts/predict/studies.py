@@ -38,6 +38,8 @@ class Status:
         left_out: images that could not be read.
         seconds: that it took.
         sentence: why it was refused or failed.
+        source_sha256: of the study's bytes, see :func:`.settings.hash_files`.
+        settings_sha256: of bundle, config and options, see :class:`.settings.Settings`.
     """
 
     study: str
@@ -46,6 +48,8 @@ class Status:
     left_out: int = 0
     seconds: float = 0.0
     sentence: str = ""
+    source_sha256: str = ""
+    settings_sha256: str = ""
 
 
 def find_studies(inputs: str) -> list[Study]:

@@ -106,6 +106,34 @@ def test_nothing_is_lost_or_done_twice_when_one_of_two_processes_is_killed(studi
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_an_answer_is_given_for_no_other_bytes_bundle_or_option(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(bundle: Path, names: list[str], *, dataset_dir: str, output_dir: str, **options: object) -> None:
+        if dataset_dir.endswith("two"):
+            raise OSError(5, "Input/output error")
+        (Path(output_dir) / "per_image.csv").write_text("image\na.jpg\n")
+
+    monkeypatch.setattr("clinbundles.scripts.predict.run.run_configs", fake)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        predict(str(BUNDLE), str(studies), str(out))
+    shutil.copy(studies / "a.jpg", studies / "two" / "b.jpg")  # that failed: its status is of nothing that is given
+    with pytest.raises(
+        ValueError, match=r"settings\.json: the studies there are of another --batch_size \(its default"
+    ):
+        predict(str(BUNDLE), str(studies), str(out), batch_size=1)
+    with pytest.raises(SystemExit):
+        predict(str(BUNDLE), str(studies), str(out))
+    shutil.copy(studies / "d.jpg", studies / "a.jpg")
+    before = (out / "status.csv").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"studies/a: is of another file or folder than .*a\.jpg: choose another output"
+    ):
+        predict(str(BUNDLE), str(studies), str(out))
+    assert (out / "status.csv").read_bytes() == before
+
+
 def test_a_zip_is_applied_by_its_own_code(studies: Path, tmp_path: Path) -> None:
     pack("gaze_polyp_segmentation", out=str(tmp_path / "dist"))
     (zipped,) = (tmp_path / "dist").glob("*.zip")

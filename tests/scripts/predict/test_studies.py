@@ -44,7 +44,7 @@ def test_a_status_is_read_as_it_was_written_and_a_torn_one_is_waiting(tmp_path: 
     assert read_status(tmp_path / "status", "b") == read_status(tmp_path, "b") == Status("b", WAITING)
     counts = write_table(tmp_path / "status.csv", [status, Status("b")])
     assert counts == {DONE: 1, WAITING: 1}
-    assert (tmp_path / "status.csv").read_text().splitlines()[1:] == ["a,done,2,0,1.5,", "b,waiting,0,0,0.0,"]
+    assert (tmp_path / "status.csv").read_text().splitlines()[1:] == ["a,done,2,0,1.5,,,", "b,waiting,0,0,0.0,,,"]
 
 
 def test_a_single_file_has_a_folder_as_long_as_it_is_needed(tmp_path: Path) -> None:
