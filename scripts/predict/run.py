@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,13 @@ from .studies import (
     DONE,
     FAILED,
     REFUSED,
+    Stamp,
     Status,
     Study,
     as_folder,
     find_studies,
     read_status,
+    stamps,
     write_status,
     write_table,
 )
@@ -74,7 +76,7 @@ def predict(
         raise ValueError(f"shards is {shards}, expected 1 or more.")
     if folder.is_file() or not folder.resolve().parent.is_dir():
         raise ValueError(f"{folder}: expected a folder, or a new one in a folder that exists.")
-    source = Path(bundle)
+    source, began = Path(bundle), stamps(folder / "status", studies)
     settings = settings_of(bundle, config, options)
     check_settings(folder, settings)
     place = _unzipped(source, folder) if source.suffix == ".zip" else find_bundle(bundle)
@@ -84,7 +86,7 @@ def predict(
     parts = [studies[shard::shards] for shard in range(shards)]
     if cluster is None:
         for part in parts:
-            do_part(place, config, part, folder, options, retry_refused, settings.sha256)
+            do_part(place, config, part, folder, options, retry_refused, settings.sha256, began)
     else:
         _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
     counts = write_table(folder / "status.csv", [read_status(folder / "status", study.name) for study in studies])
@@ -102,17 +104,23 @@ def do_part(
     options: dict[str, Any],
     retry_refused: bool,
     settings: str = "",
+    began: Mapping[str, Stamp] | None = None,
 ) -> None:
-    """Do those of some studies that are left, one after the other; at the end, wait for those that others have."""
-    final = (DONE,) if retry_refused else (DONE, REFUSED)
+    """Do those of some studies that are left, one after the other; at the end, wait for those that others have.
 
-    def is_over(study: Study, source: str, ended: Sequence[str]) -> bool:
+    Those whose status is no more what it ``began`` with are over: another process of this moment has just tried them.
+    """
+    final = (DONE,) if retry_refused else (DONE, REFUSED)
+    began = stamps(output / "status", studies) if began is None else began
+
+    def is_over(study: Study, source: str) -> bool:
         status = read_status(output / "status", study.name)
         check_status(output, status, settings)
         check_answer(output, study, status, source)
-        return status.status in ended and status.source_sha256 == source
+        is_new = stamps(output / "status", [study])[study.name] != began[study.name]
+        return status.status in ((*final, REFUSED, FAILED) if is_new else final) and status.source_sha256 == source
 
-    def do(study: Study, ended: Sequence[str]) -> bool:
+    def do(study: Study) -> bool:
         work = output / "work" / study.name
         try:
             lock_folder(work, doing="process")
@@ -120,7 +128,7 @@ def do_part(
             return False
         try:
             source = source_of(study)
-            if not is_over(study, source, ended):
+            if not is_over(study, source):
                 status = do_study(bundle, config, study, output, options)
                 write_status(output / "status", replace(status, source_sha256=source, settings_sha256=settings))
         finally:
@@ -128,11 +136,11 @@ def do_part(
             unlock_folder(work)
         return True
 
-    held = [study for study in watch(studies, desc="applying", unit="study") if not do(study, final)]
+    held = [study for study in watch(studies, desc="applying", unit="study") if not do(study)]
     if held:
         print(f"waiting for {len(held)} studies that another process has", flush=True)
     for study in held:  # a process that is killed lets go of its study, which is done here then
-        while not do(study, (*final, FAILED)):
+        while not do(study):
             time.sleep(0.2)
 
 

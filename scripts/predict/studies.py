@@ -18,6 +18,8 @@ from clinbundles.scripts.flags import as_parts
 DONE, REFUSED, FAILED, WAITING = "done", "refused", "failed", "waiting"
 LISTS = (".txt", ".csv")
 
+Stamp = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Study:
@@ -88,6 +90,19 @@ def read_status(folder: Path, name: str) -> Status:
         return Status(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return Status(name)
+
+
+def stamps(folder: Path, studies: Sequence[Study]) -> dict[str, Stamp]:
+    """Give by study what changes whenever its status is written, even with the same text; () where there is none."""
+
+    def stamp(path: Path) -> Stamp:
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            return ()
+        return facts.st_mtime_ns, facts.st_ino
+
+    return {study.name: stamp(folder / f"{study.name}.json") for study in studies}
 
 
 def write_status(folder: Path, status: Status) -> None:
