@@ -62,7 +62,7 @@ def predict(
         bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip of clinbundles
             pack.
         inputs: folders whose files and folders are a study each, images, and .txt or .csv lists of paths, comma
-            separated.
+            separated; a path that is there as it stands may have commas.
         output: folder for studies/, status/ and status.csv.
         config: of the bundle.
         retry_refused: try those again, too, of which no image could be read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -60,19 +61,19 @@ def find_studies(inputs: str) -> list[Study]:
     Args:
         inputs: folders, and .txt or .csv files with a path in the first column of each line, comma separated. Paths of
             a list start from its folder. Hidden files are left out.
+            What is there under the whole text, commas and all, is one path.
 
     Raises:
         FileNotFoundError: one is not there.
         ValueError: there is none at all.
     """
     paths: list[Path] = []
-    for part in as_parts(inputs):
+    for part in [inputs] if os.path.exists(inputs) else as_parts(inputs):
         place = Path(part)
         if place.is_dir():
             paths += sorted(path for path in place.iterdir() if not path.name.startswith("."))
         elif place.is_file() and place.suffix.lower() in LISTS:
-            lines = csv.reader(place.read_text(encoding="utf-8-sig").splitlines())
-            paths += [place.parent / fields[0].strip() for fields in lines if fields and fields[0].strip()]
+            paths += _listed(place)
         elif place.is_file():
             paths.append(place)
         else:
@@ -82,6 +83,15 @@ def find_studies(inputs: str) -> list[Study]:
         raise ValueError(f"{inputs}: holds no study.")
     names = distinct_stems(paths)
     return [Study(names[path], path) for path in paths]
+
+
+def _listed(file: Path) -> list[Path]:
+    """Paths of a list: a whole line where that is one, commas and all, else its first column."""
+    lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [
+        [line.strip()] if os.path.exists(file.parent / line.strip()) else next(csv.reader([line])) for line in lines
+    ]
+    return [file.parent / fields[0].strip() for fields in names if fields[0].strip()]
 
 
 def read_status(folder: Path, name: str) -> Status:
