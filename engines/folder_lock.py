@@ -18,8 +18,8 @@ _held: dict[str, int] = {}  # descriptors by folder
 def lock_folder(folder: str | os.PathLike, *, doing: str) -> None:
     """Lock a folder for this process until :func:`unlock_folder`, or until the process ends, killed or not.
 
-    No file is left behind. A process may lock a folder again that it holds. Where the file system has no locks, that is
-    logged, and the process goes on.
+    No file is left behind, and a holder may remove the folder before it lets go of it. A process may lock a folder
+    again that it holds. Where the file system has no locks, that is logged, and the process goes on.
 
     Args:
         folder: made if it is not there.
@@ -29,22 +29,28 @@ def lock_folder(folder: str | os.PathLike, *, doing: str) -> None:
         ValueError: another process holds it.
     """
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
     place = str(path.resolve())
     if place in _held or fcntl is None:
+        path.mkdir(parents=True, exist_ok=True)
         return
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ValueError(
-            f"{path}: another {doing} is writing to this folder; wait until it has ended, or name another folder."
-        ) from error
-    except OSError as error:
-        os.close(descriptor)
-        logger.warning("%s: cannot be locked (%s), so that nothing keeps another %s out.", path, error.strerror, doing)
-        return
+    while True:
+        if (descriptor := _opened(path)) is None:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ValueError(
+                f"{path}: another {doing} is writing to this folder; wait until it has ended, or name another folder."
+            ) from error
+        except OSError as error:
+            os.close(descriptor)
+            text = "%s: cannot be locked (%s), so that nothing keeps another %s out."
+            logger.warning(text, path, error.strerror, doing)
+            return
+        if _is_there(path, descriptor):
+            break
+        os.close(descriptor)  # who held the folder had removed it
     _held[place] = descriptor
 
 
@@ -52,3 +58,22 @@ def unlock_folder(folder: str | os.PathLike) -> None:
     """Let other processes have a folder that this one has locked; nothing to do if it has not."""
     if (descriptor := _held.pop(str(Path(folder).resolve()), None)) is not None:
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int | None:
+    """Open a folder, made if it is not there; None where it is removed in between."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, FileExistsError):
+        if os.path.lexists(path) and not path.is_dir():
+            raise
+        return None
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Tell whether a path still is the folder that was opened."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -39,6 +39,8 @@ def plural(word: str) -> str:
 class MinuteLines:
     """Print once a minute how far something is, unless a terminal shows its bar.
 
+    The first waits for what is loaded once, so that it is left out of the rate as soon as there are more.
+
     Args:
         desc: what is done, such as "reading".
         units: what is counted, such as "images".
@@ -49,16 +51,20 @@ class MinuteLines:
     def __init__(self, desc: str, units: str, left: int, done: int = 0) -> None:
         self.desc, self.units, self.left, self.before, self.done = desc, units, left, done, 0
         self.began = self.said = time.monotonic()
+        self.of_rate = 0  # how many have been done since it began
 
     def count(self) -> None:
         """Count one more."""
         self.done += 1
+        self.of_rate += 1
         now = time.monotonic()
         if now - self.said >= SECONDS and self.done < self.left and not sys.stderr.isatty():
-            left = in_words((now - self.began) / self.done * (self.left - self.done))
+            left = in_words((now - self.began) / self.of_rate * (self.left - self.done))
             so_far = f"{self.before + self.done} of {self.before + self.left}"
             print(f"{self.desc}: {so_far} {self.units}, {left} left", flush=True)
             self.said = now
+        if self.done == 1:
+            self.began, self.of_rate = now, 0
 
 
 def in_words(seconds: float) -> str:

@@ -6,6 +6,7 @@
 ``studies/NAME/`` has what the bundle's inference writes for a study, and appears at once, when all of it is there;
 ``status/NAME.json`` says what became of it, and ``status.csv`` lists them all. A study that is done or cannot be read
 is not tried again, one that failed is. Several processes may work on one folder: each study is locked meanwhile.
+An answer stands only for the bytes, the bundle, the config and the options that it was made of: see settings.json.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import contextlib
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,18 @@ from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.pack.archive import unzip
 
+from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of, source_of
 from .studies import (
     DONE,
     FAILED,
     REFUSED,
+    Stamp,
     Status,
     Study,
     as_folder,
     find_studies,
     read_status,
+    stamps,
     write_status,
     write_table,
 )
@@ -57,7 +62,7 @@ def predict(
         bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip of clinbundles
             pack.
         inputs: folders whose files and folders are a study each, images, and .txt or .csv lists of paths, comma
-            separated.
+            separated; a path that is there as it stands may have commas.
         output: folder for studies/, status/ and status.csv.
         config: of the bundle.
         retry_refused: try those again, too, of which no image could be read.
@@ -71,15 +76,19 @@ def predict(
         raise ValueError(f"shards is {shards}, expected 1 or more.")
     if folder.is_file() or not folder.resolve().parent.is_dir():
         raise ValueError(f"{folder}: expected a folder, or a new one in a folder that exists.")
-    source = Path(bundle)
+    source, began = Path(bundle), stamps(folder / "status", studies)
+    settings = settings_of(bundle, config, options)
+    check_settings(folder, settings)
     place = _unzipped(source, folder) if source.suffix == ".zip" else find_bundle(bundle)
     check_options(place, [config], options)
+    check_made(folder, settings, studies)
+    claim(folder, settings)
     parts = [studies[shard::shards] for shard in range(shards)]
     if cluster is None:
         for part in parts:
-            do_part(place, config, part, folder, options, retry_refused)
+            do_part(place, config, part, folder, options, retry_refused, settings.sha256, began)
     else:
-        _on_cluster(parts, place, config, folder, options, retry_refused, cluster)
+        _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
     counts = write_table(folder / "status.csv", [read_status(folder / "status", study.name) for study in studies])
     text = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{len(studies)} studies in: {text}; status.csv and studies: {folder}")
@@ -88,32 +97,50 @@ def predict(
 
 
 def do_part(
-    bundle: Path, config: str, studies: Sequence[Study], output: Path, options: dict[str, Any], retry_refused: bool
+    bundle: Path,
+    config: str,
+    studies: Sequence[Study],
+    output: Path,
+    options: dict[str, Any],
+    retry_refused: bool,
+    settings: str = "",
+    began: Mapping[str, Stamp] | None = None,
 ) -> None:
-    """Do those of some studies that are left, one after the other; at the end, wait for those that others have."""
-    final = (DONE,) if retry_refused else (DONE, REFUSED)
+    """Do those of some studies that are left, one after the other; at the end, wait for those that others have.
 
-    def do(study: Study, ended: Sequence[str]) -> bool:
+    Those whose status is no more what it ``began`` with are over: another process of this moment has just tried them.
+    """
+    final = (DONE,) if retry_refused else (DONE, REFUSED)
+    began = stamps(output / "status", studies) if began is None else began
+
+    def is_over(study: Study, source: str) -> bool:
+        status = read_status(output / "status", study.name)
+        check_status(output, status, settings)
+        check_answer(output, study, status, source)
+        is_new = stamps(output / "status", [study])[study.name] != began[study.name]
+        return status.status in ((*final, REFUSED, FAILED) if is_new else final) and status.source_sha256 == source
+
+    def do(study: Study) -> bool:
         work = output / "work" / study.name
-        if read_status(output / "status", study.name).status in ended:
-            return True
         try:
             lock_folder(work, doing="process")
         except ValueError:  # another process has it
             return False
         try:
-            if read_status(output / "status", study.name).status not in ended:
-                write_status(output / "status", do_study(bundle, config, study, output, options))
+            source = source_of(study)
+            if not is_over(study, source):
+                status = do_study(bundle, config, study, output, options)
+                write_status(output / "status", replace(status, source_sha256=source, settings_sha256=settings))
         finally:
             shutil.rmtree(work, ignore_errors=True)
             unlock_folder(work)
         return True
 
-    held = [study for study in watch(studies, desc="applying", unit="study") if not do(study, final)]
+    held = [study for study in watch(studies, desc="applying", unit="study") if not do(study)]
     if held:
         print(f"waiting for {len(held)} studies that another process has", flush=True)
     for study in held:  # a process that is killed lets go of its study, which is done here then
-        while not do(study, (*final, FAILED)):
+        while not do(study):
             time.sleep(0.2)
 
 
@@ -166,8 +193,6 @@ def _is_of_nothing(error: BaseException | None) -> bool:
 
 def _unzipped(path: Path, output: Path) -> Path:
     """Unzip a packed bundle below the output, under its hash, so that another release does not take its place."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     folder = output / "bundle" / digits
     if not folder.is_dir():
@@ -186,12 +211,14 @@ def _on_cluster(
     output: Path,
     options: dict[str, Any],
     retry_refused: bool,
+    settings: str,
     cluster: str,
 ) -> None:
     import submitit  # only needed here
 
     executor = submitit.AutoExecutor(folder=output / "jobs", cluster=cluster)
     executor.update_parameters(timeout_min=24 * 60, name="predict")
-    for job in [executor.submit(do_part, bundle, config, part, output, options, retry_refused) for part in parts]:
+    rest = (output, options, retry_refused, settings)
+    for job in [executor.submit(do_part, bundle, config, part, *rest) for part in parts]:
         if (error := job.exception()) is not None:
             print(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from clinbundles.scripts.flags import as_parts
 
 DONE, REFUSED, FAILED, WAITING = "done", "refused", "failed", "waiting"
 LISTS = (".txt", ".csv")
+
+Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Status:
         left_out: images that could not be read.
         seconds: that it took.
         sentence: why it was refused or failed.
+        source_sha256: of the study's bytes, see :func:`.settings.hash_files`.
+        settings_sha256: of bundle, config and options, see :class:`.settings.Settings`.
     """
 
     study: str
@@ -46,6 +51,8 @@ class Status:
     left_out: int = 0
     seconds: float = 0.0
     sentence: str = ""
+    source_sha256: str = ""
+    settings_sha256: str = ""
 
 
 def find_studies(inputs: str) -> list[Study]:
@@ -54,19 +61,19 @@ def find_studies(inputs: str) -> list[Study]:
     Args:
         inputs: folders, and .txt or .csv files with a path in the first column of each line, comma separated. Paths of
             a list start from its folder. Hidden files are left out.
+            What is there under the whole text, commas and all, is one path.
 
     Raises:
         FileNotFoundError: one is not there.
         ValueError: there is none at all.
     """
     paths: list[Path] = []
-    for part in as_parts(inputs):
+    for part in [inputs] if os.path.exists(inputs) else as_parts(inputs):
         place = Path(part)
         if place.is_dir():
             paths += sorted(path for path in place.iterdir() if not path.name.startswith("."))
         elif place.is_file() and place.suffix.lower() in LISTS:
-            lines = csv.reader(place.read_text(encoding="utf-8-sig").splitlines())
-            paths += [place.parent / fields[0].strip() for fields in lines if fields and fields[0].strip()]
+            paths += _listed(place)
         elif place.is_file():
             paths.append(place)
         else:
@@ -78,12 +85,34 @@ def find_studies(inputs: str) -> list[Study]:
     return [Study(names[path], path) for path in paths]
 
 
+def _listed(file: Path) -> list[Path]:
+    """Paths of a list: a whole line where that is one, commas and all, else its first column."""
+    lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [
+        [line.strip()] if os.path.exists(file.parent / line.strip()) else next(csv.reader([line])) for line in lines
+    ]
+    return [file.parent / fields[0].strip() for fields in names if fields[0].strip()]
+
+
 def read_status(folder: Path, name: str) -> Status:
     """Read what became of a study; one whose file is torn or missing is waiting."""
     try:
         return Status(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return Status(name)
+
+
+def stamps(folder: Path, studies: Sequence[Study]) -> dict[str, Stamp]:
+    """Give by study what changes whenever its status is written, even with the same text; () where there is none."""
+
+    def stamp(path: Path) -> Stamp:
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            return ()
+        return facts.st_mtime_ns, facts.st_ino
+
+    return {study.name: stamp(folder / f"{study.name}.json") for study in studies}
 
 
 def write_status(folder: Path, status: Status) -> None:

@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,30 @@ def test_the_lock_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
         other.wait()
     lock_folder(tmp_path, doing="training")
     unlock_folder(tmp_path)
+
+
+@pytest.mark.parametrize("step", ["open", "flock"])
+def test_a_folder_that_its_holder_removes_in_between_is_made_again(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, place = tmp_path / "run", folder_lock.os if step == "open" else folder_lock.fcntl
+    real, left = getattr(place, step), [1]
+
+    def after_the_holder(*arguments: Any) -> Any:
+        if left:
+            left.pop()
+            folder.rmdir()
+        return real(*arguments)
+
+    monkeypatch.setattr(place, step, after_the_holder)
+    lock_folder(folder, doing="training")
+    monkeypatch.undo()
+    assert folder.is_dir()
+    assert "another training is writing to this folder" in in_another_process(folder)
+    unlock_folder(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        lock_folder(tmp_path / "file", doing="training")
 
 
 def test_a_file_system_without_locks_is_said_and_no_reason_to_stop(

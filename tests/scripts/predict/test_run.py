@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from clinbundles.scripts.pack.run import pack
-from clinbundles.scripts.predict.run import predict
-from clinbundles.scripts.predict.studies import read_status
+from clinbundles.scripts.predict.run import do_part, predict
+from clinbundles.scripts.predict.studies import FAILED, Status, Study, read_status, write_status
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "gaze_polyp_segmentation"
 COMMAND = [sys.executable, "-m", "clinbundles.scripts.cli", "predict", "gaze_polyp_segmentation"]
@@ -104,6 +104,52 @@ def test_nothing_is_lost_or_done_twice_when_one_of_two_processes_is_killed(studi
         assert read_status(out / "status", name).status == "done"
         assert (out / "studies" / name / "per_image.csv").is_file()
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_fails_in_one_process_is_not_tried_by_another_of_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, studies, tried = tmp_path / "status", [Study(name, tmp_path / name) for name in "abc"], []
+
+    def fail(bundle: Path, config: str, study: Study, *_: object) -> Status:
+        tried.append(study.name)
+        if study.name == "a":  # meanwhile the other process tries c, which it had tried an hour before, too
+            write_status(status, Status("c", FAILED))
+        return Status(study.name, FAILED)
+
+    monkeypatch.setattr("clinbundles.scripts.predict.run.do_study", fail)
+    for name in "bc":
+        write_status(status, Status(name, FAILED))
+    do_part(BUNDLE, "inference", studies, tmp_path, {}, retry_refused=True)
+    assert tried == ["a", "b"]
+
+
+def test_an_answer_is_given_for_no_other_bytes_bundle_or_option(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(bundle: Path, names: list[str], *, dataset_dir: str, output_dir: str, **options: object) -> None:
+        if dataset_dir.endswith("two"):
+            raise OSError(5, "Input/output error")
+        (Path(output_dir) / "per_image.csv").write_text("image\na.jpg\n")
+
+    monkeypatch.setattr("clinbundles.scripts.predict.run.run_configs", fake)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        predict(str(BUNDLE), str(studies), str(out))
+    shutil.copy(studies / "a.jpg", studies / "two" / "b.jpg")  # that failed: its status is of nothing that is given
+    with pytest.raises(
+        ValueError, match=r"settings\.json: the studies there are of another --batch_size \(its default"
+    ):
+        predict(str(BUNDLE), str(studies), str(out), batch_size=1)
+    with pytest.raises(SystemExit):
+        predict(str(BUNDLE), str(studies), str(out))
+    shutil.copy(studies / "d.jpg", studies / "a.jpg")
+    before = (out / "status.csv").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"studies/a: is of another file or folder than .*a\.jpg: choose another output"
+    ):
+        predict(str(BUNDLE), str(studies), str(out))
+    assert (out / "status.csv").read_bytes() == before
 
 
 def test_a_zip_is_applied_by_its_own_code(studies: Path, tmp_path: Path) -> None:

@@ -36,6 +36,16 @@ def test_files_folders_and_lines_of_a_list_are_studies_with_names_of_their_own(t
         find_studies(str(tmp_path / "absent"))
 
 
+def test_a_path_with_a_comma_that_is_there_is_one_path(tmp_path: Path) -> None:
+    (tmp_path / "Doe, Jane").mkdir()
+    (tmp_path / "Doe, Jane" / "a,b.png").touch()
+    (tmp_path / "list.txt").write_text('Doe, Jane/a,b.png\nDoe, Jane,1\n"Doe, Jane",2\n')
+    assert [study.path.name for study in find_studies(str(tmp_path / "Doe, Jane"))] == ["a,b.png"]
+    (tmp_path / "Doe").mkdir()
+    paths = [study.path for study in find_studies(str(tmp_path / "list.txt"))]
+    assert paths == [tmp_path / "Doe, Jane" / "a,b.png", tmp_path / "Doe", tmp_path / "Doe, Jane"]
+
+
 def test_a_status_is_read_as_it_was_written_and_a_torn_one_is_waiting(tmp_path: Path) -> None:
     status = Status("a", DONE, images=2, seconds=1.5)
     write_status(tmp_path / "status", status)
@@ -44,7 +54,7 @@ def test_a_status_is_read_as_it_was_written_and_a_torn_one_is_waiting(tmp_path: 
     assert read_status(tmp_path / "status", "b") == read_status(tmp_path, "b") == Status("b", WAITING)
     counts = write_table(tmp_path / "status.csv", [status, Status("b")])
     assert counts == {DONE: 1, WAITING: 1}
-    assert (tmp_path / "status.csv").read_text().splitlines()[1:] == ["a,done,2,0,1.5,", "b,waiting,0,0,0.0,"]
+    assert (tmp_path / "status.csv").read_text().splitlines()[1:] == ["a,done,2,0,1.5,,,", "b,waiting,0,0,0.0,,,"]
 
 
 def test_a_single_file_has_a_folder_as_long_as_it_is_needed(tmp_path: Path) -> None:

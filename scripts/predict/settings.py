@@ -1,0 +1,183 @@
+"""What the studies of an output folder were made of and with: an answer is given again only where both are the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clinbundles.engines.folder_lock import lock_folder, unlock_folder
+from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.bundle import ROOT, find_bundle
+from clinbundles.transforms.readers.folder import files_below
+
+from .studies import DONE, WAITING, Status, Study, read_status
+
+FILE = "settings.json"
+OF_BUNDLE = ("configs", "models", "scripts")
+OF_PROJECT = ("transforms", "nets", "engines")  # what configs name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an output folder is made with.
+
+    Attributes:
+        bundle_sha256: of the zip; of a folder, of its configs, models and code and of this project's.
+        config: of the bundle.
+        options: values of the config, as JSON; of a file, with the hash of its bytes.
+    """
+
+    bundle_sha256: str
+    config: str
+    options: Mapping[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of them all, which the status of each study names."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()
+
+
+def settings_of(bundle: str, config: str, options: Mapping[str, Any]) -> Settings:
+    """Describe what a command makes its studies with.
+
+    Raises:
+        FileNotFoundError: there is no such bundle.
+    """
+    path = Path(bundle)
+    if path.suffix != ".zip":
+        folder = find_bundle(bundle)
+        parts = [*(folder / name for name in OF_BUNDLE), *(ROOT / name for name in OF_PROJECT)]
+        digest = _of_texts(f"{part.name}: {hash_files(part)}" for part in parts if part.is_dir())
+    elif path.is_file():
+        digest = _of_file(path)
+    else:
+        raise FileNotFoundError(f"{path}: no such file.")
+    values = {name.replace("::", "#"): _with_bytes(value) for name, value in options.items()}
+    return Settings(digest, config, json.loads(json.dumps(values, sort_keys=True, default=str)))
+
+
+def hash_files(path: Path) -> str:
+    """Hash the bytes of a file; of a folder, the names and bytes of its files, without hidden and compiled ones.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not path.is_dir():
+        return _of_file(path)
+    files = {os.fsencode(file.relative_to(path).as_posix()).hex(): file for file in files_below(path)}
+    return _of_texts(f"{name} {_of_file(files[name])}" for name in sorted(files) if files[name].suffix != ".pyc")
+
+
+def source_of(study: Study) -> str:
+    """Hash a study, see :func:`hash_files`; empty where it cannot be read."""
+    try:
+        return hash_files(study.path)
+    except OSError:
+        return ""
+
+
+def check_settings(output: Path, settings: Settings) -> None:
+    """Refuse an output folder that was made with another bundle, config or option.
+
+    Raises:
+        ValueError: it is so; the message names what differs.
+    """
+    if (before := _read(output / FILE)) is None:
+        return
+    others = []
+    if before.bundle_sha256 != settings.bundle_sha256:
+        others.append(f"bundle (sha256 {before.bundle_sha256[:12]}, now {settings.bundle_sha256[:12]})")
+    if before.config != settings.config:
+        others.append(f"config ({before.config}, now {settings.config})")
+    for name in sorted({*before.options, *settings.options}):
+        old, new = (each.options.get(name, "its default") for each in (before, settings))
+        if old != new:
+            others.append(f"--{name} ({old}, now {new})")
+    if others:
+        raise ValueError(
+            f"{output / FILE}: the studies there are of another {', '.join(others)}: choose another output."
+        )
+
+
+def claim(output: Path, settings: Settings) -> None:
+    """Write down what an output folder is made with, once; a torn file is written again.
+
+    Raises:
+        ValueError: as :func:`check_settings`, also where another process was faster.
+    """
+    _lock(output)
+    try:
+        check_settings(output, settings)
+        if _read(output / FILE) is None:
+            write_atomically(output / FILE, json.dumps(vars(settings), indent=4) + "\n")
+    finally:
+        unlock_folder(output)
+
+
+def check_made(output: Path, settings: Settings, studies: Sequence[Study]) -> None:
+    """Refuse an output folder that has a status of other settings, or an answer of another study of the same name.
+
+    Raises:
+        ValueError: it is so.
+    """
+    for path in sorted((output / "status").glob("*.json")):
+        check_status(output, read_status(path.parent, path.stem), settings.sha256)
+    for study in studies:
+        check_answer(output, study, read_status(output / "status", study.name))
+
+
+def check_status(output: Path, status: Status, settings: str) -> None:
+    """Refuse a status that is not of these settings, by their hash."""
+    if status.status == WAITING or status.settings_sha256 == settings:
+        return
+    fault = "is of another bundle, config or options" if status.settings_sha256 else "does not say what it is made of"
+    raise ValueError(f"{output / 'status' / status.study}.json: {fault}: choose another output.")
+
+
+def check_answer(output: Path, study: Study, status: Status, source: str | None = None) -> None:
+    """Refuse to take the outputs of one study for those of another of the same name.
+
+    Args:
+        output: folder of the outputs.
+        study: for which they would be taken.
+        status: that is there.
+        source: hash of the study, if it is known.
+    """
+    if status.status != DONE or status.source_sha256 == (source_of(study) if source is None else source):
+        return
+    is_there = "is of another file or folder than" if study.path.exists() else "is done, but nothing is now at"
+    raise ValueError(f"{output / 'studies' / study.name}: {is_there} {study.path}: choose another output.")
+
+
+def _read(path: Path) -> Settings | None:
+    try:
+        return Settings(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _lock(output: Path) -> None:
+    while True:
+        with contextlib.suppress(ValueError):  # another process begins, too
+            return lock_folder(output, doing="process")
+        time.sleep(0.05)
+
+
+def _with_bytes(value: Any) -> Any:
+    return f"{value} (sha256 {_of_file(Path(value))})" if isinstance(value, str) and os.path.isfile(value) else value
+
+
+def _of_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _of_texts(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

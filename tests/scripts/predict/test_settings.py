@@ -1,0 +1,88 @@
+"""Tests of what an output folder is made with, and of the answers that are refused for it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clinbundles.scripts.predict.settings import (
+    Settings,
+    check_made,
+    check_settings,
+    claim,
+    hash_files,
+    settings_of,
+    source_of,
+)
+from clinbundles.scripts.predict.studies import DONE, FAILED, Status, Study, write_status
+
+BUNDLE = Path(__file__).parents[3] / "bundles" / "two_stage_segmentation"
+SETTINGS = Settings("0" * 64, "inference", {"batch_size": 2})
+
+
+def test_a_folder_is_its_files_names_and_bytes(tmp_path: Path) -> None:
+    for name, file, text in (("a", "x.png", "1"), ("b", "x.png", "1"), ("c", "y.png", "1"), ("d", "x.png", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
+    (tmp_path / "b" / ".hidden").touch()
+    a, b, c, d = (hash_files(tmp_path / name) for name in "abcd")
+    assert a == b
+    assert len({a, c, d}) == 3
+    assert hash_files(tmp_path / "a" / "x.png") == hash_files(tmp_path / "c" / "y.png")
+    assert source_of(Study("e", tmp_path / "e")) == ""
+
+
+def test_settings_are_of_a_bundles_bytes_and_of_those_of_files_that_are_options(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE / "configs", tmp_path / "mine" / "configs")
+    (tmp_path / "w.pt").write_text("1")
+    options = {"ckpt_path": str(tmp_path / "w.pt"), "sizes": (1, 2)}
+    first = settings_of(str(tmp_path / "mine"), "inference", options)
+    assert first == settings_of(str(tmp_path / "mine"), "inference", options)
+    (tmp_path / "w.pt").write_text("2")
+    second = settings_of(str(tmp_path / "mine"), "inference", options)
+    assert second.bundle_sha256 == first.bundle_sha256
+    assert second.sha256 != first.sha256
+    (tmp_path / "mine" / "models").mkdir()
+    (tmp_path / "mine" / "models" / "model.pt").write_text("weights")
+    assert settings_of(str(tmp_path / "mine"), "inference", options).bundle_sha256 != first.bundle_sha256
+    with pytest.raises(FileNotFoundError, match=r"absent\.zip: no such file"):
+        settings_of(str(tmp_path / "absent.zip"), "inference", {})
+
+
+def test_what_differs_is_named_and_a_torn_file_is_written_again(tmp_path: Path) -> None:
+    claim(tmp_path, SETTINGS)
+    claim(tmp_path, SETTINGS)
+    other = Settings("1" * 64, "inference_onnx", {"amp": True})
+    with pytest.raises(ValueError, match="the studies there are of another bundle") as caught:
+        claim(tmp_path, other)
+    assert str(caught.value) == (
+        f"{tmp_path / 'settings.json'}: the studies there are of another bundle (sha256 000000000000, now "
+        "111111111111), config (inference, now inference_onnx), --amp (its default, now True), --batch_size (2, now "
+        "its default): choose another output."
+    )
+    (tmp_path / "settings.json").write_text('{"bundle_sha')
+    check_settings(tmp_path, other)
+    claim(tmp_path, other)
+    assert json.loads((tmp_path / "settings.json").read_text())["config"] == "inference_onnx"
+
+
+def test_statuses_of_other_settings_and_answers_of_other_studies_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_text("pixels")
+    study = Study("1", tmp_path / "1.png")
+    of_this = {"source_sha256": source_of(study), "settings_sha256": SETTINGS.sha256}
+    for facts, message in (
+        ({}, r"status/1\.json: does not say what it is made of: choose another output"),
+        (of_this | {"settings_sha256": "0"}, r"status/1\.json: is of another bundle, config or options"),
+        (of_this | {"source_sha256": "0"}, r"studies/1: is of another file or folder than .*1\.png: choose another"),
+    ):
+        write_status(tmp_path / "status", Status("1", DONE, **facts))
+        with pytest.raises(ValueError, match=message):
+            check_made(tmp_path, SETTINGS, [study])
+    write_status(tmp_path / "status", Status("1", DONE, **of_this))
+    check_made(tmp_path, SETTINGS, [study])
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"studies/1: is done, but nothing is now at .*1\.png"):
+        check_made(tmp_path, SETTINGS, [study])
+    write_status(tmp_path / "status", Status("1", FAILED, **of_this))
+    check_made(tmp_path, SETTINGS, [study])
