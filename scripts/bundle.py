@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,24 +59,43 @@ def run(
     if tracking:
         options["tracking"] = str(tracking_file(tracking))
     names = as_parts(config)
-    run_configs(folder, names, **options | own_output(folder, names, options))
+    own = own_output(folder, names, options)
+    try:
+        run_configs(folder, names, **options | own)
+    finally:
+        for path in own.values():  # a run that was refused leaves no empty folder
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
 
 
 def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
-    """Choose a folder for an evaluation or an inference that names none, and in which no other run has written.
+    """Make a folder for an evaluation or an inference that names none, which no other run has or is about to have.
 
     Returns:
-        the option "output_dir": that of the config or, where something is there, the same with a number, such as
+        the option "output_dir": that of the config or, where a folder is there, the same with a number, such as
         evaluation_2. Nothing for another run, or for one that names its folder.
+
+    Raises:
+        ValueError: as :func:`check_options`; nothing is made.
     """
     chain = {file.stem for file in config_files(folder, names)}
     content = read_configs(folder, names)
     if "output_dir" in options or "output_dir" not in content or not chain & {"evaluate", "inference"}:
         return {}
+    _check_run(folder, names, options)
     known = options_for(folder, names, options)
     first = Path(open_configs(folder, names, **known).get_parsed_content("output_dir"))
     paths = (first.with_name(f"{first.name}_{number}") if number > 1 else first for number in count(1))
-    return {"output_dir": str(next(path for path in paths if not path.is_dir() or not any(path.iterdir())))}
+    return {"output_dir": str(next(path for path in paths if _is_made(path)))}
+
+
+def _is_made(path: Path) -> bool:
+    """Make a folder, and tell whether it is new: of two processes one alone makes it."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def code_in(value: Any) -> str | None:
@@ -244,17 +264,21 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
     Raises:
         ValueError: as :func:`check_options`.
     """
-    more = [*OF_MONAI, "tracking"]
-    if options.get("tracking") is not None:
-        more += json.loads(Path(options["tracking"]).read_text())["configs"]
-    check_options(folder, names, options, more=more)
-
-    check_datalist(options.get("datalist"))
+    _check_run(folder, names, options)
 
     from clinbundles.scripts.progress import run_watched
 
     files = [str(file) for file in config_files(folder, names)]
     run_watched(files, as_overrides({"bundle_root": str(folder), **options}))
+
+
+def _check_run(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse what a run cannot take, before anything is made."""
+    more = [*OF_MONAI, "tracking"]
+    if options.get("tracking") is not None:
+        more += json.loads(Path(options["tracking"]).read_text())["configs"]
+    check_options(folder, names, options, more=more)
+    check_datalist(options.get("datalist"))
 
 
 def check_datalist(path: Any, *, option: str = "--datalist") -> None:

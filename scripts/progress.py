@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 from monai.engines import Trainer
 from tqdm import tqdm
@@ -29,6 +30,9 @@ TALKERS = (
     "monai.data.nvimgcodec_pydicom_plugin",
     "monai.handlers.StatsHandler",
 )
+# Values of a config that say where files lie or how fast a run is, not what comes out.
+NO_MATTER = ("bundle_root", "device", "batch_size", "num_workers", "cache_rate", "initialize", "finalize", "name_knobs")
+PLACES = ("_dir", "_path", "datalist")
 
 
 def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -45,11 +49,26 @@ def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
         warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI reminds that a config is code
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
         quiet = {**overrides, "logging_file": False}
-        run_bundle(config_file=list(files), workflow_name=WatchedWorkflow, **quiet)
+        workflow = type("Workflow", (WatchedWorkflow,), {"options": digest_options(files, overrides)})
+        run_bundle(config_file=list(files), workflow_name=workflow, **quiet)
+
+
+def digest_options(files: Sequence[str], overrides: Mapping[str, Any]) -> str:
+    """Hash the values of a run's configs that its results depend on, files apart."""
+    content = ConfigParser.load_config_files(list(files))
+    own = {name: value for name, value in overrides.items() if name.replace("::", "#").partition("#")[0] in content}
+    values = {
+        name: value
+        for name, value in {**content, **own}.items()
+        if not name.startswith("_") and not name.endswith(PLACES) and name not in NO_MATTER
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class WatchedWorkflow(ConfigWorkflow):
     """MONAI's workflow of a config, with an :class:`EngineWatch` at every engine."""
+
+    options: str | None = None
 
     def initialize(self) -> Any:
         """Add the watches, then initialize as MONAI does."""
@@ -65,7 +84,7 @@ class WatchedWorkflow(ConfigWorkflow):
                 lists = [handlers]
                 engine[key] = [*handlers, f"@watch_{number}"]
             validators = [h["validator"] for part in lists for h in part if isinstance(h, dict) and "validator" in h]
-            watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains}
+            watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains, "options": self.options}
             self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
 
@@ -79,16 +98,21 @@ class EngineWatch:
     Args:
         validator: the engine that validates a training.
         prints_metrics: print of an evaluation, where a validation inside a training leaves it to the line.
+        options: hash of the run's options, which a folder of outputs is marked with.
     """
 
-    def __init__(self, *, validator: Engine | None = None, prints_metrics: bool = True) -> None:
-        self.validator, self.prints_metrics = validator, prints_metrics
+    def __init__(
+        self, *, validator: Engine | None = None, prints_metrics: bool = True, options: str | None = None
+    ) -> None:
+        self.validator, self.prints_metrics, self.options = validator, prints_metrics, options
         self.losses: dict[str, list[float]] = {}
         self.seconds: list[float] = []
 
     def attach(self, engine: Engine) -> None:
         """Watch an engine, in place of its own log."""
         engine.logger.addFilter(_nothing)
+        state: Any = engine.state
+        state.run_options = self.options
         if os.environ.get("RANK", "0") != "0":
             return
         if isinstance(engine, Trainer):

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .files import input_file, write_atomically
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+MARK = ".run.json"
+OUTPUTS = ("per_image.csv", "masks", "overlays", "label_maps", "geojson")
 
 
 def check_apart(output_dir: str | os.PathLike, inputs: Iterable[Path]) -> None:
@@ -20,6 +31,91 @@ def check_apart(output_dir: str | os.PathLike, inputs: Iterable[Path]) -> None:
                 f"{output_dir}: the images of this run lie here ({file.name}), and its outputs would be among them: "
                 "choose another --output_dir."
             )
+
+
+def claim_run(output_dir: str | os.PathLike, engine: Engine) -> None:
+    """Mark a folder as that of one run, before anything is written to it; the same run may begin again.
+
+    The mark ``.run.json`` has hashes alone: of the images (path, size and time of each file), of the weights and, where
+    a command started the run, of its options. What either side does not know is not compared.
+
+    Args:
+        output_dir: made if it is not there.
+        engine: the evaluator; a command leaves a hash of its options as ``state.run_options``.
+
+    Raises:
+        ValueError: the folder holds a run of other images, weights or options, or files without a mark.
+    """
+    folder = Path(output_dir)
+    loader: Any = engine.state.dataloader
+    own = {
+        "images": _digest(sorted(_describe(item) for item in loader.dataset.data)),
+        "weights": _digest(list(getattr(engine.state, "weights", ()))),
+        "options": getattr(engine.state, "run_options", None),
+    }
+    present = _read_mark(folder)
+    if present is None:
+        _check_unused(folder)
+    else:
+        for name, digest in own.items():
+            if digest is not None and present.get(name) not in (None, digest):
+                raise ValueError(f"{folder} holds a run of other {name}: choose another --output_dir.")
+        own = {name: digest or present.get(name) for name, digest in own.items()}
+    if own != present:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / MARK, json.dumps(own) + "\n")
+
+
+def _read_mark(folder: Path) -> dict[str, Any] | None:
+    """Read the mark of a folder; None without one."""
+    path = folder / MARK
+    if not path.exists():
+        return None
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        mark = None
+    if not isinstance(mark, dict) or "images" not in mark:
+        raise ValueError(
+            f"{path}: is no mark of a run, so that nobody knows whose files these are: choose another --output_dir."
+        )
+    return mark
+
+
+def _check_unused(folder: Path) -> None:
+    """Refuse a folder without a mark in which there are files where a run writes its own."""
+    for path in (folder / name for name in OUTPUTS):
+        files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
+        if names := sorted(file.name for file in files if not file.name.startswith(".")):
+            raise ValueError(
+                f"{path.parent if path.is_file() else path} has files of another run, such as {names[0]}: "
+                "choose another --output_dir."
+            )
+
+
+def _describe(item: Mapping[str, Any]) -> str:
+    """Describe an item of a data set in one line: of its files path, size and time, and its other plain values."""
+    values = {**item, "image": input_file(item)}
+    return json.dumps({name: _facts(value) for name, value in values.items()}, sort_keys=True, default=_plain)
+
+
+def _facts(value: Any) -> Any:
+    if isinstance(value, str | os.PathLike):
+        path = Path(value)
+        try:
+            facts = path.stat()
+        except (OSError, ValueError):  # no file, or a text that cannot be the name of one
+            return str(value)
+        return [str(path.resolve()), facts.st_size, facts.st_mtime_ns]
+    return [_facts(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else type(value).__name__
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def claim_folder(folder: str | os.PathLike, names: Iterable[str]) -> None:

@@ -66,10 +66,11 @@ def read_whole_rows(path: Path) -> str:
         FileNotFoundError: no such file.
         ValueError: it is no text in UTF-8.
     """
-    text = path.read_bytes().decode()
-    whole = text[: text.rfind("\n") + 1]
-    while whole.count('"') % 2:  # the line ends inside a cell
-        whole = whole[: whole.rfind("\n", 0, -1) + 1]
-    if torn := text[len(whole) :]:
-        logger.warning("%s: its last row is torn (%r…) and is left out.", path, torn[:40])
-    return whole
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]  # before it is decoded: a letter of several bytes may be torn
+    while whole.count(b'"') % 2:  # the line ends inside a cell
+        whole = whole[: whole.rfind(b"\n", 0, -1) + 1]
+    if torn := content[len(whole) :]:
+        text = torn.decode(errors="replace")[:40]
+        logger.warning("%s: its last row is torn (%r…) and is left out.", path, text)
+    return whole.decode()

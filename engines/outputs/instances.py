@@ -24,7 +24,7 @@ from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.pixel_size import pixel_size_um
 from ..metrics.instance_sets import summarize_instances
 from ..metrics.instances import InstanceScores, detections_of
-from .claim import check_apart, claim_folder
+from .claim import check_apart, claim_folder, claim_run
 from .files import (
     distinct_names,
     distinct_stems,
@@ -108,6 +108,7 @@ class InstanceWriter:
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         check_apart(self.output_dir, files)
+        claim_run(self.output_dir, engine)
         self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name, suffix in FOLDERS.items():
             claim_folder(self.output_dir / name, [f"{stem}{suffix}" for stem in self._stems.values()])

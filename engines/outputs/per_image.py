@@ -33,12 +33,11 @@ def read_per_image(path: Path, *, columns: Sequence[str] = ()) -> tuple[pd.DataF
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such table of predictions.")
     try:
-        # Only an empty field is missing: a class may be called None, or 1.
+        text = read_whole_rows(path)
+        # Only an empty field is missing: a class may be called None, or 1, and a file nan.
+        missing = {name: [""] if name in TEXTS else ["", "nan"] for name in pd.read_csv(io.StringIO(text), nrows=0)}
         table = pd.read_csv(
-            io.StringIO(read_whole_rows(path)),
-            dtype=dict.fromkeys(TEXTS, str),
-            keep_default_na=False,
-            na_values=["", "nan"],
+            io.StringIO(text), dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=missing
         )
     except ValueError as error:
         raise ValueError(f"{path}: is no table ({error}).") from error

@@ -18,6 +18,10 @@ import numpy as np
 from ..metrics.intervals import describe_intervals, mean_interval, number_groups, rounded, with_interval
 from .files import write_atomically
 
+# Scores that lie within 0 to 1 by their nature; a difference of two does not.
+WITHIN_0_TO_1 = set(
+    ["dice", "iou", "miou", "precision", "recall", "accuracy", "f1", "ap", "sensitivity", "specificity"]
+)
 UNKNOWN_GROUPS = "images, as patients are not known"
 
 
@@ -68,14 +72,25 @@ def summarize_metrics(
 
 def _summarize_one(metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) -> dict[str, Any]:
     numbers = np.array([np.nan if group == "" else group for group in groups], dtype=float)
-    scores = {}
+    scores, cut = {}, []
     for name, values in metrics.items():
         each = np.array([float(value) for value in values])
         finite = np.isfinite(each)
         ends = mean_interval(each[finite], numbers[finite])
+        if _is_within_0_to_1(name) and (np.clip(ends, 0, 1) != ends)[np.isfinite(ends)].any():
+            ends = np.clip(ends, 0, 1)
+            cut.append(name)
         mean = float(each[finite].mean()) if finite.any() else float("nan")
         scores[name] = {"images": int(finite.sum()), **with_interval(mean, ends)}
-    return describe_set(groups) | {"scores": scores}
+    summary = describe_set(groups)
+    if cut:
+        summary["notes"].append(f"Intervals of {', '.join(cut)} are cut to 0 to 1, where the score lies.")
+    return summary | {"scores": scores}
+
+
+def _is_within_0_to_1(name: str) -> bool:
+    words = set(name.lower().split("_"))
+    return bool(words & WITHIN_0_TO_1) and not words & {"difference", "loss"}
 
 
 def describe_set(groups: Sequence[Any]) -> dict[str, Any]:

@@ -213,7 +213,7 @@ def test_a_folder_of_outputs_is_of_one_run_and_apart_from_its_images(
     shutil.copy(frames / "frame.jpg", others / "another.jpg")
     with pytest.raises(RuntimeError) as caught:
         infer(others, weights, tmp_path / "out")
-    assert "has files of another run, such as capture.png: choose another" in str(sentence_of(caught.value))
+    assert "holds a run of other images: choose another" in str(sentence_of(caught.value))
     with pytest.raises(RuntimeError) as caught:
         infer(others, weights, others)
     assert "the images of this run lie here (another.jpg)" in str(sentence_of(caught.value))

@@ -155,10 +155,7 @@ def test_each_evaluation_and_inference_that_names_no_folder_has_one_of_its_own(
             default = bundle.own_output(folder, [name], {})["output_dir"]
             assert Path(default).parent == Path("runs", folder.name)
             for number in (2, 3):
-                assert not Path(default).exists()  # nothing is made before the options are checked
-                Path(default).mkdir(parents=True)
-                assert bundle.own_output(folder, [name], {})["output_dir"] == default
-                (Path(default) / "per_image.csv").touch()
+                assert not list(Path(default).iterdir())  # which another run may be about to fill
                 default = bundle.own_output(folder, [name], {"runs_dir": f"runs/{folder.name}"})["output_dir"]
                 assert default.endswith(f"_{number}")
             assert bundle.own_output(folder, [name], {"output_dir": "mine"}) == {}
@@ -174,6 +171,17 @@ def test_a_run_takes_the_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     used.touch()
     bundle.run("gaze_polyp_segmentation", "inference", batch_size=2)
     assert ran == [{"batch_size": 2, "output_dir": f"{used.parent}_2"}]
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="--batch_sise is no value"):
+        bundle.run("gaze_polyp_segmentation", "inference", batch_sise=2)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: Path(options["absent"]))
+    with pytest.raises(KeyError):
+        bundle.run("gaze_polyp_segmentation", "inference")
+    assert not list(tmp_path.rglob("inference*"))
 
 
 def test_a_network_is_loaded_with_the_sentence_of_its_weights_and_the_options_of_their_training(

@@ -5,6 +5,7 @@ import pytest
 
 from clinbundles.scripts import bars
 from clinbundles.scripts.bundle import run
+from clinbundles.scripts.progress import digest_options
 
 CHANNELS = [4, 4, 4, 4, 4]
 
@@ -52,3 +53,13 @@ def test_a_long_evaluation_says_how_far_it_is(
     run("covid_xray_transfer", "inference", output_dir="out")
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("predicting: ")]
     assert [line.partition(",")[0] for line in lines] == [f"predicting: {n} of 4 batches" for n in (1, 2, 3)]
+
+
+def test_the_hash_of_options_is_of_what_the_results_depend_on(tmp_path: Path) -> None:
+    file = tmp_path / "inference.json"
+    file.write_text('{"threshold": 0.5, "batch_size": 1, "output_dir": "runs", "inferer": {"overlap": 0}}')
+    plain = digest_options([str(file)], {})
+    same = {"threshold": 0.5, "batch_size": 4, "output_dir": "mine", "tracking": "t.json", "run_name": "a"}
+    assert digest_options([str(file)], same) == plain
+    for other in ({"threshold": 0.4}, {"inferer#overlap": 0.5}):
+        assert digest_options([str(file)], other) != plain

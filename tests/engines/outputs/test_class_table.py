@@ -70,7 +70,7 @@ def test_the_table_names_classes_and_gives_back_the_probabilities_to_the_last_di
         written = torch.tensor([float(row[f"probability_{name}"]) for name in NAMES])
         assert torch.equal(written, torch.tensor(entries["logits"], dtype=torch.float32).softmax(0))
     assert "Smith" not in (tmp_path / "new" / "per_image.csv").read_text()
-    files = ["per_image.csv", "predictions.json", "summary.json"]
+    files = [".run.json", "per_image.csv", "predictions.json", "summary.json"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == files
     summary = json.loads((tmp_path / "new" / "summary.json").read_text())
     assert (summary["images"], summary["classes"]["normal"]["called"]) == (3, 1)
@@ -130,7 +130,7 @@ def test_what_the_items_do_not_have_is_no_column_and_every_run_begins_a_new_tabl
         ]
         assert len(rows) == 3
     assert capsys.readouterr().out.endswith("3 in, 3 used, 0 left out.\n")
-    writer = ClassTableWriter(tmp_path, NAMES)
+    writer = ClassTableWriter(tmp_path / "epochs", NAMES)
     evaluator = SupervisedEvaluator(
         torch.device("cpu"),
         DataLoader(Dataset([item("a.png")], load)),
@@ -154,16 +154,16 @@ def test_a_wrong_number_of_probabilities_is_named_by_both_numbers(tmp_path: Path
 
 
 def test_logits_and_nan_are_no_probabilities(tmp_path: Path) -> None:
-    for logits in ((5, 0, 1), (0.7, 0.7, -0.4), (float("nan"), 0, 1)):
+    for number, logits in enumerate([(5, 0, 1), (0.7, 0.7, -0.4), (float("nan"), 0, 1)]):
         with pytest.raises(ValueError, match=r"a\.png: pred is .* expected probabilities that sum up to 1"):
-            evaluate([item("a.png", logits)], tmp_path, softmax=False)
-    assert not (tmp_path / "per_image.csv").exists()
+            evaluate([item("a.png", logits)], tmp_path / str(number), softmax=False)
+    assert not list(tmp_path.rglob("per_image.csv"))
 
 
 def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
     for label in (3, -1):
         with pytest.raises(ValueError, match=rf"a\.png: label is {label}, expected 0 to 2"):
-            evaluate([item("a.png", label=label)], tmp_path)
+            evaluate([item("a.png", label=label)], tmp_path / str(label))
 
 
 def test_class_names_are_two_or_more_different_ones(tmp_path: Path) -> None:
@@ -173,8 +173,16 @@ def test_class_names_are_two_or_more_different_ones(tmp_path: Path) -> None:
 
 
 def test_a_new_table_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
-    evaluate([item("a.png"), item("b.png")], tmp_path)
+    evaluate([item("a.png")], tmp_path)
     shutil.copy(tmp_path / "per_image.csv", tmp_path / "old.csv")
     assert len(evaluate([item("a.png")], tmp_path)) == 1
-    files = ["old.csv", "per_image.csv", "predictions.json", "summary.json"]
+    files = [".run.json", "old.csv", "per_image.csv", "predictions.json", "summary.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
+def test_the_table_of_other_images_is_kept(tmp_path: Path) -> None:
+    evaluate([item("day1.png")], tmp_path)
+    before = (tmp_path / "per_image.csv").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run of other images: choose another --output_dir"):
+        evaluate([item("day2.png")], tmp_path)
+    assert (tmp_path / "per_image.csv").read_bytes() == before

@@ -74,12 +74,16 @@ except OSError as error:
     assert (tmp_path / "t.csv").read_bytes() == b"image\r\na.png\r\n"
 
 
-@pytest.mark.parametrize("torn", ["b.p", "b.png,1", 'b.png,"cannot', 'b.png,"two\r\nlines, and', "b.png,1\r"])
-def test_a_torn_last_row_is_left_out_and_said(tmp_path: Path, torn: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "torn", ["b.p", "b.png,1", 'b.png,"cannot', 'b.png,"two\r\nlines, and', "b.png,1\r", b"caf\xc3"]
+)
+def test_a_torn_last_row_is_left_out_and_said(
+    tmp_path: Path, torn: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     path, whole = tmp_path / "t.csv", 'image,cells\r\n"a\r\n.png",2\r\n'
     path.write_bytes(whole.encode())
     assert read_whole_rows(path) == whole
     assert not caplog.messages
-    path.write_bytes((whole + torn).encode())
+    path.write_bytes(whole.encode() + (torn.encode() if isinstance(torn, str) else torn))
     assert read_whole_rows(path) == whole
     assert "its last row is torn" in caplog.text

@@ -38,6 +38,14 @@ def test_a_torn_last_row_is_not_read_and_a_name_is_what_it_was_before_spreadshee
     assert failures == 1
 
 
+def test_a_file_may_be_called_as_what_is_missing(table: Path) -> None:
+    with table.open("a") as stream:
+        stream.write("nan,nan,nan,,1\n")
+    rows, _ = read_per_image(table)
+    assert rows[["image", "label"]].to_numpy().tolist()[-1] == ["nan", "nan"]
+    assert np.isnan(rows["dice"].iloc[-1])
+
+
 def test_patients_are_numbers_or_not_known(table: Path) -> None:
     rows, _ = read_per_image(table)
     assert np.array_equal(patients_of(rows), [0, np.nan], equal_nan=True)

@@ -31,7 +31,16 @@ def test_an_interval_is_as_wide_as_there_are_few_groups() -> None:
     assert widths[0] < 0.3 < widths[1]
     assert alone["scores"]["dice"]["value"] == grouped["scores"]["dice"]["value"] == pytest.approx(0.5)
     assert alone["notes"] == ["Intervals: bootstrap interval over 60 images, as patients are not known."]
-    assert grouped["notes"] == ["Intervals: t interval over 4 groups, such as patients."]
+    assert grouped["notes"][0] == "Intervals: t interval over 4 groups, such as patients."
+
+
+def test_an_interval_does_not_leave_the_bounds_of_its_score_and_a_note_says_so() -> None:
+    names = ("val_dice", "dice_difference", "hd95")
+    summary = summarize_metrics({name: [0.2, 0.9] for name in names}, [0, 1])
+    dice, *others = (summary["scores"][name] for name in names)
+    assert (dice["low"], dice["high"]) == (0, 1)
+    assert all(other["low"] < 0 and other["high"] > 1 for other in others)
+    assert summary["notes"][1:] == ["Intervals of val_dice are cut to 0 to 1, where the score lies."]
 
 
 def test_a_score_is_told_by_source_too_and_an_image_of_unknown_source_only_counts_in_the_whole() -> None:
