@@ -25,7 +25,7 @@ ORIENTATION = "PatientOrientation"
 
 
 def uid_of(bundle: Bundle, sources: Iterable[Dataset], *what: Any) -> UID:
-    """Make the UID of a result: the same for the same weights, inference and images, so that it is no second one."""
+    """Make the UID of a result: the same for the same weights, code and images, so that it is no second one."""
     images = sorted(str(dataset.SOPInstanceUID) for dataset in sources)
     return generate_uid(entropy_srcs=[bundle.name, bundle.version, bundle.digest, *map(str, what), *images])
 

@@ -5,7 +5,8 @@
 
 DICOM gives DICOM: a segmentation (SEG) with coded segments, a structured report (Comprehensive SR by TID 1500) of
 classes and measurements, the bundle's picture as a secondary capture, and of cells their outlines as bulk annotations.
-Each refers to its source images, and has a UID that rests on the weights and on these: a study done twice has no second
+Each refers to its source images, and has a UID that rests on the weights, configs and code of the
+bundle and on these: a study done twice has no second
 result. Pictures and NIfTI give what the bundle's own inference writes.
 """
 
@@ -67,7 +68,7 @@ def deploy(
     with opened(bundle) as opened_bundle:
         check_options(opened_bundle.folder, ["inference"], options)
         if options or deidentify:  # other results, which get other UIDs
-            opened_bundle = opened_bundle.told_apart_by(deidentify, sorted(options.items()))
+            opened_bundle = opened_bundle.with_options(options, deidentify)
         settings = Settings(Path(input), target, series, report, deidentify, options)
         if pacs:
             print(_on_pacs(opened_bundle, settings, study=input, url=pacs))
