@@ -23,13 +23,13 @@ from pydicom import Dataset, dcmread
 
 from clinbundles.scripts.bundle import check_options
 from clinbundles.scripts.predict.studies import Study, as_folder
-from clinbundles.transforms.readers.decoding import is_dicom
+from clinbundles.transforms.readers.ct_series import is_slice_file
 from clinbundles.transforms.readers.folder import files_below
 
 from .headers import uid_of
 from .inference import Bundle, opened
 from .series import choose_series, read_headers, rule_of
-from .study import REPORTS, Settings, run_pictures
+from .study import REPORTS, Settings, linked, run_pictures
 
 
 def deploy(
@@ -52,8 +52,8 @@ def deploy(
         output: new folder for the results; it appears when all of them are there.
         series: SeriesInstanceUID, where several series of the study fit.
         report: structured, a Comprehensive SR by TID 1500; or text, a Basic Text SR.
-        deidentify: leave out of the results the patient's name and numbers, dates, times and the institution; UIDs stay,
-            which some makers build from date and time.
+        deidentify: leave out of the results the patient's name and numbers, dates, times and the institution; UIDs
+            stay, which some makers build from date and time.
         pacs: address of a server of DICOMweb that has the study, and gets the results; the variable
             CLINBUNDLES_PACS_TOKEN is its token. What it has already is not made or sent again.
         options: values of the bundle's inference.json.
@@ -78,7 +78,7 @@ def deploy(
 
 
 def _on_folder(bundle: Bundle, settings: Settings) -> str:
-    if not any(is_dicom(path) for path in files_below(settings.place)):
+    if not any(is_slice_file(path) for path in files_below(settings.place)):
         run_pictures(bundle, settings)
         return f"no DICOM in, so none out: what {bundle.name} writes for pictures: {settings.output}"
     images = choose_series(
@@ -86,7 +86,8 @@ def _on_folder(bundle: Bundle, settings: Settings) -> str:
     )
     if made_before(bundle, images, settings):
         return f"these results of {bundle.name} for this study are there already: {settings.output}"
-    files, seconds = _run_application(bundle, settings)
+    with linked(images, as_volume=True) as ((folder,), _):  # no file that the SDK would pass over, and none besides
+        files, seconds = _run_application(bundle, settings, folder)
     return f"{len(files)} DICOM files ({', '.join(path.stem for path in files)}) in {seconds:.1f} s: {settings.output}"
 
 
@@ -106,14 +107,14 @@ def _on_pacs(bundle: Bundle, settings: Settings, *, study: str, url: str) -> str
     return f"{sentence}; sent to {url}: {server.store(files)}"
 
 
-def _run_application(bundle: Bundle, settings: Settings) -> tuple[list[Path], float]:
+def _run_application(bundle: Bundle, settings: Settings, folder: Path) -> tuple[list[Path], float]:
     try:
         from .application import run_application
     except ImportError as error:
         raise ValueError(
             f"clinbundles deploy needs the extra 'deploy': pip install 'clinbundles[deploy]' ({error})."
         ) from error
-    return run_application(bundle, settings)
+    return run_application(bundle, settings, folder)
 
 
 def made_before(bundle: Bundle, images: list[Dataset], settings: Settings) -> bool:

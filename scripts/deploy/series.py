@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from clinbundles.transforms.readers.dicom import silent_pydicom
+from clinbundles.transforms.readers.ct_series import is_slice_file
+from clinbundles.transforms.readers.decoding import is_dicom
+from clinbundles.transforms.readers.dicom import check_deflated, is_bare_dicom, silent_pydicom
 from clinbundles.transforms.readers.folder import files_below
+from clinbundles.transforms.readers.pydicom_api import deflated_part
 
 # What this module's results are called, so that they are not taken for images when a study is read again.
 MANUFACTURER = "clinbundles"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
+PIXELS = b"\xe0\x7f"  # their group, as a file without big endian has it
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -75,19 +79,51 @@ def rule_of(metadata: Mapping[str, Any]) -> Rule:
 def read_headers(folder: Path) -> list[Dataset]:
     """Read the DICOM files of a folder and those below, without their pixels; files of another kind are passed over.
 
+    Those without preamble are read too, as the bundles' readers do.
+
     Raises:
         FileNotFoundError: there is no such folder.
+        ValueError: one is broken. The sentence has no file name, which may be that of a patient.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder.")
+    paths = sorted(path for path in files_below(folder) if is_slice_file(path))
     datasets: list[Dataset] = []
     with silent_pydicom():
-        for path in sorted(files_below(folder)):
+        for number, path in enumerate(paths, start=1):
             try:
-                datasets.append(dcmread(path, stop_before_pixels=True))
-            except (InvalidDicomError, EOFError):
-                continue
+                datasets.append(_read_header(path))
+            except Exception as error:  # damage of any kind; pydicom's own text may quote the value of a field
+                why = str(error) if isinstance(error, _BrokenError) else f"cannot be read ({type(error).__name__})"
+                raise ValueError(
+                    f"{folder}: DICOM file {number} of {len(paths)}, in the order of their names, {why}; replace it or "
+                    "take it away."
+                ) from None
     return datasets
+
+
+class _BrokenError(ValueError):
+    """What is wrong with a DICOM file."""
+
+
+def _read_header(path: Path) -> Dataset:
+    """Read a DICOM file as far as its pixels, which an image has to have."""
+    bare = is_bare_dicom(path)
+    if not is_dicom(path) and not bare:
+        raise _BrokenError("is called .dcm and is no DICOM file, or ends within its first bytes")
+    check_deflated(path)
+    with path.open("rb") as stream:
+        dataset = dcmread(stream, stop_before_pixels=True, force=bare)
+        has_pixels = stream.read(2) == PIXELS or bool(deflated_part(path))
+    kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
+    if not kind:
+        raise _BrokenError("has no SOPClassUID, so nobody knows what it is, or ends before it")
+    if not has_pixels and ("Rows" in dataset or "Image Storage" in kind.name):
+        raise _BrokenError("is an image that ends before its pixels")
+    if not has_pixels and "SeriesInstanceUID" not in dataset and kind != MediaStorageDirectoryStorage:
+        raise _BrokenError("has no SeriesInstanceUID, or ends before it")
+    dataset.filename = str(path)
+    return dataset
 
 
 def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series: str | None = None) -> list[Dataset]:

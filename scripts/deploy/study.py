@@ -15,10 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from clinbundles.engines.outputs.files import replacing
+from clinbundles.transforms.readers.decoding import is_dicom
 from clinbundles.transforms.readers.dicom import silent_pydicom
+from clinbundles.transforms.readers.pydicom_api import encoding_of
 
 from . import reports, results
 from .headers import source_header
@@ -147,6 +150,8 @@ def _silent_highdicom() -> Iterator[None]:
 def linked(images: Sequence[Dataset], *, as_volume: bool) -> Iterator[tuple[list[Path], Path]]:
     """Link the files of images into a folder, by names that tell nothing of a patient.
 
+    One without preamble is written with it, for the SDK of MONAI Deploy passes over such files.
+
     Yields:
         the links, or of a volume their folder, and a folder for what is written meanwhile.
     """
@@ -158,9 +163,28 @@ def linked(images: Sequence[Dataset], *, as_volume: bool) -> Iterator[tuple[list
         for number, image in enumerate(images, start=1):
             link = folder / f"{number:04}.dcm"
             source = Path(str(image.filename)).resolve()
-            try:
-                link.symlink_to(source)
-            except OSError:
-                shutil.copy(source, link)
+            if is_dicom(source):
+                _link(source, link)
+            else:
+                _add_preamble(source, link)
             links.append(link)
         yield ([folder] if as_volume else links), work
+
+
+def _link(source: Path, link: Path) -> None:
+    try:
+        link.symlink_to(source)
+    except OSError:
+        shutil.copy(source, link)
+
+
+def _add_preamble(source: Path, target: Path) -> None:
+    with silent_pydicom():
+        dataset = dcmread(source, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = encoding_of(dataset)
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(target, enforce_file_format=True)

@@ -79,13 +79,40 @@ def test_a_localizer_is_no_slice_and_a_file_that_is_there_twice_counts_once(inst
     assert len(choose_series([scout, *slices], CT, "study")) == 2
 
 
-def test_files_of_other_kinds_are_passed_over(instance: Maker, tmp_path: Path) -> None:
+def saved(dataset: pydicom.Dataset, path: Path, *, bare: bool = False) -> bytes:
+    dataset.PixelData = bytes(40 * 60)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path, enforce_file_format=True)
+    if bare:
+        content = path.read_bytes()
+        path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])
+    return path.read_bytes()
+
+
+def test_files_of_other_kinds_are_passed_over_and_those_without_preamble_are_not(
+    instance: Maker, tmp_path: Path
+) -> None:
     (tmp_path / "below").mkdir()
-    instance().save_as(tmp_path / "below" / "xray", enforce_file_format=False)
-    one = instance()
-    one.file_meta.MediaStorageSOPClassUID, one.file_meta.MediaStorageSOPInstanceUID = one.SOPClassUID, "1.2.3.1"
-    one.save_as(tmp_path / "below" / "xray.dcm", enforce_file_format=True)
+    saved(instance(SOPInstanceUID="1.2.3.2"), tmp_path / "below" / "bare", bare=True)
+    saved(instance(), tmp_path / "below" / "xray")
     (tmp_path / "notes.txt").write_text("no image")
-    assert [Path(each.filename).name for each in read_headers(tmp_path)] == ["xray.dcm"]
+    read = read_headers(tmp_path)
+    assert [Path(each.filename).name for each in read] == ["bare", "xray"]
+    assert [each.SOPInstanceUID for each in read] == ["1.2.3.2", "1.2.3.1"]
+    assert len(choose_series(read, XRAY, "study")) == 2
     with pytest.raises(FileNotFoundError, match="no such folder"):
         read_headers(tmp_path / "other")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_dicom_file_that_is_cut_anywhere_before_its_pixels_is_refused_without_its_name(
+    bare: bool, instance: Maker, tmp_path: Path
+) -> None:
+    saved(instance(), tmp_path / "1.dcm")
+    content = saved(instance(), tmp_path / "Doe_Jane.dcm", bare=bare)
+    for length in range(0, len(content) - 40 * 60 - 12, 7):
+        (tmp_path / "Doe_Jane.dcm").write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"DICOM file 2 of 2, in the order of their names, ") as caught:
+            read_headers(tmp_path)
+        assert "Doe" not in str(caught.value)
