@@ -5,6 +5,7 @@ The SDK of MONAI Deploy is not needed here.
 
 from __future__ import annotations
 
+import filecmp
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,8 +140,8 @@ def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series
         the instances of the series, by their number and then their UID.
 
     Raises:
-        ValueError: none is taken or more than one, several studies or patients are mixed, or instances of the series
-            are of different kinds or sizes.
+        ValueError: none is taken or more than one, several studies or patients are mixed, instances of the series are
+            of different kinds or sizes, or different ones have one UID.
     """
     every = [each for each in datasets if is_foreign_image(each)]
     groups: dict[str, list[Dataset]] = {}
@@ -161,7 +162,14 @@ def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series
         )
     (instances,) = taken.values()
     _check_series(instances, rule, place)
-    unique = {str(dataset.SOPInstanceUID): dataset for dataset in instances}  # a file may be there twice
+    unique: dict[str, Dataset] = {}
+    for dataset in instances:
+        first = unique.setdefault(str(dataset.SOPInstanceUID), dataset)  # a file may be there twice
+        if first is not dataset and not _is_copy(first, dataset):
+            raise ValueError(
+                f"{place}: two different images have the SOPInstanceUID {dataset.SOPInstanceUID}, so no result could say "
+                "which it is of; give one of them another, or take it away."
+            )
     return sorted(unique.values(), key=lambda each: (int(each.get("InstanceNumber") or 0), str(each.SOPInstanceUID)))
 
 
@@ -169,6 +177,17 @@ def is_foreign_image(dataset: Dataset) -> bool:
     """Tell whether an instance is an image, and none that a bundle made: no report, segmentation, overlay."""
     is_result = str(dataset.get("Manufacturer") or "") == MANUFACTURER
     return "Rows" in dataset and dataset.get("Modality") not in ("SEG", "SR", "PR", "RTDOSE") and not is_result
+
+
+def _is_copy(first: Dataset, second: Dataset) -> bool:
+    """Tell whether two instances are the same in all fields and pixels."""
+    files = [getattr(each, "filename", None) for each in (first, second)]
+    if not all(files):
+        return first == second
+    if filecmp.cmp(*map(str, files), shallow=False):
+        return True
+    with silent_pydicom():
+        return dcmread(files[0], force=True) == dcmread(files[1], force=True)
 
 
 def _localizes(dataset: Dataset) -> bool:

@@ -105,6 +105,19 @@ def test_files_of_other_kinds_are_passed_over_and_those_without_preamble_are_not
         read_headers(tmp_path / "other")
 
 
+def test_copies_are_one_image_and_different_images_with_one_uid_are_refused(instance: Maker, tmp_path: Path) -> None:
+    saved(instance(), tmp_path / "1.dcm")
+    saved(instance(), tmp_path / "2.dcm")
+    saved(instance(), tmp_path / "3", bare=True)
+    assert len(choose_series(read_headers(tmp_path), XRAY, "study")) == 1
+    content = (tmp_path / "2.dcm").read_bytes()
+    (tmp_path / "2.dcm").write_bytes(content[:-1] + b"\1")  # one pixel
+    with pytest.raises(ValueError, match=r"study: two different images have the SOPInstanceUID 1\.2\.3\.1"):
+        choose_series(read_headers(tmp_path), XRAY, "study")
+    with pytest.raises(ValueError, match="two different images"):
+        choose_series([instance(), instance(InstanceNumber=2)], XRAY, "study")
+
+
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_dicom_file_that_is_cut_anywhere_before_its_pixels_is_refused_without_its_name(
     bare: bool, instance: Maker, tmp_path: Path
