@@ -29,7 +29,7 @@ from clinbundles.transforms.readers.folder import files_below
 from .headers import uid_of
 from .inference import Bundle, opened
 from .series import choose_series, read_headers, rule_of
-from .study import REPORTS, Settings, linked, run_pictures
+from .study import REPORTS, STRUCTURED, Settings, linked, run_pictures
 
 
 def deploy(
@@ -79,6 +79,7 @@ def deploy(
 
 def _on_folder(bundle: Bundle, settings: Settings) -> str:
     if not any(is_slice_file(path) for path in files_below(settings.place)):
+        _check_pictures(settings)
         run_pictures(bundle, settings)
         return f"no DICOM in, so none out: what {bundle.name} writes for pictures: {settings.output}"
     images = choose_series(
@@ -89,6 +90,20 @@ def _on_folder(bundle: Bundle, settings: Settings) -> str:
     with linked(images, as_volume=True) as ((folder,), _):  # no file that the SDK would pass over, and none besides
         files, seconds = _run_application(bundle, settings, folder)
     return f"{len(files)} DICOM files ({', '.join(path.stem for path in files)}) in {seconds:.1f} s: {settings.output}"
+
+
+def _check_pictures(settings: Settings) -> None:
+    """Refuse options that mean nothing for pictures, whose results are called as they are."""
+    given = {
+        "--series": settings.series is not None,
+        "--report": settings.report != STRUCTURED,
+        "--deidentify": settings.deidentify,
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(
+            f"{settings.place}: holds no DICOM file, and {' and '.join(names)} is for DICOM alone; leave it out, and give "
+            "pictures names that tell nothing of a patient."
+        )
 
 
 def _on_pacs(bundle: Bundle, settings: Settings, *, study: str, url: str) -> str:
