@@ -28,7 +28,7 @@ from clinbundles.transforms.readers.folder import files_below
 
 from .headers import uid_of
 from .inference import Bundle, opened
-from .series import choose_series, read_headers, rule_of
+from .series import choose_series, foreign_modalities, read_headers, rule_of
 from .study import REPORTS, STRUCTURED, Settings, linked, run_pictures
 
 
@@ -89,6 +89,8 @@ def _on_folder(bundle: Bundle, settings: Settings) -> str:
         return f"these results of {bundle.name} for this study are there already: {settings.output}"
     with linked(images, as_volume=True) as ((folder,), _):  # no file that the SDK would pass over, and none besides
         files, seconds = _run_application(bundle, settings, folder)
+    if note := foreign_modalities(bundle.metadata, images):
+        print(f"{note}: {settings.place}")
     return f"{len(files)} DICOM files ({', '.join(path.stem for path in files)}) in {seconds:.1f} s: {settings.output}"
 
 
@@ -101,8 +103,8 @@ def _check_pictures(settings: Settings) -> None:
     }
     if names := [name for name, is_given in given.items() if is_given]:
         raise ValueError(
-            f"{settings.place}: holds no DICOM file, and {' and '.join(names)} is for DICOM alone; leave it out, and give "
-            "pictures names that tell nothing of a patient."
+            f"{settings.place}: holds no DICOM file, and {' and '.join(names)} is for DICOM alone; leave it out, and "
+            "give pictures names that tell nothing of a patient."
         )
 
 

@@ -37,28 +37,32 @@ class Rule:
         name: what they are called in a message.
         modalities: one of them; none means any.
         photometric: one of them.
+        impossible: none of them, where any other is taken.
         as_volume: all instances are slices of one volume, and not an image each.
     """
 
     name: str
     modalities: tuple[str, ...]
     photometric: tuple[str, ...]
+    impossible: tuple[str, ...] = ()
     as_volume: bool = False
 
     def takes(self, dataset: Dataset) -> bool:
         """Tell whether an instance is of that kind."""
         modality = str(dataset.get("Modality") or "")
-        return (not self.modalities or modality in self.modalities) and (
-            dataset.get("PhotometricInterpretation") in self.photometric
-        )
+        is_possible = modality in self.modalities if self.modalities else modality not in self.impossible
+        return is_possible and (dataset.get("PhotometricInterpretation") in self.photometric)
 
 
+NO_PHOTOGRAPH = ("CT", "MR", "PT", "US", "CR", "DX", "MG")
+# Modality of DICOM by what metadata.json calls the images that a bundle was trained on.
+TRAINED_ON = {"endoscopy": ("ES",), "microscopy": ("SM", "GM"), "fundus photograph": ("OP",)}
 # The reader of the bundle decides after that, by all that the file says.
 RULES = {
     "hounsfield": Rule("CT", ("CT",), GREYS, as_volume=True),
     "magnitude": Rule("chest X-ray (CR, DX, DR, RG or secondary capture)", ("CR", "DX", "DR", "RG", "OT", "SC", ""),
                       (*GREYS, *COLOURS)),
-    "RGB": Rule("colour image", (), COLOURS),
+    "RGB": Rule(f"colour image (Modality none of {', '.join(NO_PHOTOGRAPH)})", (), COLOURS, impossible=NO_PHOTOGRAPH),
 }  # fmt: skip
 
 
@@ -75,6 +79,14 @@ def rule_of(metadata: Mapping[str, Any]) -> Rule:
     if image not in RULES:
         raise ValueError(f"metadata.json: the format of the input is {image!r}, expected one of {', '.join(RULES)}.")
     return RULES[image]
+
+
+def foreign_modalities(metadata: Mapping[str, Any], images: Iterable[Dataset]) -> str:
+    """Say which images are taken for what a bundle was trained on, though their Modality is another; else nothing."""
+    kind = metadata["network_data_format"]["inputs"]["image"].get("modality")
+    own = TRAINED_ON.get(kind)
+    others = sorted({str(image.get("Modality") or "missing") for image in images} - set(own or ()))
+    return f"images of Modality {', '.join(others)} were taken for {kind} ({', '.join(own)})" if own and others else ""
 
 
 def read_headers(folder: Path) -> list[Dataset]:
@@ -167,8 +179,8 @@ def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series
         first = unique.setdefault(str(dataset.SOPInstanceUID), dataset)  # a file may be there twice
         if first is not dataset and not _is_copy(first, dataset):
             raise ValueError(
-                f"{place}: two different images have the SOPInstanceUID {dataset.SOPInstanceUID}, so no result could say "
-                "which it is of; give one of them another, or take it away."
+                f"{place}: two different images have the SOPInstanceUID {dataset.SOPInstanceUID}, so no result could "
+                "say which it is of; give one of them another, or take it away."
             )
     return sorted(unique.values(), key=lambda each: (int(each.get("InstanceNumber") or 0), str(each.SOPInstanceUID)))
 

@@ -7,7 +7,14 @@ import pydicom
 import pytest
 
 from clinbundles.scripts.bundle import ROOT
-from clinbundles.scripts.deploy.series import MANUFACTURER, RULES, choose_series, read_headers, rule_of
+from clinbundles.scripts.deploy.series import (
+    MANUFACTURER,
+    RULES,
+    choose_series,
+    foreign_modalities,
+    read_headers,
+    rule_of,
+)
 
 Maker = Callable[..., pydicom.Dataset]
 XRAY, CT, RGB = RULES["magnitude"], RULES["hounsfield"], RULES["RGB"]
@@ -49,6 +56,20 @@ def test_an_x_ray_is_found_among_reports_segmentations_and_results_of_an_earlier
 def test_what_a_bundle_cannot_read_is_said(fields: dict, rule: object, sentence: str, instance: Maker) -> None:
     with pytest.raises(ValueError, match=sentence):
         choose_series([instance(**fields)], rule, "study")
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT", "US", "CR", "DX", "MG"])
+def test_a_colour_image_of_a_modality_that_is_no_photograph_is_refused(modality: str, instance: Maker) -> None:
+    with pytest.raises(ValueError, match=rf"no series of kind colour image .*there are 1 of {modality} RGB"):
+        choose_series([instance(Modality=modality, PhotometricInterpretation="RGB")], RGB, "study")
+
+
+def test_a_colour_image_of_another_modality_than_the_bundles_is_taken_and_said(instance: Maker) -> None:
+    metadata = {"network_data_format": {"inputs": {"image": {"format": "RGB", "modality": "endoscopy"}}}}
+    own, other = (instance(Modality=name, PhotometricInterpretation="RGB") for name in ("ES", "OT"))
+    assert choose_series([other], RGB, "study") == [other]
+    assert foreign_modalities(metadata, [own]) == ""
+    assert foreign_modalities(metadata, [own, other]) == "images of Modality OT were taken for endoscopy (ES)"
 
 
 def test_of_two_series_one_has_to_be_named(instance: Maker) -> None:
