@@ -191,6 +191,14 @@ def is_foreign_image(dataset: Dataset) -> bool:
     return "Rows" in dataset and dataset.get("Modality") not in ("SEG", "SR", "PR", "RTDOSE") and not is_result
 
 
+def label_of(dataset: Dataset, position: int) -> str:
+    """Name an instance in a message by its numbers, or its place among others: a file name may be that of a patient."""
+    numbers = [str(dataset.get(field) or "") for field in ("InstanceNumber", "SeriesNumber")]
+    if all(number.isdecimal() for number in numbers):
+        return "image {} of series {}".format(*numbers)
+    return f"image at place {position}"
+
+
 def _is_copy(first: Dataset, second: Dataset) -> bool:
     """Tell whether two instances are the same in all fields and pixels."""
     files = [getattr(each, "filename", None) for each in (first, second)]
@@ -215,8 +223,8 @@ def _listed(groups: Iterable[Sequence[Dataset]]) -> str:
 
 
 def _check_series(instances: Sequence[Dataset], rule: Rule, place: str) -> None:
-    for dataset in instances:
-        name = Path(getattr(dataset, "filename", "") or place).name
+    for position, dataset in enumerate(instances, start=1):
+        name = label_of(dataset, position)
         if missing := [field for field in IDENTIFIERS if not dataset.get(field)]:
             raise ValueError(f"{place}: {name} has no {missing[0]}, so no result could refer to it.")
         if "PatientID" not in dataset and "PatientName" not in dataset:

@@ -72,6 +72,16 @@ def test_a_colour_image_of_another_modality_than_the_bundles_is_taken_and_said(i
     assert foreign_modalities(metadata, [own, other]) == "images of Modality OT were taken for endoscopy (ES)"
 
 
+def test_a_refused_image_is_named_by_its_numbers_and_not_by_its_file(instance: Maker) -> None:
+    image = instance(NumberOfFrames=2, SeriesNumber=4, InstanceNumber=7)
+    image.filename = "Doe_Jane.dcm"
+    with pytest.raises(ValueError, match=r"^study: NumberOfFrames of image 7 of series 4 is 2"):
+        choose_series([image], XRAY, "study")
+    image.InstanceNumber = None
+    with pytest.raises(ValueError, match=r"NumberOfFrames of image at place 1 is 2"):
+        choose_series([image], XRAY, "study")
+
+
 def test_of_two_series_one_has_to_be_named(instance: Maker) -> None:
     first, second = instance(), instance(SeriesInstanceUID="1.2.3.10", SOPInstanceUID="1.2.3.2")
     with pytest.raises(ValueError, match=r"2 series of kind .*; say which by --series: 1\.2\.3\.10, 1\.2\.3\.9"):

@@ -26,10 +26,23 @@ def test_results_are_written_at_once_and_a_refused_image_leaves_nothing(tmp_path
         files, _ = make_results(bundle, [image], settings)
         assert [file.name for file in files] == ["sr.dcm"]
         assert dcmread(files[0]).PatientIdentityRemoved == "YES"
-        with pytest.raises(ValueError, match=r"lateral\.dcm: ViewPosition is 'LL', not frontal") as caught:
+        with pytest.raises(ValueError, match=r"^image at place 1: ViewPosition is 'LL', not frontal") as caught:
             make_results(bundle, [dcmread(tmp_path / "lateral.dcm")], Settings(tmp_path, tmp_path / "other"))
     assert "/series/" not in str(caught.value)
+    assert "lateral.dcm" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lateral.dcm", "out"]
+
+
+def test_a_slice_that_is_refused_is_named_by_its_numbers(tmp_path: Path) -> None:
+    image = dcmread(SAMPLES / "IM-normal.dcm")
+    image.SeriesNumber, image.InstanceNumber = 4, 7
+    image.save_as(tmp_path / "Doe_Jane.dcm")
+    with (
+        opened("ct_datasetgan") as bundle,
+        pytest.raises(ValueError, match=r"^image 7 of series 4: Modality is") as caught,
+    ):
+        make_results(bundle, read_headers(tmp_path), Settings(tmp_path, tmp_path / "out"))
+    assert "Doe" not in str(caught.value)
 
 
 def test_an_image_without_preamble_is_linked_as_a_whole_file(tmp_path: Path) -> None:
