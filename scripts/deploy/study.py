@@ -24,7 +24,7 @@ from clinbundles.transforms.readers.dicom import silent_pydicom
 from clinbundles.transforms.readers.pydicom_api import encoding_of
 
 from . import reports, results
-from .headers import source_header
+from .headers import check_headers, source_header
 from .inference import CLASSES, INSTANCES, Bundle, Prediction, infer, run_inference
 from .series import label_of, rule_of
 
@@ -75,6 +75,7 @@ def make_results(bundle: Bundle, images: Sequence[Dataset], settings: Settings) 
     """
     with silent_pydicom():
         headers = [source_header(image, deidentify=settings.deidentify) for image in images]
+        check_headers(headers, rule_of(bundle.metadata), str(settings.place))
     with linked(images, as_volume=rule_of(bundle.metadata).as_volume) as (sources, work):
         try:
             predictions, seconds = infer(bundle, sources, work, **settings.options)

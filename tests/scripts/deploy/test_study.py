@@ -35,7 +35,7 @@ def test_results_are_written_at_once_and_a_refused_image_leaves_nothing(tmp_path
 
 def test_a_slice_that_is_refused_is_named_by_its_numbers(tmp_path: Path) -> None:
     image = dcmread(SAMPLES / "IM-normal.dcm")
-    image.SeriesNumber, image.InstanceNumber = 4, 7
+    image.SeriesNumber, image.InstanceNumber, image.FrameOfReferenceUID = 4, 7, "1.2.3.5"
     image.save_as(tmp_path / "Doe_Jane.dcm")
     with (
         opened("ct_datasetgan") as bundle,
