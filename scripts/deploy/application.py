@@ -88,15 +88,15 @@ class BundleOperator(Operator):
 class BundleApplication(Application):
     """Apply one bundle to one folder of DICOM files."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, outcome: Outcome) -> None:
-        self.bundle, self.settings, self.outcome = bundle, settings, outcome
+    def __init__(self, bundle: Bundle, settings: Settings, folder: Path, outcome: Outcome) -> None:
+        self.bundle, self.settings, self.folder, self.outcome = bundle, settings, folder, outcome
         super().__init__()
 
     def compose(self) -> None:
         """Connect the operators."""
         shared: dict[str, Any] = {"bundle": self.bundle, "settings": self.settings}
         loader = DICOMDataLoaderOperator(
-            self, CountCondition(self, 1), input_folder=Path(self.settings.place), must_load=False, name="loader"
+            self, CountCondition(self, 1), input_folder=self.folder, must_load=False, name="loader"
         )
         selector = SeriesOperator(self, **shared, name="selector")
         operator = BundleOperator(self, **shared, outcome=self.outcome, name="bundle")
@@ -109,8 +109,13 @@ def instances_of(series: Any) -> Sequence[Dataset]:
     return [instance.get_native_sop_instance() for instance in series.get_sop_instances()]
 
 
-def run_application(bundle: Bundle, settings: Settings) -> tuple[list[Path], float]:
+def run_application(bundle: Bundle, settings: Settings, folder: Path) -> tuple[list[Path], float]:
     """Run the application once.
+
+    Args:
+        bundle: the bundle.
+        settings: what a person asks for; its place is what messages name.
+        folder: of the DICOM files of one series, each with a preamble.
 
     Returns:
         the files that it wrote, and the seconds that the bundle's evaluator ran.
@@ -121,5 +126,5 @@ def run_application(bundle: Bundle, settings: Settings) -> tuple[list[Path], flo
     if "HOLOSCAN_LOG_LEVEL" not in os.environ:
         set_log_level(LogLevel.OFF)  # an operator's error is raised, and said once
     outcome = Outcome([])
-    BundleApplication(bundle, settings, outcome).run()
+    BundleApplication(bundle, settings, folder, outcome).run()
     return outcome.files, outcome.seconds

@@ -10,14 +10,20 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, generate_uid
+from pydicom.valuerep import DA, TM
 
 from .inference import Bundle
-from .series import MANUFACTURER
+from .series import MANUFACTURER, Rule, label_of
 
 PIXELS = 0x7FE0
 # Type 2 of the modules of patient and study: there, but maybe empty.
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID")
+TIMES = {
+    "StudyDate": (DA, "YYYYMMDD"),
+    "StudyTime": (TM, "HHMMSS"),
+    "PatientBirthDate": (DA, "YYYYMMDD"),
+}
 # Numbers, codes and UIDs; texts, names, dates and sequences can tell who, where and when.
 TELLING_NOTHING = ("CS", "UI", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL")
 OF_PATIENT = (0x0010, 0x0012, 0x0032, 0x0038, 0x0040)
@@ -25,7 +31,7 @@ ORIENTATION = "PatientOrientation"
 
 
 def uid_of(bundle: Bundle, sources: Iterable[Dataset], *what: Any) -> UID:
-    """Make the UID of a result: the same for the same weights, inference and images, so that it is no second one."""
+    """Make the UID of a result: the same for the same weights, code and images, so that it is no second one."""
     images = sorted(str(dataset.SOPInstanceUID) for dataset in sources)
     return generate_uid(entropy_srcs=[bundle.name, bundle.version, bundle.digest, *map(str, what), *images])
 
@@ -53,6 +59,34 @@ def source_header(dataset: Dataset, *, deidentify: bool = False) -> Dataset:
     for name in ("PatientName", "ReferringPhysicianName"):
         setattr(header, name, str(header.get(name) or ""))  # as text, to be written in another character set
     return header
+
+
+def check_headers(headers: Sequence[Dataset], rule: Rule, place: str) -> None:
+    """Refuse before the inference what no result could be written with.
+
+    Args:
+        headers: from :func:`source_header`.
+        rule: of the bundle.
+        place: what to call the study in a message.
+
+    Raises:
+        ValueError: a date or time is none, or a slice has no frame of reference; a date is not quoted.
+    """
+    for position, header in enumerate(headers, start=1):
+        name = label_of(header, position)
+        for field, (kind, form) in TIMES.items():
+            try:
+                kind(str(header.get(field) or ""))
+            except ValueError:
+                raise ValueError(
+                    f"{place}: {field} of {name} is not {form}, so no result can have it; correct or empty it, or "
+                    "leave it out by --deidentify."
+                ) from None
+        if rule.as_volume and not header.get("FrameOfReferenceUID"):
+            raise ValueError(
+                f"{place}: {name} has no FrameOfReferenceUID, so no segmentation can lie on it; give all slices of the "
+                "series one."
+            )
 
 
 def finish(result: Dataset, sources: Sequence[Dataset], *, deidentify: bool) -> Dataset:

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,8 @@ from clinbundles.scripts.bundle import find_bundle, open_configs, run_configs
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.transforms.readers.loading import FAILURE, WARNING
 
+from .fingerprint import digest_of_bundle, digest_of_file, options_by_content, weights_of
+
 CLASSES, SEGMENTS, INSTANCES = "classes", "segments", "instances"
 
 
@@ -38,7 +40,7 @@ class Bundle:
     Attributes:
         folder: of the bundle, unzipped.
         metadata: of the bundle.
-        digest: SHA-256 of its weights and its inference.json.
+        digest: SHA-256 of its weights, configs and code.
     """
 
     folder: Path
@@ -46,8 +48,17 @@ class Bundle:
     digest: str
 
     def told_apart_by(self, *what: Any) -> Bundle:
-        """Give the bundle another digest, for results that differ by more than its weights and inference.json."""
+        """Give the bundle another digest, for results that differ by more than its weights, configs and code."""
         return replace(self, digest=hashlib.sha256(repr((self.digest, *what)).encode()).hexdigest())
+
+    def with_options(self, options: Mapping[str, Any], *what: Any) -> Bundle:
+        """Give the bundle another digest for other options, those that name a file by its content, and ``what``.
+
+        Raises:
+            FileNotFoundError: there are no such weights.
+        """
+        weights = weights_of(self.folder, options)
+        return self.told_apart_by(digest_of_file(weights), list(options_by_content(options)), *what)
 
     @property
     def name(self) -> str:
@@ -117,13 +128,11 @@ def opened(source: str) -> Iterator[Bundle]:
             folder = unzip(Path(source), Path(scratch))
         else:
             folder = find_bundle(source)
-        contents = []
         for name in ("models/model.pt", "configs/inference.json", "configs/metadata.json"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{source}: has no {name}, so it is no bundle that can be run.")
-            contents.append((folder / name).read_bytes())
-        digest = hashlib.sha256(contents[0] + contents[1]).hexdigest()
-        yield Bundle(folder, json.loads(contents[2]), digest)
+        metadata = json.loads((folder / "configs" / "metadata.json").read_bytes())
+        yield Bundle(folder, metadata, digest_of_bundle(folder))
 
 
 def infer(bundle: Bundle, sources: Sequence[Path], work: Path, **options: Any) -> tuple[list[Prediction], float]:

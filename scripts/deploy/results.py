@@ -82,11 +82,11 @@ def as_frames(labels: np.ndarray, affine: np.ndarray | None, sources: Sequence[D
         corner = np.asarray(dataset.ImagePositionPatient, float)
         rows_mm, columns_mm = (float(number) for number in dataset.PixelSpacing)
         along = np.asarray(dataset.ImageOrientationPatient, float)
-        last = corner + (size[1] - 1) * columns_mm * along[:3] + (size[0] - 1) * rows_mm * along[3:]
-        first_index, last_index = ((to_index @ [*point, 1.0])[:3] for point in (corner, last))
-        k = round(float(first_index[2]))
-        expected = np.array([[0, 0, k], [size[1] - 1, size[0] - 1, k]])
-        shift = np.abs(np.stack([first_index, last_index]) - expected).max()
+        beside = corner + (size[1] - 1) * columns_mm * along[:3]  # with exchanged axes, a square has its diagonal still
+        last = beside + (size[0] - 1) * rows_mm * along[3:]
+        indices = np.stack([(to_index @ [*point, 1.0])[:3] for point in (corner, beside, last)])
+        k = round(float(indices[0, 2]))
+        shift = np.abs(indices - [[0, 0, k], [size[1] - 1, 0, k], [size[1] - 1, size[0] - 1, k]]).max()
         if labels.shape[:2] != size[::-1] or not 0 <= k < labels.shape[2] or shift > MOST_SHIFT_PX:
             raise ValueError(
                 f"a mask of {labels.shape} voxels does not lie on a series of {len(sources)} images of {size}: "

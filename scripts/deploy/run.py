@@ -5,7 +5,8 @@
 
 DICOM gives DICOM: a segmentation (SEG) with coded segments, a structured report (Comprehensive SR by TID 1500) of
 classes and measurements, the bundle's picture as a secondary capture, and of cells their outlines as bulk annotations.
-Each refers to its source images, and has a UID that rests on the weights and on these: a study done twice has no second
+Each refers to its source images, and has a UID that rests on the weights, configs and code of the
+bundle and on these: a study done twice has no second
 result. Pictures and NIfTI give what the bundle's own inference writes.
 """
 
@@ -22,13 +23,13 @@ from pydicom import Dataset, dcmread
 
 from clinbundles.scripts.bundle import check_options
 from clinbundles.scripts.predict.studies import Study, as_folder
-from clinbundles.transforms.readers.decoding import is_dicom
+from clinbundles.transforms.readers.ct_series import is_slice_file
 from clinbundles.transforms.readers.folder import files_below
 
 from .headers import uid_of
 from .inference import Bundle, opened
-from .series import choose_series, read_headers, rule_of
-from .study import REPORTS, Settings, run_pictures
+from .series import choose_series, foreign_modalities, read_headers, rule_of
+from .study import REPORTS, STRUCTURED, Settings, linked, run_pictures
 
 
 def deploy(
@@ -51,8 +52,8 @@ def deploy(
         output: new folder for the results; it appears when all of them are there.
         series: SeriesInstanceUID, where several series of the study fit.
         report: structured, a Comprehensive SR by TID 1500; or text, a Basic Text SR.
-        deidentify: leave out of the results the patient's name and numbers, dates, times and institution; UIDs stay,
-            which some makers build from date and time.
+        deidentify: leave out of the results the patient's name and numbers, dates, times and the institution; UIDs
+            stay, which some makers build from date and time.
         pacs: address of a server of DICOMweb that has the study, and gets the results; the variable
             CLINBUNDLES_PACS_TOKEN is its token. What it has already is not made or sent again.
         options: values of the bundle's inference.json.
@@ -67,7 +68,7 @@ def deploy(
     with opened(bundle) as opened_bundle:
         check_options(opened_bundle.folder, ["inference"], options)
         if options or deidentify:  # other results, which get other UIDs
-            opened_bundle = opened_bundle.told_apart_by(deidentify, sorted(options.items()))
+            opened_bundle = opened_bundle.with_options(options, deidentify)
         settings = Settings(Path(input), target, series, report, deidentify, options)
         if pacs:
             print(_on_pacs(opened_bundle, settings, study=input, url=pacs))
@@ -77,7 +78,8 @@ def deploy(
 
 
 def _on_folder(bundle: Bundle, settings: Settings) -> str:
-    if not any(is_dicom(path) for path in files_below(settings.place)):
+    if not any(is_slice_file(path) for path in files_below(settings.place)):
+        _check_pictures(settings)
         run_pictures(bundle, settings)
         return f"no DICOM in, so none out: what {bundle.name} writes for pictures: {settings.output}"
     images = choose_series(
@@ -85,8 +87,25 @@ def _on_folder(bundle: Bundle, settings: Settings) -> str:
     )
     if made_before(bundle, images, settings):
         return f"these results of {bundle.name} for this study are there already: {settings.output}"
-    files, seconds = _run_application(bundle, settings)
+    with linked(images, as_volume=True) as ((folder,), _):  # no file that the SDK would pass over, and none besides
+        files, seconds = _run_application(bundle, settings, folder)
+    if note := foreign_modalities(bundle.metadata, images):
+        print(f"{note}: {settings.place}")
     return f"{len(files)} DICOM files ({', '.join(path.stem for path in files)}) in {seconds:.1f} s: {settings.output}"
+
+
+def _check_pictures(settings: Settings) -> None:
+    """Refuse options that mean nothing for pictures, whose results are called as they are."""
+    given = {
+        "--series": settings.series is not None,
+        "--report": settings.report != STRUCTURED,
+        "--deidentify": settings.deidentify,
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(
+            f"{settings.place}: holds no DICOM file, and {' and '.join(names)} is for DICOM alone; leave it out, and "
+            "give pictures names that tell nothing of a patient."
+        )
 
 
 def _on_pacs(bundle: Bundle, settings: Settings, *, study: str, url: str) -> str:
@@ -105,14 +124,14 @@ def _on_pacs(bundle: Bundle, settings: Settings, *, study: str, url: str) -> str
     return f"{sentence}; sent to {url}: {server.store(files)}"
 
 
-def _run_application(bundle: Bundle, settings: Settings) -> tuple[list[Path], float]:
+def _run_application(bundle: Bundle, settings: Settings, folder: Path) -> tuple[list[Path], float]:
     try:
         from .application import run_application
     except ImportError as error:
         raise ValueError(
             f"clinbundles deploy needs the extra 'deploy': pip install 'clinbundles[deploy]' ({error})."
         ) from error
-    return run_application(bundle, settings)
+    return run_application(bundle, settings, folder)
 
 
 def made_before(bundle: Bundle, images: list[Dataset], settings: Settings) -> bool:

@@ -15,17 +15,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from clinbundles.engines.outputs.files import replacing
+from clinbundles.transforms.readers.decoding import is_dicom
 from clinbundles.transforms.readers.dicom import silent_pydicom
+from clinbundles.transforms.readers.pydicom_api import encoding_of
 
 from . import reports, results
-from .headers import source_header
+from .headers import check_headers, source_header
 from .inference import CLASSES, INSTANCES, Bundle, Prediction, infer, run_inference
-from .series import rule_of
+from .series import label_of, rule_of
 
 STRUCTURED, TEXT = "structured", "text"
+SERIES = "series"  # folder of the links
 REPORTS = (STRUCTURED, TEXT)
 
 
@@ -71,15 +75,12 @@ def make_results(bundle: Bundle, images: Sequence[Dataset], settings: Settings) 
     """
     with silent_pydicom():
         headers = [source_header(image, deidentify=settings.deidentify) for image in images]
+        check_headers(headers, rule_of(bundle.metadata), str(settings.place))
     with linked(images, as_volume=rule_of(bundle.metadata).as_volume) as (sources, work):
-        names = {str(source): Path(str(image.filename)).name for source, image in zip(sources, images, strict=False)}
         try:
             predictions, seconds = infer(bundle, sources, work, **settings.options)
         except ValueError as error:
-            text = str(error)
-            for source, name in names.items():
-                text = text.replace(source, name)
-            raise ValueError(text.replace(str(work.parent), str(settings.place))) from error
+            raise ValueError(_without_links(str(error), images, work.parent, settings.place)) from error
         with _silent_highdicom():
             made = list(_results(bundle, predictions, headers, settings))
         with replacing(settings.output) as partial:
@@ -87,6 +88,14 @@ def make_results(bundle: Bundle, images: Sequence[Dataset], settings: Settings) 
             for name, dataset in made:
                 dataset.save_as(partial / f"{name}.dcm", enforce_file_format=True)
     return [settings.output / f"{name}.dcm" for name, _ in made], seconds
+
+
+def _without_links(text: str, images: Sequence[Dataset], scratch: Path, place: Path) -> str:
+    """Name in a message the images instead of the links to them."""
+    for position, image in enumerate(images, start=1):
+        for link in (f"{scratch / SERIES / _link_name(position)}", _link_name(position)):
+            text = text.replace(link, label_of(image, position))
+    return text.replace(f"{scratch / SERIES}", str(place)).replace(str(scratch), str(place))
 
 
 def _results(
@@ -147,20 +156,45 @@ def _silent_highdicom() -> Iterator[None]:
 def linked(images: Sequence[Dataset], *, as_volume: bool) -> Iterator[tuple[list[Path], Path]]:
     """Link the files of images into a folder, by names that tell nothing of a patient.
 
+    One without preamble is written with it, for the SDK of MONAI Deploy passes over such files.
+
     Yields:
         the links, or of a volume their folder, and a folder for what is written meanwhile.
     """
     with TemporaryDirectory() as scratch:
-        folder, work = Path(scratch) / "series", Path(scratch) / "work"
+        folder, work = Path(scratch) / SERIES, Path(scratch) / "work"
         folder.mkdir()
         work.mkdir()
         links = []
         for number, image in enumerate(images, start=1):
-            link = folder / f"{number:04}.dcm"
+            link = folder / _link_name(number)
             source = Path(str(image.filename)).resolve()
-            try:
-                link.symlink_to(source)
-            except OSError:
-                shutil.copy(source, link)
+            if is_dicom(source):
+                _link(source, link)
+            else:
+                _add_preamble(source, link)
             links.append(link)
         yield ([folder] if as_volume else links), work
+
+
+def _link_name(position: int) -> str:
+    return f"{position:04}.dcm"
+
+
+def _link(source: Path, link: Path) -> None:
+    try:
+        link.symlink_to(source)
+    except OSError:
+        shutil.copy(source, link)
+
+
+def _add_preamble(source: Path, target: Path) -> None:
+    with silent_pydicom():
+        dataset = dcmread(source, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, little = encoding_of(dataset)
+            explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(target, enforce_file_format=True)

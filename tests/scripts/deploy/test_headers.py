@@ -3,10 +3,13 @@
 from collections.abc import Callable
 
 import pydicom
+import pytest
 from pydicom.uid import UID
 
-from clinbundles.scripts.deploy.headers import finish, source_header, uid_of
+from clinbundles.scripts.deploy.headers import check_headers, finish, source_header, uid_of
 from clinbundles.scripts.deploy.inference import Bundle
+from clinbundles.scripts.deploy.series import RULES
+from clinbundles.transforms.readers.dicom import silent_pydicom
 
 
 def test_a_uid_rests_on_bundle_images_and_kind_alone(
@@ -61,3 +64,28 @@ def test_an_image_gets_the_orientation_of_its_source_or_an_empty_one(
         result = finish(instance(), [source], deidentify=False)
         assert result.PatientOrientation == expected
         assert "PatientIdentityRemoved" not in result
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"StudyDate": "2020-02"}, "StudyDate of image 1 of series 1 is not YYYYMMDD"),
+        ({"StudyTime": "noon"}, "StudyTime of image 1 of series 1 is not HHMMSS"),
+        ({"PatientBirthDate": "1970"}, "PatientBirthDate of image 1 of series 1 is not YYYYMMDD"),
+        ({"FrameOfReferenceUID": None}, "image 1 of series 1 has no FrameOfReferenceUID"),
+    ],
+)
+def test_what_no_result_can_be_written_with_is_refused(
+    fields: dict, sentence: str, instance: Callable[..., pydicom.Dataset]
+) -> None:
+    usual = {"StudyTime": "101112.5", "FrameOfReferenceUID": "1.2.3.5"}
+    with silent_pydicom():
+        bad, good = instance(**usual | fields), instance(**usual)
+        without_date = instance(**usual | {"StudyDate": None})
+        check_headers([source_header(good), source_header(without_date)], RULES["hounsfield"], "s")
+        with pytest.raises(ValueError, match=f"^s: {sentence}"):
+            check_headers([source_header(bad)], RULES["hounsfield"], "s")
+        if "FrameOfReferenceUID" not in fields:
+            check_headers([source_header(bad, deidentify=True)], RULES["hounsfield"], "s")
+        else:
+            check_headers([source_header(bad)], RULES["magnitude"], "s")

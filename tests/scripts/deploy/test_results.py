@@ -60,6 +60,17 @@ def test_a_mask_of_another_geometry_is_refused(slices: list[pydicom.Dataset]) ->
         as_frames(labels[..., 0], None, slices[:1])
 
 
+def test_a_mask_with_exchanged_axes_is_refused_on_a_square_image_too(slices: list[pydicom.Dataset]) -> None:
+    for image in slices:
+        image.Columns, image.PixelSpacing = 40, [2.0, 2.0]
+    affine = AFFINE.copy()
+    affine[0, 0] = -2
+    labels = np.zeros((40, 40, 3), int)
+    assert as_frames(labels, affine, slices).shape == (3, 40, 40)
+    with pytest.raises(ValueError, match=r"does not lie on a series of 3 images of \(40, 40\)"):
+        as_frames(labels, affine[:, [1, 0, 2, 3]], slices)
+
+
 def test_a_segmentation_has_a_coded_segment_a_class_and_refers_to_its_slices(
     slices: list[pydicom.Dataset], as_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:

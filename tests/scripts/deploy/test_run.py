@@ -29,6 +29,15 @@ def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
+@pytest.mark.parametrize("option", [{"deidentify": True}, {"series": "1.2"}, {"report": "text"}])
+def test_what_is_for_dicom_alone_is_refused_for_pictures(option: dict, tmp_path: Path) -> None:
+    (name,) = option
+    picture, out = SAMPLE.parent / "48c4542c.png", tmp_path / "out"
+    with pytest.raises(ValueError, match=rf"holds no DICOM file, and --{name} is for DICOM alone"):
+        deploy("covid_xray_transfer", str(picture), str(out), **option)
+    assert not out.exists()
+
+
 def test_a_folder_with_the_same_results_is_known_and_another_refused(tmp_path: Path) -> None:
     image = dcmread(SAMPLE)
     settings = Settings(SAMPLE.parent, tmp_path / "out")

@@ -7,7 +7,14 @@ import pydicom
 import pytest
 
 from clinbundles.scripts.bundle import ROOT
-from clinbundles.scripts.deploy.series import MANUFACTURER, RULES, choose_series, read_headers, rule_of
+from clinbundles.scripts.deploy.series import (
+    MANUFACTURER,
+    RULES,
+    choose_series,
+    foreign_modalities,
+    read_headers,
+    rule_of,
+)
 
 Maker = Callable[..., pydicom.Dataset]
 XRAY, CT, RGB = RULES["magnitude"], RULES["hounsfield"], RULES["RGB"]
@@ -51,6 +58,30 @@ def test_what_a_bundle_cannot_read_is_said(fields: dict, rule: object, sentence:
         choose_series([instance(**fields)], rule, "study")
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT", "US", "CR", "DX", "MG"])
+def test_a_colour_image_of_a_modality_that_is_no_photograph_is_refused(modality: str, instance: Maker) -> None:
+    with pytest.raises(ValueError, match=rf"no series of kind colour image .*there are 1 of {modality} RGB"):
+        choose_series([instance(Modality=modality, PhotometricInterpretation="RGB")], RGB, "study")
+
+
+def test_a_colour_image_of_another_modality_than_the_bundles_is_taken_and_said(instance: Maker) -> None:
+    metadata = {"network_data_format": {"inputs": {"image": {"format": "RGB", "modality": "endoscopy"}}}}
+    own, other = (instance(Modality=name, PhotometricInterpretation="RGB") for name in ("ES", "OT"))
+    assert choose_series([other], RGB, "study") == [other]
+    assert foreign_modalities(metadata, [own]) == ""
+    assert foreign_modalities(metadata, [own, other]) == "images of Modality OT were taken for endoscopy (ES)"
+
+
+def test_a_refused_image_is_named_by_its_numbers_and_not_by_its_file(instance: Maker) -> None:
+    image = instance(NumberOfFrames=2, SeriesNumber=4, InstanceNumber=7)
+    image.filename = "Doe_Jane.dcm"
+    with pytest.raises(ValueError, match=r"^study: NumberOfFrames of image 7 of series 4 is 2"):
+        choose_series([image], XRAY, "study")
+    image.InstanceNumber = None
+    with pytest.raises(ValueError, match=r"NumberOfFrames of image at place 1 is 2"):
+        choose_series([image], XRAY, "study")
+
+
 def test_of_two_series_one_has_to_be_named(instance: Maker) -> None:
     first, second = instance(), instance(SeriesInstanceUID="1.2.3.10", SOPInstanceUID="1.2.3.2")
     with pytest.raises(ValueError, match=r"2 series of kind .*; say which by --series: 1\.2\.3\.10, 1\.2\.3\.9"):
@@ -79,13 +110,53 @@ def test_a_localizer_is_no_slice_and_a_file_that_is_there_twice_counts_once(inst
     assert len(choose_series([scout, *slices], CT, "study")) == 2
 
 
-def test_files_of_other_kinds_are_passed_over(instance: Maker, tmp_path: Path) -> None:
+def saved(dataset: pydicom.Dataset, path: Path, *, bare: bool = False) -> bytes:
+    dataset.PixelData = bytes(40 * 60)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path, enforce_file_format=True)
+    if bare:
+        content = path.read_bytes()
+        path.write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])
+    return path.read_bytes()
+
+
+def test_files_of_other_kinds_are_passed_over_and_those_without_preamble_are_not(
+    instance: Maker, tmp_path: Path
+) -> None:
     (tmp_path / "below").mkdir()
-    instance().save_as(tmp_path / "below" / "xray", enforce_file_format=False)
-    one = instance()
-    one.file_meta.MediaStorageSOPClassUID, one.file_meta.MediaStorageSOPInstanceUID = one.SOPClassUID, "1.2.3.1"
-    one.save_as(tmp_path / "below" / "xray.dcm", enforce_file_format=True)
+    saved(instance(SOPInstanceUID="1.2.3.2"), tmp_path / "below" / "bare", bare=True)
+    saved(instance(), tmp_path / "below" / "xray")
     (tmp_path / "notes.txt").write_text("no image")
-    assert [Path(each.filename).name for each in read_headers(tmp_path)] == ["xray.dcm"]
+    read = read_headers(tmp_path)
+    assert [Path(each.filename).name for each in read] == ["bare", "xray"]
+    assert [each.SOPInstanceUID for each in read] == ["1.2.3.2", "1.2.3.1"]
+    assert len(choose_series(read, XRAY, "study")) == 2
     with pytest.raises(FileNotFoundError, match="no such folder"):
         read_headers(tmp_path / "other")
+
+
+def test_copies_are_one_image_and_different_images_with_one_uid_are_refused(instance: Maker, tmp_path: Path) -> None:
+    saved(instance(), tmp_path / "1.dcm")
+    saved(instance(), tmp_path / "2.dcm")
+    saved(instance(), tmp_path / "3", bare=True)
+    assert len(choose_series(read_headers(tmp_path), XRAY, "study")) == 1
+    content = (tmp_path / "2.dcm").read_bytes()
+    (tmp_path / "2.dcm").write_bytes(content[:-1] + b"\1")  # one pixel
+    with pytest.raises(ValueError, match=r"study: two different images have the SOPInstanceUID 1\.2\.3\.1"):
+        choose_series(read_headers(tmp_path), XRAY, "study")
+    with pytest.raises(ValueError, match="two different images"):
+        choose_series([instance(), instance(InstanceNumber=2)], XRAY, "study")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_dicom_file_that_is_cut_anywhere_before_its_pixels_is_refused_without_its_name(
+    bare: bool, instance: Maker, tmp_path: Path
+) -> None:
+    saved(instance(), tmp_path / "1.dcm")
+    content = saved(instance(), tmp_path / "Doe_Jane.dcm", bare=bare)
+    for length in range(0, len(content) - 40 * 60 - 12, 7):
+        (tmp_path / "Doe_Jane.dcm").write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"DICOM file 2 of 2, in the order of their names, ") as caught:
+            read_headers(tmp_path)
+        assert "Doe" not in str(caught.value)

@@ -10,7 +10,8 @@ from pydicom import dcmread
 
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.deploy.inference import opened
-from clinbundles.scripts.deploy.study import Settings, make_results, run_pictures
+from clinbundles.scripts.deploy.series import read_headers
+from clinbundles.scripts.deploy.study import Settings, linked, make_results, run_pictures
 
 SAMPLES = ROOT / "bundles" / "covid_xray_transfer" / "samples" / "images"
 
@@ -25,10 +26,32 @@ def test_results_are_written_at_once_and_a_refused_image_leaves_nothing(tmp_path
         files, _ = make_results(bundle, [image], settings)
         assert [file.name for file in files] == ["sr.dcm"]
         assert dcmread(files[0]).PatientIdentityRemoved == "YES"
-        with pytest.raises(ValueError, match=r"lateral\.dcm: ViewPosition is 'LL', not frontal") as caught:
+        with pytest.raises(ValueError, match=r"^image at place 1: ViewPosition is 'LL', not frontal") as caught:
             make_results(bundle, [dcmread(tmp_path / "lateral.dcm")], Settings(tmp_path, tmp_path / "other"))
     assert "/series/" not in str(caught.value)
+    assert "lateral.dcm" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lateral.dcm", "out"]
+
+
+def test_a_slice_that_is_refused_is_named_by_its_numbers(tmp_path: Path) -> None:
+    image = dcmread(SAMPLES / "IM-normal.dcm")
+    image.SeriesNumber, image.InstanceNumber, image.FrameOfReferenceUID = 4, 7, "1.2.3.5"
+    image.save_as(tmp_path / "Doe_Jane.dcm")
+    with (
+        opened("ct_datasetgan") as bundle,
+        pytest.raises(ValueError, match=r"^image 7 of series 4: Modality is") as caught,
+    ):
+        make_results(bundle, read_headers(tmp_path), Settings(tmp_path, tmp_path / "out"))
+    assert "Doe" not in str(caught.value)
+
+
+def test_an_image_without_preamble_is_linked_as_a_whole_file(tmp_path: Path) -> None:
+    image = dcmread(SAMPLES / "IM-normal.dcm")
+    content = (SAMPLES / "IM-normal.dcm").read_bytes()
+    (tmp_path / "bare").write_bytes(content[144 + int.from_bytes(content[140:144], "little") :])
+    with linked(read_headers(tmp_path), as_volume=False) as ((link,), _):
+        assert dcmread(link) == image
+        assert dcmread(link).file_meta.TransferSyntaxUID == image.file_meta.TransferSyntaxUID
 
 
 def test_of_a_series_of_two_x_rays_the_report_has_each_with_its_own_probabilities(tmp_path: Path) -> None:
