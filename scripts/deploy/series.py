@@ -201,13 +201,13 @@ def label_of(dataset: Dataset, position: int) -> str:
 
 def _is_copy(first: Dataset, second: Dataset) -> bool:
     """Tell whether two instances are the same in all fields and pixels."""
-    files = [getattr(each, "filename", None) for each in (first, second)]
-    if not all(files):
+    one, other = (str(getattr(each, "filename", None) or "") for each in (first, second))
+    if not one or not other:
         return first == second
-    if filecmp.cmp(*map(str, files), shallow=False):
+    if filecmp.cmp(one, other, shallow=False):
         return True
     with silent_pydicom():
-        return dcmread(files[0], force=True) == dcmread(files[1], force=True)
+        return dcmread(one, force=True) == dcmread(other, force=True)
 
 
 def _localizes(dataset: Dataset) -> bool:
