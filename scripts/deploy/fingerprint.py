@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clinbundles.engines.weights_card import read_card, weights_sentence
 from clinbundles.scripts.bundle import ROOT, open_configs
 
 CODE = ("transforms", "nets", "engines")
@@ -24,7 +25,8 @@ def digest_of_bundle(folder: Path) -> str:
     """
     packed = folder / "scripts"
     code = [packed] if packed.is_dir() else [ROOT / name for name in CODE]
-    files = [folder / "models" / "model.pt", *sorted((folder / "configs").glob("*.json"))]
+    models = [folder / "models" / name for name in ("model.pt", "model.json")]
+    files = [*filter(Path.is_file, models), *sorted((folder / "configs").glob("*.json"))]
     files += [file for place in (*code, ROOT / "scripts" / "deploy") for file in sorted(place.rglob("*.py"))]
     return hashlib.sha256(repr([(file.name, digest_of_file(file)) for file in files]).encode()).hexdigest()
 
@@ -33,6 +35,11 @@ def digest_of_file(file: Path) -> str:
     """Hash a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def note_of(weights: Path) -> str:
+    """Say which weights they are, by their SHA-256, and what they must not be used for, by their card."""
+    return f"Weights: {weights_sentence(digest_of_file(weights), read_card(weights))}"
 
 
 def weights_of(folder: Path, options: Mapping[str, Any]) -> Path:

@@ -28,7 +28,7 @@ from clinbundles.scripts.bundle import find_bundle, open_configs, run_configs
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.transforms.readers.loading import FAILURE, WARNING
 
-from .fingerprint import digest_of_bundle, digest_of_file, options_by_content, weights_of
+from .fingerprint import digest_of_bundle, note_of, options_by_content, weights_of
 
 CLASSES, SEGMENTS, INSTANCES = "classes", "segments", "instances"
 
@@ -41,11 +41,13 @@ class Bundle:
         folder: of the bundle, unzipped.
         metadata: of the bundle.
         digest: SHA-256 of its weights, configs and code.
+        weights_note: SHA-256 of the weights, and what they must not be used for.
     """
 
     folder: Path
     metadata: dict[str, Any]
     digest: str
+    weights_note: str = ""
 
     def told_apart_by(self, *what: Any) -> Bundle:
         """Give the bundle another digest, for results that differ by more than its weights, configs and code."""
@@ -58,7 +60,8 @@ class Bundle:
             FileNotFoundError: there are no such weights.
         """
         weights = weights_of(self.folder, options)
-        return self.told_apart_by(digest_of_file(weights), list(options_by_content(options)), *what)
+        note = note_of(weights)
+        return replace(self.told_apart_by(note, list(options_by_content(options)), *what), weights_note=note)
 
     @property
     def name(self) -> str:
@@ -132,7 +135,7 @@ def opened(source: str) -> Iterator[Bundle]:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{source}: has no {name}, so it is no bundle that can be run.")
         metadata = json.loads((folder / "configs" / "metadata.json").read_bytes())
-        yield Bundle(folder, metadata, digest_of_bundle(folder))
+        yield Bundle(folder, metadata, digest_of_bundle(folder), note_of(folder / "models" / "model.pt"))
 
 
 def infer(bundle: Bundle, sources: Sequence[Path], work: Path, **options: Any) -> tuple[list[Prediction], float]:

@@ -171,7 +171,7 @@ def text_report(
     root.ContentSequence = DicomSequence(
         [
             TextContentItem(name=codes.DCM.Finding, value=text, relationship_type="CONTAINS")
-            for text in (*sentences, f"{bundle.name} {bundle.version}. {DISCLAIMER}")
+            for text in (*sentences, f"{bundle.name} {bundle.version}. {DISCLAIMER} {bundle.weights_note}".strip())
         ]
     )
     result = EnhancedSR(
@@ -209,7 +209,7 @@ def _group_of(
             name=bundle.name[:64],
             version=bundle.version,
             family=codes.DCM.ArtificialIntelligence,
-            parameters=[DISCLAIMER, *([group.warning[:256]] if group.warning else [])],
+            parameters=[*filter(None, (DISCLAIMER, bundle.weights_note, group.warning[:256]))],
         ),
         measurements=[Measurement(each.what, _decimal(each.number), each.unit) for each in group.values],
         qualitative_evaluations=evaluations or None,

@@ -1,5 +1,7 @@
 """Structured reports, read back by highdicom."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import BasicTextSRStorage, ComprehensiveSRStorage
 
 from clinbundles.scripts.deploy.headers import source_header
-from clinbundles.scripts.deploy.inference import Bundle, Prediction
+from clinbundles.scripts.deploy.inference import Bundle, Prediction, opened
 from clinbundles.scripts.deploy.reports import class_group, report, segment_groups, text_report
 
 Maker = Callable[..., pydicom.Dataset]
@@ -80,3 +82,23 @@ def test_a_text_report_says_the_same_in_sentences(instance: Maker, as_bundle: Ca
     texts = [item.TextValue for item in made.ContentSequence]
     assert texts[0].startswith("Normal: Probability of Normal 0.75, Probability of Pneumonia")
     assert "not for diagnosis" in texts[1]
+
+
+def test_both_reports_say_which_weights_and_what_they_are_not_for(
+    instance: Maker, as_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    source = source_header(instance())
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"weights")
+    note = f"Weights: sha256 {hashlib.sha256(b'weights').hexdigest()}: "
+    with opened("covid_xray_transfer") as shipped:
+        card = json.loads((shipped.folder / "models" / "model.json").read_text())
+        own = shipped.with_options({"ckpt_path": str(weights)})
+    for bundle, sentence in (
+        (shipped, f"Weights: sha256 {card['weights_sha256']}: {card['warning']}"),
+        (own, f"{note}no card says what these weights are for."),
+    ):
+        group = class_group(bundle, Prediction(Path("x"), probabilities=np.array([0.5, 0.25, 0.25])), source)
+        made = report(bundle, [group], [source])
+        assert sentence in [element.value for element in made.iterall() if element.keyword == "TextValue"]
+        assert text_report(bundle, [group], [source]).ContentSequence[-1].TextValue.endswith(sentence)
