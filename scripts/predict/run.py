@@ -164,8 +164,10 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
             except Exception as error:
                 sentence = (sentence_of(error) or f"{type(error).__name__}: {error}").replace(str(work), study.name)
                 _, left_out = _count(made)
-                return status(REFUSED if _is_of_nothing(error) else FAILED, left_out=left_out, sentence=sentence)
+                return status(REFUSED if _is_of_nothing(error) else FAILED, left_out=left_out or 0, sentence=sentence)
             used, left_out = _count(made)
+        if not any(path.is_file() for path in made.rglob("*")):
+            return status(FAILED, sentence=f"{study.name}: {config} has written nothing to its output_dir.")
         if target.exists():
             shutil.rmtree(target)
         with replacing(target) as partial:
@@ -175,12 +177,12 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
         return status(FAILED, sentence=sentence_of(error) or str(error))
 
 
-def _count(made: Path) -> tuple[int, int]:
-    """Images of a table that were used, and that were left out."""
+def _count(made: Path) -> tuple[int | None, int | None]:
+    """Images of a table that were used, and that were left out; None where there is no table."""
     try:
         table, failed = read_per_image(made / "per_image.csv")
     except (FileNotFoundError, ValueError):
-        return 0, 0
+        return None, None
     return len(table), failed
 
 

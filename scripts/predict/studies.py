@@ -37,8 +37,8 @@ class Status:
     Attributes:
         study: its name.
         status: done; refused, none of its images can be read; failed, for another reason; waiting.
-        images: that were used.
-        left_out: images that could not be read.
+        images: that were used; None, in status.csv blank, where the bundle writes no per_image.csv, as a pure zip.
+        left_out: images that could not be read; None likewise.
         seconds: that it took.
         sentence: why it was refused or failed.
         source_sha256: of the study's bytes, see :func:`.settings.hash_files`.
@@ -47,8 +47,8 @@ class Status:
 
     study: str
     status: str = WAITING
-    images: int = 0
-    left_out: int = 0
+    images: int | None = 0
+    left_out: int | None = 0
     seconds: float = 0.0
     sentence: str = ""
     source_sha256: str = ""

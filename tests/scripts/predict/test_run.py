@@ -124,6 +124,23 @@ def test_what_fails_in_one_process_is_not_tried_by_another_of_the_same_moment(
     assert tried == ["a", "b"]
 
 
+def test_without_a_table_images_are_not_counted_and_without_a_file_nothing_is_done(
+    studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pure(bundle: Path, names: list[str], *, dataset_dir: str, output_dir: str, **options: object) -> None:
+        (Path(output_dir) / "masks").mkdir()
+        if dataset_dir.endswith("two"):
+            (Path(output_dir) / "masks" / "b.png").touch()
+
+    monkeypatch.setattr("clinbundles.scripts.predict.run.run_configs", pure)
+    with pytest.raises(SystemExit):
+        predict(str(BUNDLE), str(studies), str(tmp_path / "out"))
+    rows = table(tmp_path / "out")
+    assert [rows["two"][name] for name in ("status", "images", "left_out")] == ["done", "", ""]
+    assert rows["a"]["status"] == "failed"
+    assert rows["a"]["sentence"] == "a: inference has written nothing to its output_dir."
+
+
 def test_an_answer_is_given_for_no_other_bytes_bundle_or_option(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
