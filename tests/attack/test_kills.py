@@ -65,7 +65,7 @@ def training(bundle: Path, name: str, _: Path) -> list[str]:
 
 
 def evaluation(bundle: Path, name: str, _: Path) -> list[str]:
-    return ["run", bundle.name, name, "--ckpt_path", str(bundle / "models" / "model.pt")]
+    return ["run", bundle.name, name, "--ckpt_path", str(bundle / "models" / "model.pt"), "--output_dir", "out"]
 
 
 def prediction(inputs: Path) -> list[str]:

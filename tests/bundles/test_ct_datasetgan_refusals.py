@@ -318,7 +318,7 @@ def test_volumes_that_are_no_ct_in_hu_are_not_segmented(tmp_path: Path, case: st
     torch.save(untrained_segmenter().state_dict(), tmp_path / "segmenter.pt")
     options = {**SEGMENTER, "ckpt_path": tmp_path / "segmenter.pt", "dataset_dir": tmp_path / "volumes"}
     assert message in refusal("inference", **options, output_dir=tmp_path / "out")
-    assert list(contents(tmp_path / "out")) == ([] if case == "nothing" else ["per_image.csv"])
+    assert list(contents(tmp_path / "out")) == ([] if case == "nothing" else [".run.json", "per_image.csv"])
 
 
 def test_a_volume_that_cannot_be_read_costs_its_row_and_not_the_folder(
@@ -348,10 +348,15 @@ def test_series_with_a_gap_or_of_mixed_orientation_are_not_segmented(
     tmp_path: Path, write_ct_series: Callable[..., Path]
 ) -> None:
     torch.save(untrained_segmenter().state_dict(), tmp_path / "segmenter.pt")
-    options = {**SEGMENTER, "ckpt_path": tmp_path / "segmenter.pt", "output_dir": tmp_path / "out"}
+    options = {**SEGMENTER, "ckpt_path": tmp_path / "segmenter.pt"}
     hu = cylinder().transpose(2, 1, 0)
     gap = write_ct_series(tmp_path / "gap", hu, without=[2])
-    assert "10.00 mm from the slice at -295.00 mm to the next" in refusal("inference", **options, dataset_dir=gap)
+    assert "10.00 mm from the slice at -295.00 mm to the next" in refusal(
+        "inference", **options, dataset_dir=gap, output_dir=tmp_path / "out"
+    )
     mixed = write_ct_series(tmp_path / "mixed", hu, changes={3: {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}})
-    assert "ImageOrientationPatient is 1, 0, 0, 0, 0, -1" in refusal("inference", **options, dataset_dir=mixed)
-    assert contents(tmp_path / "out").keys() <= {"per_image.csv"}
+    assert "ImageOrientationPatient is 1, 0, 0, 0, 0, -1" in refusal(
+        "inference", **options, dataset_dir=mixed, output_dir=tmp_path / "out_2"
+    )
+    for name in ("out", "out_2"):
+        assert contents(tmp_path / name).keys() <= {".run.json", "per_image.csv"}
