@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
-from clinbundles.engines.outputs.files import replacing
+from clinbundles.engines.outputs.files import remove_partials, replacing
 from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bars import watch
@@ -148,6 +148,7 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
     """Run a bundle's config on one study, whose outputs take their place when all are there."""
     work, target = output / "work" / study.name, output / "studies" / study.name
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(target)  # of a run that was killed
     began = time.monotonic()
 
     def status(kind: str, **facts: Any) -> Status:
