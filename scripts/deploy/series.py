@@ -25,7 +25,7 @@ from clinbundles.transforms.readers.pydicom_api import deflated_part
 MANUFACTURER = "clinbundles"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
-PIXELS = b"\xe0\x7f"  # their group, as a file without big endian has it
+PIXELS = (b"\xe0\x7f", b"\x7f\xe0")  # group 7FE0, in either order of bytes
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -127,7 +127,7 @@ def _read_header(path: Path) -> Dataset:
     check_deflated(path)
     with path.open("rb") as stream:
         dataset = dcmread(stream, stop_before_pixels=True, force=bare)
-        has_pixels = stream.read(2) == PIXELS or bool(deflated_part(path))
+        has_pixels = stream.read(2) in PIXELS or bool(deflated_part(path))
     kind = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
     if not kind:
         raise _BrokenError("has no SOPClassUID, so nobody knows what it is, or ends before it")

@@ -222,7 +222,7 @@ def test_the_application_takes_at_most_twice_as_long_as_the_bundle_itself(
             infer(bundle, [file], work)
             own = time.perf_counter() - began
             began = time.perf_counter()
-            run_application(bundle, Settings(file.parent, tmp_path / f"out{number}"))
+            run_application(bundle, Settings(file.parent, tmp_path / f"out{number}"), file.parent)
             ratios.append((time.perf_counter() - began) / own)
     print(f"application / own inference: {sorted(ratios)}")
     assert sorted(ratios)[1] <= 2
