@@ -96,7 +96,7 @@ def test_the_command_line_takes_flags_and_puts_an_error_in_one_sentence(plain, t
     assert len(json.loads((tmp_path / "list.json").read_text())["skipped"]) == 1
     sentence = typed("folder", plain, *flags)
     assert sentence.startswith("clinbundles prepare: ")
-    assert sentence.endswith("i3.png: mask of 41x30 px, its image has 40x30.")
+    assert sentence.endswith("i3.png: mask of 41x30 px, its image has 40x30. --skip_bad leaves such files out.")
 
 
 def test_help_names_the_data_sets_and_the_flags_of_one():
