@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import statistics
@@ -15,7 +14,7 @@ import torch
 
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bench.rounds import chip, versions
-from clinbundles.scripts.report.results import as_json, check_results, merge_results
+from clinbundles.scripts.report.results import as_json, check_results, merge_results, read_measurements
 
 EMPTY: dict[str, Any] = {"runs": {}, "results": []}
 
@@ -96,20 +95,3 @@ def _command() -> str:
         elif not word.startswith("--json="):
             kept.append(word)
     return shlex.join(["clinbundles", *kept])
-
-
-def read_measurements(path: Path) -> dict[str, Any]:
-    """Read what benches wrote: runs and results by bundle.
-
-    Raises:
-        ValueError: it is not JSON, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: its content is no object of bundles, as clinbundles bench writes it.")
-    for bundle, part in content.items():
-        check_results(part, f"{path}: {bundle}")
-    return content

@@ -95,14 +95,39 @@ def read_results(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: it is not JSON, or not what the schema says; the message names file, field and value.
     """
+    content = read_json(path)
+    check_results(content, str(path))
+    return content
+
+
+def read_measurements(path: Path) -> dict[str, Any]:
+    """Read what benches wrote: runs and results, as in a results.json, by bundle.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: its content is no object of bundles, as clinbundles bench writes it.")
+    for bundle, part in content.items():
+        check_results(part, f"{path}: {bundle}")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a bundle's numbers were expected there.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}).") from error
-    check_results(content, str(path))
-    return content
 
 
 def check_results(content: Any, file: str) -> None:

@@ -17,7 +17,7 @@ from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.engines.weights_card import read_card
 
 from .pages import fill, loose_decimals
-from .results import KEYS, as_json, check_results, merge_results, read_results
+from .results import KEYS, as_json, check_results, merge_results, read_json, read_measurements, read_results
 from .tables import as_markdown, cell_text, markdown_table, measurement_table, result_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,16 +178,12 @@ def with_headline(metadata: str, content: Mapping[str, Any], place: str) -> str:
 
 def _parts(file: Path, bundle: str | None) -> dict[str, dict[str, Any]]:
     """The results in a file, by the bundle that they join."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error}).") from error
+    content = read_json(file)
     if not isinstance(content, dict) or not content.keys() <= set(bundle_names(None)):  # of clinbundles reproduce
         if bundle is None:
             raise ValueError(f"--merge {file}: say which bundle's results it joins.")
         return {bundle: read_results(file)}
-    for name, part in content.items():
-        check_results(part, f"{file}: {name}")
+    content = read_measurements(file)
     if bundle is not None and bundle not in content:
         raise ValueError(f"--merge {file}: it has no measurements of {bundle}, but of {', '.join(content)}.")
     return {name: part for name, part in content.items() if bundle in (None, name)}
