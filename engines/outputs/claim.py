@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import input_file, write_atomically
+from .files import input_file, input_files, write_atomically
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -44,9 +44,10 @@ def claim_run(output_dir: str | os.PathLike, engine: Engine) -> None:
         engine: the evaluator; a command leaves a hash of its options as ``state.run_options``.
 
     Raises:
-        ValueError: the folder holds a run of other images, weights or options, or files without a mark.
+        ValueError: the folder holds a run of other images, weights or options, files without a mark, or the images.
     """
     folder = Path(output_dir)
+    check_apart(folder, input_files(engine))
     loader: Any = engine.state.dataloader
     own = {
         "images": _digest(sorted(_describe(item) for item in loader.dataset.data)),

@@ -12,7 +12,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from ...transforms.readers.loading import FAILURE
-from .claim import check_apart, claim_run
+from .claim import claim_run
 from .files import distinct_names, input_file, input_files, write_atomically, write_csv_atomically
 from .growing_table import GrowingTable
 from .per_image import name_weights, number_patients, say_failures, weights_of
@@ -69,7 +69,6 @@ class ClassTableWriter:
     def start(self, engine: Engine) -> None:
         """Begin a new table."""
         files = input_files(engine)
-        check_apart(self.output_dir, files)
         claim_run(self.output_dir, engine)
         self._names = distinct_names(files)
         self.table = GrowingTable(self.output_dir / "per_image.csv")

@@ -18,7 +18,7 @@ from monai.utils import CommonKeys, convert_to_tensor
 from torch import nn
 from torch.nn import functional as F
 
-from .claim import check_apart, claim_folder, claim_run
+from .claim import claim_folder, claim_run
 from .files import distinct_stems, input_file, input_files, replacing
 
 COLOR_MAP = "jet"
@@ -99,7 +99,6 @@ class GradCamWriter:
         """Take over the network's weights."""
         self._copy.load_state_dict(self.network.state_dict())
         files = input_files(engine)
-        check_apart(self.folder.parent, files)
         claim_run(self.folder.parent, engine)
         self._stems = distinct_stems(files)
         claim_folder(self.folder, [f"{stem}.png" for stem in self._stems.values()])

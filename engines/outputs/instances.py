@@ -24,7 +24,7 @@ from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.pixel_size import pixel_size_um
 from ..metrics.instance_sets import summarize_instances
 from ..metrics.instances import InstanceScores, detections_of
-from .claim import check_apart, claim_folder, claim_run
+from .claim import claim_folder, claim_run
 from .files import (
     distinct_names,
     distinct_stems,
@@ -107,7 +107,6 @@ class InstanceWriter:
         self.annotations: list[dict[str, Any]] = []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
-        check_apart(self.output_dir, files)
         claim_run(self.output_dir, engine)
         self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name, suffix in FOLDERS.items():

@@ -20,7 +20,7 @@ from PIL import Image
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs, summarize_overlap
-from .claim import check_apart, claim_folder, claim_run
+from .claim import claim_folder, claim_run
 from .files import (
     check_replaceable,
     distinct_names,
@@ -115,7 +115,6 @@ class LabelMapWriter:
         self._names, self._stems = distinct_names(files), distinct_stems(files)
         suffixes = {path: ".nii.gz" if is_volume(path) else ".png" for path in files}
         maps = [f"{self._stems[path]}{suffix}" for path, suffix in suffixes.items()]
-        check_apart(self.output_dir, files)
         claim_run(self.output_dir, engine)
         self.table = GrowingTable(self.output_dir / "per_image.csv")
         claim_folder(self.output_dir / "label_maps", maps)

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ...transforms.readers.loading import FAILURE
-from .claim import check_apart, claim_folder, claim_run
+from .claim import claim_folder, claim_run
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
 from .growing_table import GrowingTable
 from .per_image import complete_rows, name_weights, say_failures, weights_of
@@ -109,7 +109,6 @@ class PredictionWriter:
         self.rows, self.groups, self.sources = [], [], []
         files = input_files(engine)
         self._names, self._stems = distinct_names(files), distinct_stems(files)
-        check_apart(self.output_dir, files)
         claim_run(self.output_dir, engine)
         self.table = GrowingTable(self.output_dir / "per_image.csv")
         for name in ("masks", "overlays"):

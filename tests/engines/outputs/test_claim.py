@@ -73,6 +73,9 @@ def test_files_of_nobody_knows_which_run_are_kept(tmp_path: Path, name: str) -> 
 
 
 def test_a_mark_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / ".run.json").write_text("[")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".run.json").write_text("[")
     with pytest.raises(ValueError, match=r"\.run\.json: is no mark of a run"):
+        claim_run(tmp_path / "out", engine_of(tmp_path / "a.png"))
+    with pytest.raises(ValueError, match="the images of this run lie here"):
         claim_run(tmp_path, engine_of(tmp_path / "a.png"))
