@@ -11,11 +11,11 @@ from ignite.engine import Engine
 from monai.engines import Trainer
 from torch import nn
 
-from ...nets.stylegan2.adaptation import AdaptiveProbability
-from ...nets.stylegan2.augmentation import AdaptiveAugmentation
-from ...nets.stylegan2.discriminator import Discriminator
-from ...nets.stylegan2.generator import Generator
-from ...nets.stylegan2.losses import PathLengthPenalty, discriminator_loss, generator_loss, gradient_penalty
+from ...nets.datasetgan.adaptation import AdaptiveProbability
+from ...nets.datasetgan.augmentation import AdaptiveAugmentation
+from ...nets.datasetgan.discriminator import Discriminator
+from ...nets.datasetgan.generator import Generator
+from ...nets.datasetgan.losses import PathLengthPenalty, discriminator_loss, generator_loss, gradient_penalty
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data import Dataset
 
-from ...nets.labelled_generator import LabelledGenerator
+from ...nets.datasetgan.labelled_generator import LabelledGenerator
 from ...transforms.latents import latent_of
 
 

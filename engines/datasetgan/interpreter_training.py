@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ...nets.labelled_generator import StyleInterpreter, digest_of
-from ...nets.stylegan2.generator import Generator
+from ...nets.datasetgan.generator import Generator
+from ...nets.datasetgan.labelled_generator import StyleInterpreter, digest_of
 from ...transforms.readers.slice_lists import check_n_labelled
 from ...transforms.readers.slices import check_datalist, read_datalist, read_label_map
 

@@ -14,8 +14,8 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ...nets.labelled_generator import digest_of
-from ...nets.latent_projection import LatentRenderer
+from ...nets.datasetgan.labelled_generator import digest_of
+from ...nets.datasetgan.latent_projection import LatentRenderer
 from ..outputs.files import check_replaceable, replacing, write_atomically
 from ..outputs.sample_grid import as_bytes, tile
 

@@ -14,7 +14,7 @@ import torch
 from ignite.engine import Engine, Events
 from PIL import Image
 
-from ...nets.labelled_generator import LabelledGenerator, digest_of
+from ...nets.datasetgan.labelled_generator import LabelledGenerator, digest_of
 from ...transforms.latents import latent_of
 from ...transforms.readers.slices import check_window
 from .files import check_replaceable, replacing, write_atomically

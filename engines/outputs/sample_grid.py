@@ -12,7 +12,7 @@ from ignite.engine import Events
 from monai.engines import Trainer
 from PIL import Image
 
-from ...nets.stylegan2.generator import Generator
+from ...nets.datasetgan.generator import Generator
 from .files import replacing
 
 

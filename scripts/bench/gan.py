@@ -27,9 +27,9 @@ from typing import Any
 import torch
 
 from clinbundles.engines.datasetgan.gan_trainer import lazy_adam
-from clinbundles.nets.stylegan2.discriminator import Discriminator
-from clinbundles.nets.stylegan2.generator import Generator
-from clinbundles.nets.stylegan2.losses import discriminator_loss, generator_loss, gradient_penalty
+from clinbundles.nets.datasetgan.discriminator import Discriminator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.losses import discriminator_loss, generator_loss, gradient_penalty
 from clinbundles.scripts.bench.gan_reference import ReferenceDiscriminator, ReferenceGenerator
 from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
 from clinbundles.scripts.flags import choose_names

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clinbundles.nets.stylegan2.discriminator import Discriminator, ResidualBlock, minibatch_deviation
-from clinbundles.nets.stylegan2.generator import Generator, SynthesisBlock
-from clinbundles.nets.stylegan2.layers import EqualizedConv2d, EqualizedLinear, StyledConv2d, ToImage
+from clinbundles.nets.datasetgan.discriminator import Discriminator, ResidualBlock, minibatch_deviation
+from clinbundles.nets.datasetgan.generator import Generator, SynthesisBlock
+from clinbundles.nets.datasetgan.layers import EqualizedConv2d, EqualizedLinear, StyledConv2d, ToImage
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 SLOPE, GAIN = 0.2, math.sqrt(2)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from clinbundles.nets.pixel_classifier import image_uncertainty, jensen_shannon
+from clinbundles.nets.datasetgan.pixel_classifier import image_uncertainty, jensen_shannon
 from clinbundles.nets.uncertain_windows import pixel_uncertainty, window_uncertainty
 
 

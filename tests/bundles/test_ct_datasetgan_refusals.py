@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clinbundles.nets.labelled_generator import StyleInterpreter
-from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.labelled_generator import StyleInterpreter
+from clinbundles.nets.datasetgan.pixel_classifier import PixelClassifierEnsemble
 from clinbundles.scripts.bundle import open_configs
 from clinbundles.scripts.cli import main
 

@@ -14,7 +14,7 @@ from monai.transforms import RandGaussianNoised
 from torch import nn
 
 from clinbundles.engines.checkpoint import TrainingCheckpoint, WeightsLoader, epochs_done
-from clinbundles.engines.epoch_seed import EpochSeed
+from clinbundles.engines.training.epoch_seed import EpochSeed
 
 
 class Killed(Exception):

@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from clinbundles.engines.checkpoint import TrainingCheckpoint
 from clinbundles.engines.datasetgan.gan_trainer import StyleGAN2Trainer, lazy_adam
-from clinbundles.engines.epoch_seed import EpochSeed
-from clinbundles.nets.stylegan2.adaptation import AdaptiveProbability
-from clinbundles.nets.stylegan2.augmentation import AdaptiveAugmentation
-from clinbundles.nets.stylegan2.discriminator import Discriminator
-from clinbundles.nets.stylegan2.generator import Generator
-from clinbundles.nets.stylegan2.losses import PathLengthPenalty
+from clinbundles.engines.training.epoch_seed import EpochSeed
+from clinbundles.nets.datasetgan.adaptation import AdaptiveProbability
+from clinbundles.nets.datasetgan.augmentation import AdaptiveAugmentation
+from clinbundles.nets.datasetgan.discriminator import Discriminator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.losses import PathLengthPenalty
 
 
 class Slices(torch.utils.data.Dataset):

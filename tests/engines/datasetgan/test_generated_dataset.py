@@ -5,9 +5,9 @@ import torch
 from monai.data import DataLoader
 
 from clinbundles.engines.datasetgan.generated_dataset import GeneratedDataset
-from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter
-from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.labelled_generator import LabelledGenerator, StyleInterpreter
+from clinbundles.nets.datasetgan.pixel_classifier import PixelClassifierEnsemble
 from clinbundles.transforms.latents import latent_of
 
 

@@ -15,9 +15,9 @@ from clinbundles.engines.datasetgan.interpreter_training import (
     PixelBatches,
     PixelNetwork,
 )
-from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter, digest_of
-from clinbundles.nets.pixel_classifier import EnsembleCrossEntropyLoss, PixelClassifierEnsemble
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.labelled_generator import LabelledGenerator, StyleInterpreter, digest_of
+from clinbundles.nets.datasetgan.pixel_classifier import EnsembleCrossEntropyLoss, PixelClassifierEnsemble
 
 NAMES = ["background", "bright"]
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from clinbundles.engines.datasetgan.interpreter_training import LabelledFeatures
 from clinbundles.engines.datasetgan.latent_projection import ProjectedSetWriter, ProjectionTargets
-from clinbundles.nets.labelled_generator import digest_of
-from clinbundles.nets.latent_projection import LatentRenderer, ProjectedLatents
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.labelled_generator import digest_of
+from clinbundles.nets.datasetgan.latent_projection import LatentRenderer, ProjectedLatents
 
 NAMES = ["background", "cell"]
 

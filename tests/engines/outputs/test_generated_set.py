@@ -13,9 +13,9 @@ from monai.data import DataLoader, Dataset, decollate_batch
 from PIL import Image
 
 from clinbundles.engines.outputs.generated_set import GeneratedSet, GeneratedSetWriter
-from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter
-from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.labelled_generator import LabelledGenerator, StyleInterpreter
+from clinbundles.nets.datasetgan.pixel_classifier import PixelClassifierEnsemble
 from clinbundles.transforms.latents import SeedToLatentd
 
 NAMES = ["background", "body"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from clinbundles.engines.outputs.sample_grid import SampleGrid, as_bytes, tile
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
 
 
 def test_minus_one_is_black_one_is_white_and_what_is_beyond_is_clipped() -> None:

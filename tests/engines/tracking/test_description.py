@@ -46,7 +46,7 @@ def test_a_name_tells_kind_stage_network_and_knobs(config, kind, name):
 def test_a_run_without_network_or_knob_has_the_name_of_its_bundle_and_a_shared_network_its_own():
     assert readable_name({}, None, kind="training", name_knobs=[], bundle="toy").startswith("toy_20")
     assert network_name({}, Shared(nn.Linear(1, 1))) == "Linear"
-    assert network_name({"network_def": {"_target_": "nets.stylegan2.Generator"}}, None) == "Generator"
+    assert network_name({"network_def": {"_target_": "nets.datasetgan.Generator"}}, None) == "Generator"
 
 
 @pytest.mark.parametrize(

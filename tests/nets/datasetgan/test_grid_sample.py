@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clinbundles.nets.stylegan2.grid_sample import grid_sample
+from clinbundles.nets.datasetgan.grid_sample import grid_sample
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import distributed
 
-from clinbundles.nets.stylegan2.adaptation import AdaptiveProbability
-from clinbundles.nets.stylegan2.augmentation import AdaptiveAugmentation
+from clinbundles.nets.datasetgan.adaptation import AdaptiveProbability
+from clinbundles.nets.datasetgan.augmentation import AdaptiveAugmentation
 
 
 def controller(probability: float = 0.0, **options: float) -> AdaptiveProbability:

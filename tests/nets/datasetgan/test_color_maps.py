@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from clinbundles.nets.stylegan2.color_maps import brightness, contrast, hue_rotation, luma_flip, recolor, saturation
+from clinbundles.nets.datasetgan.color_maps import brightness, contrast, hue_rotation, luma_flip, recolor, saturation
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clinbundles.nets.stylegan2.layers import EqualizedConv2d, EqualizedLinear, StyledConv2d, ToImage
-from clinbundles.nets.stylegan2.resampling import low_pass
+from clinbundles.nets.datasetgan.layers import EqualizedConv2d, EqualizedLinear, StyledConv2d, ToImage
+from clinbundles.nets.datasetgan.resampling import low_pass
 
 
 def paper_convolution(layer: StyledConv2d, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from clinbundles.engines.training_phases import TrainingPhases, freeze_all_but
+from clinbundles.engines.training.phases import TrainingPhases, freeze_all_but
 
 HEAD = {"layers": ["head"], "learning_rate": 1e-3}
 ALL = {"layers": "all", "learning_rate": 1e-4}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clinbundles.nets.pixel_classifier import (
+from clinbundles.nets.datasetgan.pixel_classifier import (
     EnsembleCrossEntropyLoss,
     PixelClassifierEnsemble,
     image_uncertainty,

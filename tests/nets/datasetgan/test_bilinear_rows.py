@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clinbundles.nets.bilinear_rows import Resize, gathered_sum, neighbours, weighted_sum
+from clinbundles.nets.datasetgan.bilinear_rows import Resize, gathered_sum, neighbours, weighted_sum
 
 
 @pytest.fixture(autouse=True)

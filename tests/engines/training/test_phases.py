@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.models import mobilenet_v3_small, resnet18
 
 from clinbundles.engines.checkpoint import TrainingCheckpoint
-from clinbundles.engines.epoch_seed import EpochSeed
-from clinbundles.engines.training_phases import TrainingPhases
+from clinbundles.engines.training.epoch_seed import EpochSeed
+from clinbundles.engines.training.phases import TrainingPhases
 
 HEAD = {"layers": ["head"], "learning_rate": 1e-3}
 ALL = {"layers": "all", "learning_rate": 1e-4}

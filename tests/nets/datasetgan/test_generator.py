@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clinbundles.nets.stylegan2.generator import Generator, sizes_up_to
+from clinbundles.nets.datasetgan.generator import Generator, sizes_up_to
 
 
 def small(**options: object) -> Generator:

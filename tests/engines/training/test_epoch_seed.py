@@ -8,7 +8,7 @@ import torch
 from monai.data import Dataset
 from monai.transforms import RandGaussianNoise
 
-from clinbundles.engines.epoch_seed import EpochSeed
+from clinbundles.engines.training.epoch_seed import EpochSeed
 
 
 def draws(seed: int, epoch: int) -> tuple:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .stylegan2.generator import Generator
+from .generator import Generator
 
 SPREAD_SAMPLES = 4096
 

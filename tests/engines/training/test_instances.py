@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from monai.engines import SupervisedTrainer
 from torch import nn
 
-from clinbundles.engines.instance_training import (
+from clinbundles.engines.training.instances import (
     ClipGradients,
     collate_instances,
     prepare_instances,

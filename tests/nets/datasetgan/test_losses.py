@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clinbundles.nets.stylegan2.losses import PathLengthPenalty, discriminator_loss, generator_loss, gradient_penalty
+from clinbundles.nets.datasetgan.losses import PathLengthPenalty, discriminator_loss, generator_loss, gradient_penalty
 
 
 def test_losses_are_cross_entropies_of_real_and_generated() -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from clinbundles.nets.labelled_generator import LabelledGenerator, StyleInterpreter, digest_of
-from clinbundles.nets.pixel_classifier import PixelClassifierEnsemble
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.labelled_generator import LabelledGenerator, StyleInterpreter, digest_of
+from clinbundles.nets.datasetgan.pixel_classifier import PixelClassifierEnsemble
 
 
 def make(seed: int = 0) -> tuple[Generator, StyleInterpreter]:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from clinbundles.nets.latent_projection import LatentRenderer, ProjectedLatents, ProjectionLoss
-from clinbundles.nets.stylegan2.generator import Generator
+from clinbundles.nets.datasetgan.generator import Generator
+from clinbundles.nets.datasetgan.latent_projection import LatentRenderer, ProjectedLatents, ProjectionLoss
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from .generator import Generator
 from .pixel_classifier import PixelClassifierEnsemble, image_uncertainty, jensen_shannon, vote
-from .stylegan2.generator import Generator
 
 DIGEST_BYTES = 32
 

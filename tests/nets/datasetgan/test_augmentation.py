@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from clinbundles.nets.stylegan2.affine_warp import warp
-from clinbundles.nets.stylegan2.augmentation import BLIT, COLOR, GEOMETRY, TRANSFORMS, AdaptiveAugmentation, Parameters
-from clinbundles.nets.stylegan2.color_maps import recolor
+from clinbundles.nets.datasetgan.affine_warp import warp
+from clinbundles.nets.datasetgan.augmentation import BLIT, COLOR, GEOMETRY, TRANSFORMS, AdaptiveAugmentation, Parameters
+from clinbundles.nets.datasetgan.color_maps import recolor
 
 SIDE = 64
 COUNT = 20_000

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from clinbundles.nets.stylegan2.affine_warp import SYM6, product, rotation, scaling, translation, warp
+from clinbundles.nets.datasetgan.affine_warp import SYM6, product, rotation, scaling, translation, warp
 
 SIDE = 32
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.signal import convolve2d
 
-from clinbundles.nets.stylegan2.resampling import TAPS, double, halve, low_pass
+from clinbundles.nets.datasetgan.resampling import TAPS, double, halve, low_pass
 
 KERNEL = np.outer(TAPS, TAPS)
 

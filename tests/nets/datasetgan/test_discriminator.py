@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clinbundles.nets.stylegan2.discriminator import Discriminator, ResidualBlock, minibatch_deviation
+from clinbundles.nets.datasetgan.discriminator import Discriminator, ResidualBlock, minibatch_deviation
 
 
 def test_the_deviation_is_that_of_the_members_of_each_group() -> None:

@@ -7,12 +7,12 @@ import torch
 from monai.data import Dataset, MetaTensor
 from monai.transforms import RandGaussianNoised
 
-from clinbundles.engines.device_augmentation import BatchAugmentation, check_device_options
-from clinbundles.engines.epoch_seed import EpochSeed
+from clinbundles.engines.training.device_augmentation import BatchAugmentation, check_device_options
+from clinbundles.engines.training.epoch_seed import EpochSeed
 from clinbundles.scripts.bundle import open_configs, read_configs
 from clinbundles.transforms.batch_augmentation import RandBatchFlipd
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
+BUNDLE = Path(__file__).parents[3] / "bundles" / "gaze_polyp_segmentation"
 
 
 def test_image_and_label_come_back_as_plain_tensors_and_go_through_the_transforms() -> None:

@@ -1,0 +1,1 @@
+"""What only a training does: its phases, seeds of epochs, batches of instances, random transforms on the device."""

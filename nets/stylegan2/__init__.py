@@ -1,1 +1,0 @@
-"""StyleGAN2 with adaptive discriminator augmentation, in plain PyTorch."""
