@@ -277,6 +277,11 @@ VERBS: dict[str, Verb] = {
         "time a training step of StyleGAN2 beside the published formulation",
         ("--threads 1", "--rows step --sizes 256 --device cuda --autocast"),
     ),
+    "bench packed": Verb(
+        "bench.packed:main",
+        "time packed bundles: their start beside a bare script, their runtimes beside each other",
+        ("dist", "dist/covid_xray_transfer_v0.1.0.zip --starts 0 --json bench.json"),
+    ),
     "bench training": Verb(
         "bench.training:main",
         "time a training of the polyp networks beside a bare loop",
