@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageStat
 from .decoding import is_dicom, is_nifti, read_nifti
 from .dicom import check_pixels, decode_pixels, is_bare_dicom, is_grey, read_fields, silent_pydicom
 from .dicom_display import colours, displayed
+from .grey_values import count_values, look_up
 from .images import RowMajorReader
 from .plausibility import plausibility
 from .raster import PIL_8BIT_MODES, check_finite, is_white_zero, read_raster
@@ -94,7 +95,7 @@ class ChestXRayReader(RowMajorReader):
                     f"{path}: a colour image, no X-ray: its channels differ by {colour:.0f} of 255 on average, "
                     f"expected {MAX_COLOUR:.0f} or less {_FORCE}."
                 )
-        return np.asarray(image.convert("L"))
+        return np.asarray(image if image.mode == "L" else image.convert("L"))
 
     def _decode_dicom(self, path: Path) -> np.ndarray:
         dataset = read_fields(path)
@@ -128,18 +129,11 @@ def stretch(path: Path, values: np.ndarray) -> np.ndarray:
     if not values.size:
         return np.zeros(values.shape, dtype=np.uint8)
     if values.dtype in (np.uint8, np.uint16):
-        # One entry for each value that occurs instead of a calculation for each pixel; row by row, for numpy counts and
-        # looks up in 64 bits.
-        counts = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.int64)
-        for row in values:
-            counts += np.bincount(row.ravel(), minlength=len(counts))
+        # One entry for each value that occurs instead of a calculation for each pixel.
+        counts = count_values(values)
         low, high = _contrast(np.flatnonzero(counts), counts[counts > 0])
         shifted = (np.arange(len(counts)) - low).clip(0, high - low)
-        table = np.rint(shifted * (255 / (high - low or 1))).astype(np.uint8)
-        stretched = np.empty(values.shape, dtype=np.uint8)
-        for row, stored in zip(stretched, values, strict=True):
-            row[:] = table[stored]
-        return stretched
+        return look_up(np.rint(shifted * (255 / (high - low or 1))).astype(np.uint8), values)
     numbers = values.astype(np.float64)
     check_finite(path, numbers)
     low, high = _contrast(*np.unique(numbers, return_counts=True))

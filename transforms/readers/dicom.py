@@ -303,7 +303,7 @@ def _coded_colours(kind: str, header: Codestream) -> str:
 def _check_depth(path: Path, dataset: pydicom.Dataset, values: np.ndarray) -> None:
     """Refuse decoded values that do not fit into BitsStored."""
     bits = dataset.BitsStored
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    low, high = _stored_range(dataset)
     # Edges of an image that is compressed with loss overshoot.
     beyond = 2**bits // 8 if dataset.file_meta.TransferSyntaxUID in (JPEG2000, JPEGLSNearLossless) else 0
     if values.min() < low - beyond or values.max() > high + beyond:
@@ -311,6 +311,12 @@ def _check_depth(path: Path, dataset: pydicom.Dataset, values: np.ndarray) -> No
             f"{path}: BitsStored is {bits} and HighBit {dataset.HighBit}, the compressed image holds values "
             f"{values.min()} to {values.max()}."
         )
+
+
+def _stored_range(dataset: pydicom.Dataset) -> tuple[int, int]:
+    """Return the lowest and the highest number that BitsStored can hold."""
+    bits = dataset.BitsStored
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
 
 
 def _check_arrangement(path: Path, dataset: pydicom.Dataset, values: np.ndarray) -> None:
@@ -342,6 +348,9 @@ def _without_other_bits(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndar
     bits, shift = dataset.BitsStored, dataset.HighBit + 1 - dataset.BitsStored
     unused = dataset.BitsAllocated - bits
     if not unused:
+        return values
+    low, high = _stored_range(dataset)
+    if not shift and values.dtype.isnative and low <= values.min() and values.max() <= high:
         return values
     # To the left, and back: this clears what is above, and repeats the sign.
     stored = (values << (unused - shift)) >> unused

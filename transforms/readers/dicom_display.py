@@ -11,6 +11,7 @@ import pydicom
 
 from .dicom import padding_of
 from .dicom_tables import FieldError, LookUpTable, look_up_table
+from .grey_values import look_up
 from .pydicom_api import apply_windowing
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -45,9 +46,12 @@ def displayed(path: Path, values: np.ndarray, dataset: pydicom.Dataset) -> np.nd
         grey = _grey_scale(np.arange(low, high + 1), dataset)
     if is_inverse(dataset):
         grey = 255 - grey
+    # By the stored values themselves, of which negative ones count from the end.
+    table = np.zeros(max(high, -1) + 1 - min(low, 0), dtype=np.uint8)
+    table[np.arange(low, high + 1)] = grey
     if padding is None:
-        return grey[values.astype(np.int32) - low]
-    return np.where(padding, np.uint8(0), grey[np.clip(values, low, high).astype(np.int32) - low])
+        return look_up(table, values)
+    return np.where(padding, np.uint8(0), look_up(table, np.clip(values, low, high)))
 
 
 def rescaled(path: Path, values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:

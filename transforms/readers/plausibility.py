@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .grey_values import count_values
+
 # Of 2737 chest X-rays of three collections, 320 px a side, none has fewer than 68 grey values, a span below 61 levels,
 # more than a third of white, or more than 0.81 of black.
 FEWEST_GREYS, LEAST_SPAN = 16, 32
@@ -23,7 +25,7 @@ def plausibility(grey: np.ndarray) -> str:
     """
     if grey.dtype != np.uint8 or grey.ndim != 2 or not grey.size:
         raise ValueError(f"expected grey values uint8 (H, W), got {grey.dtype} {grey.shape}.")
-    counts = np.bincount(grey.ravel(), minlength=256)
+    counts = count_values(grey)
     shares = np.cumsum(counts) / grey.size
     low, high = np.searchsorted(shares, [0.01, 0.99])
     if counts[255] > MOST_WHITE * grey.size:
