@@ -1,17 +1,20 @@
 """Print how long covid_xray_transfer takes, as shipped, beside what one would write with torchvision alone.
 
-    clinbundles bench classifier [--rows "JPEG,float32"] [--rounds 5] [--threads 2]
+    clinbundles bench classifier [--rows "JPEG,float32"] [--rounds 5] [--threads 2] [--json FILE]
 
 Two tables: from file to probabilities one image at a time, and training on images in memory. Our side is what the
 bundle's own configs make, the other a few lines. Both have the same network, with the same random weights in the same
 memory format; the files hold a picture drawn here. Every round runs each contender once, so that a busy machine slows
-all of them alike; the tables show medians, and the medians of the rounds' ratios.
+all of them alike; the tables show medians, and the medians of the rounds' ratios. Decoding, which both sides need, and
+the exported network are timed alone, too: together they are what no reader could go below.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
+import io
+import json as json_files
 import logging
 import shutil
 import statistics
@@ -37,7 +40,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
-from clinbundles.scripts.bench.rounds import describe_machine, ratio, time_rounds
+from clinbundles.scripts.bench.measurements import add_measurements, as_metric
+from clinbundles.scripts.bench.rounds import describe_machine, ratio, ratios, time_rounds
 from clinbundles.scripts.bundle import ROOT, open_configs
 from clinbundles.scripts.pack.export import as_onnx, opened, plain
 
@@ -45,6 +49,8 @@ BUNDLE = ROOT / "bundles" / "covid_xray_transfer"
 NETWORKS = ("PneumoniaCNN", "resnet50")
 PRECISIONS = ("float32", "bfloat16")
 TIMED_HANDLERS = "$[h for h in @train::handlers if type(h).__name__ != 'ValidationHandler'] + [@train::phases]"
+Metrics = dict[str, dict[str, float]]
+SHARES = ("calls", "run", "onnx", "decoding", "floor")
 SIZE = 224
 
 
@@ -105,6 +111,17 @@ def read_plainly(path: Path) -> Image.Image:
     return image.convert("L")
 
 
+def decode(paths: Sequence[Path]) -> None:
+    """Decode the pixels of files and do nothing else, a large JPEG at the smaller size that is enough."""
+    for path in paths:
+        if path.suffix == ".dcm":
+            pydicom.dcmread(path).pixel_array  # noqa: B018  # decodes
+        else:
+            with Image.open(path) as image:
+                image.draft(image.mode, (2 * SIZE, 2 * SIZE))
+                image.load()
+
+
 class Plain:
     """Turn a file into probabilities with torchvision alone."""
 
@@ -146,41 +163,83 @@ class Shipped:
                 logits = self.inferer(item["image"][None], network or self.network)
                 self.postprocessing({"pred": logits[0]})
 
+    def run(self) -> None:
+        """Classify all files by the evaluator."""
+        with contextlib.redirect_stdout(io.StringIO()):  # how many files there were
+            self.evaluator.run()
+
     def exported(self) -> nn.Module:
         """Export the network to ONNX."""
         return opened(as_onnx(self.network, plain(self.dataset[0]["image"])[None]))
 
+    @torch.inference_mode()
+    def error(self, exported: nn.Module, image: torch.Tensor) -> float:
+        """Return the largest error of the exported network's probabilities, relative to those of the network."""
+        expected, probabilities = (network(image).softmax(1) for network in (self.network, exported))
+        return float(((probabilities - expected).abs() / expected).max())
 
-def print_files(rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rounds: int) -> None:
-    """Print the table of (network, kind of file): milliseconds a file, from the file to its probabilities."""
-    count = f"{n_files} files ({dicom_files(n_files)} of DICOM)"
-    print(f"\nFile to probabilities, batch 1, {count}, {rounds} rounds, milliseconds a file.")
+
+def print_files(
+    rows: Sequence[tuple[str, str]], folder: Path, n_files: int, rounds: int
+) -> dict[tuple[str, str], Metrics]:
+    """Print the table of (network, kind of file): milliseconds a file, from the file to its probabilities.
+
+    Returns:
+        The metrics of each row, as :func:`add_measurements` takes them.
+    """
+    count = f"{n_files} files ({files_of('DICOM', n_files)} of DICOM)"
+    print(f"\nFile to probabilities, batch 1, {count}, {rounds} rounds: milliseconds a file, and shares of plain.")
     print("calls: data set, network and softmax of inference.json; run: its evaluator, with the table of classes;")
-    print("onnx: as calls, with the network exported to ONNX.")
-    print("difference: between the two inputs of the network, mean, in grey levels of 255.\n")
-    print("| network, file | plain | calls | / plain | run | / plain | onnx | / plain | difference |")
+    print("onnx: as calls, with the network exported to ONNX; floor: decoding and exported network alone.")
+    print("difference: between the two inputs of the network, mean, in grey levels of 255;")
+    print("error: of the exported network's probabilities, relative to those of the network.\n")
+    print("| network, file | plain, ms | calls | run | onnx | decoding | floor | difference | error |")
     print("|---|---|---|---|---|---|---|---|---|")
+    measured = {}
     for network_name, kind in rows:
-        files = folder / kind
-        n = dicom_files(n_files) if "DICOM" in kind else n_files
-        if not files.is_dir():
-            make_files(kind, files, n)
-        torch.manual_seed(0)
-        ours = Shipped(files, network_name, folder / "eval")
-        torchvision = Plain(ours.network, ours.mean, ours.std)
-        paths = sorted(files.iterdir())
-        contenders = {"plain": partial(torchvision, paths), "calls": ours, "run": ours.evaluator.run}
-        contenders["onnx"] = partial(ours, ours.exported())
-        seconds = time_rounds(contenders, rounds=rounds)
-        ms = {name: f"{statistics.median(values) * 1e3 / n:.1f}" for name, values in seconds.items()}
-        columns = [f"{ms[name]} | {ratio(seconds[name], seconds['plain']):.2f}" for name in ("calls", "run", "onnx")]
-        shift = mean_difference(ours, torchvision, paths[0])
-        print(f"| {network_name}, {kind} | {ms['plain']} | {' | '.join(columns)} | {shift:.2f} |", flush=True)
+        metrics = measure_files(network_name, kind, folder, files_of(kind, n_files), rounds)
+        measured[network_name, kind] = metrics
+        numbers = [f"{metrics['plain_ms']['value']:.1f}"]
+        numbers += [f"{metrics[f'{name}_ratio']['value']:.2f}" for name in SHARES]
+        numbers += [f"{metrics['difference']['value']:.2f}", f"{metrics['error']['value']:.0e}"]
+        print(f"| {network_name}, {kind} | {' | '.join(numbers)} |", flush=True)
+    return measured
 
 
-def dicom_files(n_files: int) -> int:
-    """Return how many of the large files are enough: what a run costs once weighs little beside them."""
-    return max(1, n_files // 5)
+def measure_files(network_name: str, kind: str, folder: Path, n: int, rounds: int) -> Metrics:
+    """Time n files of one kind with one network."""
+    files = folder / kind
+    if not files.is_dir():
+        make_files(kind, files, n)
+    torch.manual_seed(0)
+    ours = Shipped(files, network_name, folder / "outputs" / network_name / kind)
+    torchvision = Plain(ours.network, ours.mean, ours.std)
+    paths = sorted(files.iterdir())
+    exported = ours.exported()
+    image = plain(ours.dataset[0]["image"])[None]
+    contenders = {
+        "plain": partial(torchvision, paths),
+        "calls": ours,
+        "run": ours.run,
+        "onnx": partial(ours, exported),
+        "decoding": partial(decode, paths),
+        "network": lambda: [exported(image) for _ in paths],
+    }
+    seconds = time_rounds(contenders, rounds=rounds)
+    seconds["floor"] = [sum(both) for both in zip(seconds["decoding"], seconds["network"], strict=True)]
+    metrics = {f"{name}_ratio": as_metric(ratios(seconds[name], seconds["plain"])) for name in SHARES}
+    shift = mean_difference(ours, torchvision, paths[0])
+    return {
+        "plain_ms": as_metric([1e3 * value / n for value in seconds["plain"]]),
+        **metrics,
+        "difference": {"value": shift},
+        "error": {"value": ours.error(exported, image)},
+    }
+
+
+def files_of(kind: str, n_files: int) -> int:
+    """Return how many files of a kind are enough: of the large ones fewer, beside which a run's start weighs little."""
+    return max(1, n_files // 5) if "DICOM" in kind else n_files
 
 
 def mean_difference(ours: Shipped, plain: Plain, path: Path) -> float:
@@ -202,7 +261,7 @@ def trainer_of(folder: Path, *, n_images: int, precision: str) -> tuple[Any, Con
     """Return the trainer of train.json for one epoch on images in memory, and its parser."""
     make_files("JPEG 320 x 250", folder, n_images)
     items = [{"image": path.name, "label": i % 3} for i, path in enumerate(sorted(folder.iterdir()))]
-    (folder / "datalist.json").write_text(json.dumps({"training": items, "validation": items[:1]}))
+    (folder / "datalist.json").write_text(json_files.dumps({"training": items, "validation": items[:1]}))
     parser = open_configs(
         BUNDLE,
         ["train"],
@@ -251,9 +310,23 @@ def print_training(precisions: Sequence[str], folder: Path, n_images: int, round
 
 
 def main(
-    rows: str | Sequence[str] = "", rounds: int = 5, n_files: int = 20, n_images: int = 100, threads: int = 2
+    rows: str | Sequence[str] = "",
+    rounds: int = 5,
+    n_files: int = 20,
+    n_images: int = 100,
+    threads: int = 2,
+    json: str | None = None,
 ) -> None:
-    """Print both tables, or the rows with one of the words of ``rows``, such as "resnet50" or "JPEG,bfloat16"."""
+    """Print both tables, or the rows with one of the words of ``rows``, such as "resnet50" or "JPEG,bfloat16".
+
+    Args:
+        rows: words of the names of rows.
+        rounds: how often each contender is timed.
+        n_files: files a row, a fifth as many of DICOM.
+        n_images: images of the trainings.
+        threads: of the CPU.
+        json: file that the rows of files are added to, for clinbundles report --merge.
+    """
     given = rows if isinstance(rows, list | tuple) else str(rows).split(",")  # Fire parses what it takes for Python
     words = [str(word).strip().lower() for word in given]
     torch.set_num_threads(threads)
@@ -262,9 +335,20 @@ def main(
     precisions = [name for name in PRECISIONS if any(word in f"training, {name}" for word in words)]
     if not files and not precisions:
         raise ValueError(f"rows is {rows!r}: no row has such a word in its name.")
-    print(describe_machine(threads, ["torchvision", "pillow", "pydicom", "pylibjpeg-openjpeg"]))
+    print(describe_machine(threads, ["torchvision", "pillow", "pydicom", "pylibjpeg-openjpeg", "onnxruntime"]))
     with tempfile.TemporaryDirectory() as folder:
-        if files:
-            print_files(files, Path(folder), n_files, rounds)
+        measured = print_files(files, Path(folder), n_files, rounds) if files else {}
         if precisions:
             print_training(precisions, Path(folder), n_images, rounds)
+    logging.disable(logging.NOTSET)
+    for (network_name, kind), metrics in measured.items() if json else ():
+        add_measurements(
+            str(json),
+            BUNDLE.name,
+            f"file to probabilities, {network_name}, {kind}",
+            {kind: metrics},
+            device="cpu",
+            threads=threads,
+            scale=f"batch 1, {files_of(kind, n_files)} files, {rounds} rounds",
+            data="a picture drawn by the bench",
+        )
