@@ -270,7 +270,7 @@ VERBS: dict[str, Verb] = {
     "bench classifier": Verb(
         "bench.classifier:main",
         "time the X-ray classifier beside a few lines of torchvision",
-        ("", '--rows "JPEG,float32" --rounds 3', "--rows PNG --json bench.json"),
+        ('--rows "JPEG,float32" --rounds 3', "--rows PNG --threads 1 --json bench.json"),
     ),
     "bench gan": Verb(
         "bench.gan:main",

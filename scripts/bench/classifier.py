@@ -50,7 +50,7 @@ NETWORKS = ("PneumoniaCNN", "resnet50")
 PRECISIONS = ("float32", "bfloat16")
 TIMED_HANDLERS = "$[h for h in @train::handlers if type(h).__name__ != 'ValidationHandler'] + [@train::phases]"
 Metrics = dict[str, dict[str, float]]
-SHARES = ("calls", "run", "onnx", "decoding", "floor")
+SHARES = ("onnx", "calls", "run", "decoding", "floor")  # of plain; pages show the rounds of the first
 SIZE = 224
 
 
@@ -193,7 +193,7 @@ def print_files(
     print("onnx: as calls, with the network exported to ONNX; floor: decoding and exported network alone.")
     print("difference: between the two inputs of the network, mean, in grey levels of 255;")
     print("error: of the exported network's probabilities, relative to those of the network.\n")
-    print("| network, file | plain, ms | calls | run | onnx | decoding | floor | difference | error |")
+    print("| network, file | plain, ms | onnx | calls | run | decoding | floor | difference | error |")
     print("|---|---|---|---|---|---|---|---|---|")
     measured = {}
     for network_name, kind in rows:
@@ -217,7 +217,7 @@ def measure_files(network_name: str, kind: str, folder: Path, n: int, rounds: in
     paths = sorted(files.iterdir())
     exported = ours.exported()
     image = plain(ours.dataset[0]["image"])[None]
-    contenders = {
+    contenders: dict[str, Callable[[], object]] = {
         "plain": partial(torchvision, paths),
         "calls": ours,
         "run": ours.run,
@@ -232,8 +232,8 @@ def measure_files(network_name: str, kind: str, folder: Path, n: int, rounds: in
     return {
         "plain_ms": as_metric([1e3 * value / n for value in seconds["plain"]]),
         **metrics,
-        "difference": {"value": shift},
-        "error": {"value": ours.error(exported, image)},
+        "difference": {"value": float(f"{shift:.4g}")},
+        "error": {"value": float(f"{ours.error(exported, image):.4g}")},
     }
 
 
