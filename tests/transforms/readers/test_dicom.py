@@ -89,6 +89,12 @@ def test_the_stored_bits_are_taken_up_to_the_high_bit_and_junk_beside_them_is_no
 
 def test_bits_of_bytes_are_shifted_too(read_dicom_of: Callable) -> None:
     assert close_to(read_dicom_of(RAMP & 0xF0, BitsStored=4, HighBit=7), (RAMP >> 4) * 17)
+
+
+def test_bits_below_the_stored_ones_are_left_out_of_numbers_that_would_fit_as_they_are(read_dicom_of: Callable) -> None:
+    dark = (RAMP.astype(np.uint16) << 4) | (np.arange(64) % 16).astype(np.uint16)  # below 4096, with junk in four bits
+    window = {"WindowCenter": 128, "WindowWidth": 256}
+    assert close_to(read_dicom_of(dark, BitsStored=12, HighBit=15, **window), RAMP)
     assert close_to(read_dicom_of((RAMP >> 4) | 0x50, BitsStored=4), (RAMP >> 4) * 17)
 
 
