@@ -153,7 +153,8 @@ class LabelMapWriter:
             pairs = zip(grey, truth_pictures, overlays, strict=True)
             overlays = [np.hstack([color_classes(image, own), overlay]) for image, own, overlay in pairs]
         places = np.unique(np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int))
-        self._save(tile(np.stack([overlays[k] for k in places]), min(len(places), 4)), "overlays", path)
+        pictures = [with_square_pixels(overlays[k], affine) for k in places]
+        self._save(tile(np.stack(pictures), min(len(places), 4)), "overlays", path)
         if is_volume(path):
             # The writer looks at the suffix, which what is not yet whole does not have.
             content = nibabel.Nifti1Image(classes, affine).to_bytes()
@@ -213,3 +214,19 @@ def as_pictures(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """
     turned = apply_orientation(values, ornt_transform(io_orientation(affine), PICTURE))
     return turned.transpose(2, 0, 1)
+
+
+def with_square_pixels(picture: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Resize a picture uint8 (H, W, 3) of :func:`as_pictures` so that pixels are square; its longer side stays.
+
+    Args:
+        picture: of a slice.
+        affine: of its volume.
+    """
+    axes = io_orientation(affine)[:, 0]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    height_mm, width_mm = (float(spacing[axes == axis][0]) for axis in (1, 0))
+    height, width = picture.shape[:2]
+    pixel_mm = max(width * width_mm, height * height_mm) / max(width, height)
+    size = (max(1, round(width * width_mm / pixel_mm)), max(1, round(height * height_mm / pixel_mm)))
+    return picture if size == (width, height) else np.asarray(Image.fromarray(picture).resize(size))

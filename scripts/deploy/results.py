@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.ann import AnnotationGroup, Measurements, MicroscopyBulkSimpleAnnotations
+from highdicom.color import CIELabColor
 from highdicom.sc import SCImage
 from highdicom.seg import Segmentation, SegmentDescription
 from PIL import Image
@@ -17,14 +18,18 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 
+from clinbundles.engines.outputs.label_maps import COLORS
+from clinbundles.engines.outputs.masks import PREDICTION_COLOR
 from clinbundles.engines.outputs.outlines import polygons
 
 from .codes import ANATOMY, category_of, own_term, term_of
 from .headers import ORIENTATION, finish, uid_of
-from .inference import Bundle
+from .inference import CLASSES, Bundle
 from .series import MANUFACTURER
 
 MOST_SHIFT_PX = 0.1
+# How high and wide a pixel is; a viewer stretches an image accordingly.
+PIXEL_SHAPE = ("PixelSpacing", "PixelSpacingCalibrationType", "NominalScannedPixelSpacing", "PixelAspectRatio")
 SEGMENTATION, REPORT, TEXT_REPORT, OVERLAY, ANNOTATIONS = "seg", "sr", "text", "overlay", "ann"
 # Above those of any scanner, and one for each kind of result.
 SERIES_NUMBERS = {SEGMENTATION: 9101, REPORT: 9102, TEXT_REPORT: 9103, OVERLAY: 9104, ANNOTATIONS: 9105}
@@ -71,7 +76,7 @@ def as_frames(labels: np.ndarray, affine: np.ndarray | None, sources: Sequence[D
     Raises:
         ValueError: the map has another geometry than the images.
     """
-    size = (int(sources[0].Rows), int(sources[0].Columns))
+    size = size_of(sources[0])
     if affine is None:
         if labels.shape != size or len(sources) != 1:
             raise ValueError(f"a mask of {labels.shape} rows and columns does not lie on an image of {size}.")
@@ -99,7 +104,7 @@ def as_frames(labels: np.ndarray, affine: np.ndarray | None, sources: Sequence[D
 def segmentation(
     bundle: Bundle, sources: Sequence[Dataset], frames: np.ndarray, *, number: int = 1, deidentify: bool = False
 ) -> Dataset:
-    """Write a label map as a DICOM segmentation with a coded segment for each class.
+    """Write a label map as a DICOM segmentation with a coded segment for each class, in its colour.
 
     Args:
         bundle: that made it.
@@ -109,6 +114,7 @@ def segmentation(
         deidentify: the sources were stripped.
     """
     labels = bundle.labels
+    colors = COLORS if len(labels) > 1 else (PREDICTION_COLOR,)
     descriptions = [
         SegmentDescription(
             segment_number=place,
@@ -117,6 +123,7 @@ def segmentation(
             segmented_property_type=term_of(name),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm(bundle),
+            display_color=CIELabColor.from_rgb(*colors[(place - 1) % len(colors)]),
         )
         for place, name in enumerate(labels.values(), start=1)
     ]
@@ -138,7 +145,11 @@ def segmentation(
 def overlay(
     bundle: Bundle, sources: Sequence[Dataset], picture: Path, *, number: int = 1, deidentify: bool = False
 ) -> Dataset:
-    """Write the bundle's picture of its result as a secondary capture."""
+    """Write the bundle's picture of its result as a secondary capture.
+
+    One on the pixels of its source image has their shape; whether text that tells of a patient is burnt into that is
+    taken over.
+    """
     source = sources[0]
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     result = SCImage.from_ref_dataset(
@@ -154,7 +165,16 @@ def overlay(
     result.SourceImageSequence = DicomSequence([_reference_to(each) for each in sources])
     setattr(result, ORIENTATION, source.get(ORIENTATION) or "")
     result.setdefault("Laterality", "")  # unknown where the source does not tell
+    is_on_pixels = bundle.output_kind != CLASSES and len(sources) == 1 and pixels.shape[:2] == size_of(source)
+    for name in ("BurnedInAnnotation", *(PIXEL_SHAPE * is_on_pixels)):
+        if value := source.get(name):
+            setattr(result, name, value)
     return finish(result, sources, deidentify=deidentify)
+
+
+def size_of(image: Dataset) -> tuple[int, int]:
+    """Give the rows and columns of an image."""
+    return int(image.Rows), int(image.Columns)
 
 
 def _reference_to(image: Dataset) -> Dataset:

@@ -12,7 +12,13 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Orientation
 from PIL import Image
 
-from clinbundles.engines.outputs.label_maps import COLORS, LabelMapWriter, as_pictures, color_classes
+from clinbundles.engines.outputs.label_maps import (
+    COLORS,
+    LabelMapWriter,
+    as_pictures,
+    color_classes,
+    with_square_pixels,
+)
 from clinbundles.transforms.readers.slices import PICTURE_AFFINE, SliceReader
 
 
@@ -80,6 +86,22 @@ def test_pictures_of_a_volume_of_any_axes_have_posterior_below_and_left_on_the_r
     assert pictures.sum() == 7
     plain = np.arange(6).reshape(2, 3, 1)
     assert np.array_equal(as_pictures(plain, PICTURE_AFFINE.numpy())[0], plain[..., 0])
+
+
+def test_a_picture_of_a_coronal_series_is_as_high_as_the_patient_is_deep(tmp_path: Path) -> None:
+    # Axes of the array: towards left, inferior, and slices 8 mm apart towards posterior.
+    affine = np.array([[-0.5, 0, 0, 0], [0, 0, -8.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1]])
+    (picture, *_) = as_pictures(np.zeros((512, 90, 20), np.uint8), affine)
+    assert picture.shape == (20, 512)
+    assert with_square_pixels(np.stack([picture] * 3, axis=-1), affine).shape == (320, 512, 3)
+    meta = {"filename_or_obj": str(tmp_path / "a.nii.gz")}
+    data = [{"image": MetaTensor(torch.zeros(1, 40, 2, 2), affine=affine, meta=meta)}]
+    engine = Engine(lambda engine, batch: [{"pred": MetaTensor(torch.ones(1, 40, 2, 2), affine=affine)}])
+    LabelMapWriter(tmp_path / "out", ["background", "body"], SliceReader()).attach(engine)
+    engine.run(DataLoader(Dataset(data), batch_size=1, collate_fn=list))
+    assert np.asarray(Image.open(tmp_path / "out/overlays/a.png")).shape == (32, 80, 3)  # two slices of 20 x 16 mm
+    plain = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert np.array_equal(with_square_pixels(plain, np.diag([2.0, 2.0, 9.0, 1.0])), plain)
 
 
 def test_the_overlay_of_a_volume_that_was_turned_for_the_network_lies_as_its_labels(tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from highdicom.color import CIELabColor
 from PIL import Image
 from pydicom.uid import CTImageStorage
 
+from clinbundles.engines.outputs.label_maps import COLORS
+from clinbundles.engines.outputs.masks import PREDICTION_COLOR
 from clinbundles.scripts.deploy.headers import source_header
 from clinbundles.scripts.deploy.inference import Bundle
 from clinbundles.scripts.deploy.results import as_frames, cell_annotations, overlay, segmentation
@@ -105,6 +108,30 @@ def test_an_overlay_is_a_picture_that_names_its_source(
     assert np.array_equal(picture.pixel_array, pixels)
     assert picture.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
     assert picture.PatientOrientation in (None, "")
+
+
+def test_an_overlay_has_the_shape_of_its_sources_pixels_and_says_whether_text_is_burnt_in(
+    instance: Maker, as_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "overlay.png")
+    Image.new("RGB", (100, 40)).save(tmp_path / "panels.png")
+    fields = {"PixelAspectRatio": [2, 1], "BurnedInAnnotation": "YES"}
+    source = source_header(instance(**fields), deidentify=True)
+    picture, panels = (overlay(as_bundle("polyp"), [source], tmp_path / name) for name in ("overlay.png", "panels.png"))
+    assert (picture.PixelAspectRatio, picture.BurnedInAnnotation) == ([2, 1], "YES")
+    assert ("PixelAspectRatio" in panels, panels.BurnedInAnnotation) == (False, "YES")
+    source.PixelSpacing = [0.5, 0.25]
+    assert overlay(as_bundle("polyp"), [source], tmp_path / "overlay.png").PixelSpacing == [0.5, 0.25]
+
+
+def test_segments_have_the_colours_of_the_overlay(
+    slices: list[pydicom.Dataset], as_bundle: Callable[..., Bundle]
+) -> None:
+    frames = np.ones((3, 40, 60), np.uint16)
+    for names, colors in ((("background", "left lung", "right lung"), COLORS[:2]), (("polyp",), [PREDICTION_COLOR])):
+        segments = segmentation(as_bundle(*names), slices, frames).SegmentSequence
+        read = [CIELabColor.from_dicom_value(each.RecommendedDisplayCIELabValue).to_rgb() for each in segments]
+        assert np.abs(np.array(read) - colors).max() <= 2
 
 
 def test_cells_are_outlines_with_area_and_score(instance: Maker, as_bundle: Callable[..., Bundle]) -> None:
