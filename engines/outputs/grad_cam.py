@@ -80,7 +80,10 @@ class GradCamWriter:
     ) -> None:
         if not target_layer or target_layer not in dict(network.named_modules()):
             layers = ", ".join(name for name, _ in network.named_children())
-            raise ValueError(f"target_layer is {target_layer!r}, which the network does not have; it has {layers}.")
+            raise ValueError(
+                f"target_layer is {target_layer!r}, which the network does not have; it has {layers}: name one by "
+                "--cam_layer, or draw none by --overlays false."
+            )
         self.folder = Path(output_dir) / "overlays"
         self.network = network
         self.target_layer = target_layer

@@ -24,7 +24,7 @@ from monai.data import MetaTensor
 
 from clinbundles.engines.metrics.instances import detections_of
 from clinbundles.engines.sentences import sentence_of
-from clinbundles.scripts.bundle import find_bundle, open_configs, run_configs
+from clinbundles.scripts.bundle import find_bundle, open_configs, options_for, run_configs
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.transforms.readers.loading import FAILURE, WARNING
 
@@ -142,7 +142,8 @@ def infer(bundle: Bundle, sources: Sequence[Path], work: Path, **options: Any) -
     """Run a bundle's inference on files, or on the folder of a volume, as ``clinbundles run`` does.
 
     The evaluator of its inference.json runs with its own data set, so nothing is left out that the network rests on:
-    the bundle's reader reads the files, and refuses what it would refuse.
+    the bundle's reader reads the files, and refuses what it would refuse. Pictures that it draws on request are drawn,
+    unless the options say no.
 
     Args:
         bundle: the bundle.
@@ -158,7 +159,8 @@ def infer(bundle: Bundle, sources: Sequence[Path], work: Path, **options: Any) -
     """
     predictions: list[Prediction] = []
     with _quietly(bundle):
-        parser = open_configs(bundle.folder, ["inference"], output_dir=str(work), **options)
+        drawn = options_for(bundle.folder, ["inference"], {"overlays": True})
+        parser = open_configs(bundle.folder, ["inference"], output_dir=str(work), **(drawn | options))
         parser["dataset"]["data"] = [{"image": str(source)} for source in sources]
         parser.parse(True)
         parser.get_parsed_content("initialize")

@@ -159,7 +159,7 @@ def overlay(
         bits_allocated=8,
         coordinate_system="PATIENT",
         patient_orientation=("L", "F"),
-        series_description=f"{bundle.name} overlay"[:64],
+        series_description=f"{bundle.name} {'Grad-CAM' if bundle.output_kind == CLASSES else 'overlay'}"[:64],
         **identity(bundle, sources, OVERLAY, number),
     )
     result.SourceImageSequence = DicomSequence([_reference_to(each) for each in sources])

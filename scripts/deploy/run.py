@@ -4,7 +4,8 @@
     clinbundles deploy dist/gaze_polyp_segmentation_v0.1.0.zip 1.2.826.0.1.1 /data/results --pacs http://127.0.0.1:8042/dicom-web
 
 DICOM gives DICOM: a segmentation (SEG) with coded segments, a structured report (Comprehensive SR by TID 1500) of
-classes and measurements, the bundle's picture as a secondary capture, and of cells their outlines as bulk annotations.
+classes and measurements, the bundle's picture (overlay, or Grad-CAM of a class, which ``--overlays false`` leaves out)
+as a secondary capture, and of cells their outlines as bulk annotations.
 Each refers to its source images, and has a UID that rests on the weights, configs and code of the
 bundle and on these: a study done twice has no second
 result. Pictures and NIfTI give what the bundle's own inference writes.

@@ -107,6 +107,9 @@ def _results(
     by_prediction = [list(headers)] if len(predictions) == 1 else [[header] for header in headers]
     for number, (prediction, sources) in enumerate(zip(predictions, by_prediction, strict=True), start=1):
         suffix = f"_{number}" if len(predictions) > 1 else ""
+        if prediction.overlay is not None and (not hide or sources[0].get("BurnedInAnnotation") == "NO"):
+            picture = results.overlay(bundle, sources, prediction.overlay, number=number, deidentify=hide)
+            yield f"{results.OVERLAY}{suffix}", picture
         if bundle.output_kind == CLASSES:
             groups.append(reports.class_group(bundle, prediction, sources[0]))
             continue
@@ -122,9 +125,6 @@ def _results(
             f"{results.SEGMENTATION}{suffix}",
             results.segmentation(bundle, sources, frames, number=number, deidentify=hide),
         )
-        if prediction.overlay is not None and (not hide or sources[0].get("BurnedInAnnotation") == "NO"):
-            picture = results.overlay(bundle, sources, prediction.overlay, number=number, deidentify=hide)
-            yield f"{results.OVERLAY}{suffix}", picture
     if settings.report == STRUCTURED:
         yield results.REPORT, reports.report(bundle, groups, headers, deidentify=hide)
     else:

@@ -69,7 +69,7 @@ def test_a_report_has_the_class_and_probabilities_of_the_bundles_own_inference(
     else:
         file = request.getfixturevalue("shared_data") / "dicom" / "cxr" / name
     study = as_study(file)
-    run_configs(folder, ["inference"], dataset_dir=study, output_dir=str(tmp_path / "own"))
+    run_configs(folder, ["inference"], dataset_dir=study, output_dir=str(tmp_path / "own"), overlays=True)
     (own,) = json.loads((tmp_path / "own" / "predictions.json").read_text())
     deploy(packed("covid_xray_transfer"), study, str(tmp_path / "out"))
     report = dcmread(tmp_path / "out" / "sr.dcm")
@@ -84,7 +84,11 @@ def test_a_report_has_the_class_and_probabilities_of_the_bundles_own_inference(
     images = [item for item in group[0].ContentSequence if item.ValueType == "IMAGE"]
     assert [item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in images] == [source.SOPInstanceUID]
     assert report.StudyInstanceUID == source.StudyInstanceUID
-    assert errors_of(tmp_path / "out" / "sr.dcm") == []
+    (drawn,) = (tmp_path / "own" / "overlays").iterdir()
+    picture = dcmread(tmp_path / "out" / "overlay.dcm")
+    assert np.array_equal(picture.pixel_array, np.asarray(Image.open(drawn).convert("RGB")))
+    for written in (tmp_path / "out").iterdir():
+        assert errors_of(written) == [], written.name
 
 
 PICTURES = {

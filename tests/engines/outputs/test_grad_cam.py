@@ -178,7 +178,7 @@ def test_two_files_of_one_stem_get_a_picture_each(images: list[dict], tmp_path: 
 def test_a_layer_that_does_not_fit_is_named_with_those_that_exist(images: list[dict], tmp_path: Path) -> None:
     network = BrightSpots()
     for layer in ("layer4", ""):
-        with pytest.raises(ValueError, match=f"target_layer is '{layer}'.* it has features, head"):
+        with pytest.raises(ValueError, match=f"target_layer is '{layer}'.* it has features, head: .*--overlays false"):
             GradCamWriter(tmp_path / "out", network, layer, NAMES, GreyReader())
     with pytest.raises(ValueError, match="target_layer 'head' has no height and width"):
         GradCamWriter(tmp_path / "out", network, "head", NAMES, GreyReader()).heat_map(torch.rand(3, 8, 8), 1)

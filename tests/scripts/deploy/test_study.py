@@ -6,14 +6,16 @@ from pathlib import Path
 import highdicom
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 
-from clinbundles.scripts.bundle import ROOT
+from clinbundles.scripts.bundle import ROOT, run_configs
 from clinbundles.scripts.deploy.inference import opened
 from clinbundles.scripts.deploy.series import read_headers
 from clinbundles.scripts.deploy.study import Settings, linked, make_results, run_pictures
 
-SAMPLES = ROOT / "bundles" / "covid_xray_transfer" / "samples" / "images"
+COVID = ROOT / "bundles" / "covid_xray_transfer"
+SAMPLES = COVID / "samples" / "images"
 
 
 def test_results_are_written_at_once_and_a_refused_image_leaves_nothing(tmp_path: Path) -> None:
@@ -61,12 +63,28 @@ def test_of_a_series_of_two_x_rays_the_report_has_each_with_its_own_probabilitie
     second.save_as(tmp_path / "second.dcm")
     with opened("covid_xray_transfer") as bundle:
         settings = Settings(SAMPLES, tmp_path / "out")
-        (file,), _ = make_results(bundle, [first, dcmread(tmp_path / "second.dcm")], settings)
-        (alone,), _ = make_results(bundle, [dcmread(tmp_path / "second.dcm")], Settings(SAMPLES, tmp_path / "alone"))
+        (*pictures, file), _ = make_results(bundle, [first, dcmread(tmp_path / "second.dcm")], settings)
+        (_, alone), _ = make_results(bundle, [dcmread(tmp_path / "second.dcm")], Settings(SAMPLES, tmp_path / "alone"))
+    assert [picture.name for picture in pictures] == ["overlay_1.dcm", "overlay_2.dcm"]
     groups, (own,) = groups_of(file), groups_of(alone)
     assert [uid for uid, _ in groups] == [first.SOPInstanceUID, "1.2.3.4.5"]
     assert groups[1] == own
     assert groups[0][1] != own[1]
+
+
+def test_the_grad_cam_of_an_x_ray_is_the_bundles_own_picture_as_a_secondary_capture(tmp_path: Path) -> None:
+    image = dcmread(SAMPLES / "IM-normal.dcm")
+    image.save_as(tmp_path / "image.dcm")
+    run_configs(COVID, ["inference"], dataset_dir=str(tmp_path), output_dir=str(tmp_path / "own"), overlays=True)
+    (own,) = (tmp_path / "own" / "overlays").iterdir()
+    with opened("covid_xray_transfer") as bundle:
+        make_results(bundle, [image], Settings(SAMPLES, tmp_path / "out"))
+        files, _ = make_results(bundle, [image], Settings(SAMPLES, tmp_path / "none", options={"overlays": False}))
+    picture = dcmread(tmp_path / "out" / "overlay.dcm")
+    assert np.array_equal(picture.pixel_array, np.asarray(Image.open(own).convert("RGB")))
+    assert picture.SourceImageSequence[0].ReferencedSOPInstanceUID == image.SOPInstanceUID
+    assert picture.SeriesDescription == "covid_xray_transfer Grad-CAM"
+    assert [file.name for file in files] == ["sr.dcm"]
 
 
 def groups_of(file: Path) -> list[tuple[str, list[float]]]:
