@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import shutil
 import signal
 import socket
@@ -135,6 +136,16 @@ def test_the_server_lists_every_bundle_with_the_values_of_its_masks(server: Simp
         "pace_cell_segmentation": ("segmentation", {"cell": 1}),
         "ct_datasetgan": ("segmentation", {"body": 1, "left lung": 2, "right lung": 3}),
     }
+
+
+def test_the_request_of_the_readme_brings_a_mask(
+    server: SimpleNamespace, images: dict[str, Path], tmp_path: Path
+) -> None:
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
+    (image, *_) = sorted(images["gaze_polyp_segmentation"].iterdir())
+    words = shlex.split(line.replace("http://127.0.0.1:8000", server.url).replace("frame_17", image.stem))
+    subprocess.run(words, cwd=tmp_path, check=True, timeout=300)
+    assert (tmp_path / "mask.png").read_bytes() == infer(server, "gaze_polyp_segmentation", image.stem)
 
 
 @pytest.mark.parametrize("name", ["gaze_polyp_segmentation", "two_stage_segmentation"])
