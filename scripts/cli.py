@@ -32,7 +32,7 @@ from clinbundles.scripts.flags import (
     split_words,
     takes_more,
 )
-from clinbundles.scripts.verbs import VERBS, Verb
+from clinbundles.scripts.verbs import RENAMED, VERBS, Verb
 
 STACK = 32 << 20  # bytes
 EXAMPLES = [f"{name} {VERBS[name].examples[0]}" for name in ("run", "prepare")]
@@ -107,7 +107,8 @@ def find_verb(words: Sequence[str], *, or_group: bool = False) -> str:
     if or_group and len(words) == 1:
         return words[0]
     typed = f", not by {words[1]!r}{nearest(words[1], seconds)}" if len(words) > 1 else "."
-    raise ValueError(f"{words[0]} is followed by {' or '.join(seconds)}{typed}")
+    renamed = f" What it was alone is called {RENAMED[words[0]]} now." if words[0] in RENAMED else ""
+    raise ValueError(f"{words[0]} is followed by {' or '.join(seconds)}{typed}{renamed}")
 
 
 def load(target: str) -> Callable[..., Any]:

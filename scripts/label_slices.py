@@ -1,4 +1,4 @@
-"""``clinbundles label``: label maps for generated slices, from files that somebody drew or by thresholds of HU."""
+"""``clinbundles label-slices``: label maps for generated slices, from drawn files or by thresholds of HU."""
 
 from __future__ import annotations
 

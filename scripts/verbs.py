@@ -23,6 +23,9 @@ class Verb:
     more: str | None = None
 
 
+# Verbs of before by their first word, which other verbs have now.
+RENAMED = {"label": "label-slices"}
+
 VERBS: dict[str, Verb] = {
     "run": Verb(
         "bundle:run",
@@ -33,7 +36,7 @@ VERBS: dict[str, Verb] = {
         ),
         more="bundle:describe_run",
     ),
-    "label": Verb(
+    "label-slices": Verb(
         "label_slices:label",
         "give generated slices their label maps, drawn by hand or by thresholds of HU, and check them",
         ("/data/to_label --class_names background,nucleus", "/data/to_label --by automatic"),

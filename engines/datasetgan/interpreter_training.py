@@ -74,7 +74,9 @@ class LabelledFeatures:
         maps, empty = [], []
         for item in self.items:
             if not item.get("label"):
-                raise ValueError(f"{item['image']}: has no label map; clinbundles label writes them into the list.")
+                raise ValueError(
+                    f"{item['image']}: has no label map; clinbundles label-slices writes them into the list."
+                )
             path = folder / item["label"]
             values = read_label_map(path, class_names)
             if values.shape != (size, size):

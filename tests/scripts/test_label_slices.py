@@ -1,4 +1,4 @@
-"""Tests of ``clinbundles label``: label maps from files are checked, automatic ones are named so."""
+"""Tests of ``clinbundles label-slices``: label maps from files are checked, automatic ones are named so."""
 
 import json
 from collections.abc import Callable

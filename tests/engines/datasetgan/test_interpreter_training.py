@@ -151,7 +151,7 @@ def spoil_latents(folder: Path) -> None:
         (shrink_label, ValueError, r"2.png: is 16x8 px, its image 16x16"),
         (mark_white, ValueError, r"2.png: holds the value 255, and there are 2 classes"),
         (rename_class, ValueError, "its classes are background, nucleus, those of the network background, bright"),
-        (unlabel, ValueError, "images/2.png: has no label map; clinbundles label writes them"),
+        (unlabel, ValueError, "images/2.png: has no label map; clinbundles label-slices writes them"),
         (forget_the_generator, ValueError, r"datalist.json: does not say which generator"),
         (widen_window, ValueError, r"its slices have the window \[-160, 240\] HU"),
         (lose_latents, FileNotFoundError, r"latents.npy: no such file"),
