@@ -233,7 +233,11 @@ def _check_series(instances: Sequence[Dataset], rule: Rule, place: str) -> None:
             kind = f"{dataset.get('Modality')} {dataset.get('PhotometricInterpretation')}"
             raise ValueError(f"{place}: one series mixes kinds of images: {name} is {kind}, no {rule.name}.")
         if (frames := dataset.get("NumberOfFrames") or 1) != 1:
-            raise ValueError(f"{place}: NumberOfFrames of {name} is {frames}, expected one frame a file.")
+            raise ValueError(
+                f"{place}: NumberOfFrames of {name} is {frames}, expected one frame a file; split it first, an "
+                "enhanced CT by emf2sf of dcm4che into DICOM files, a film by dcmj2pnm --all-frames --write-png of "
+                "DCMTK into pictures."
+            )
     for field in ("StudyInstanceUID", "PatientID", *(("Rows", "Columns", "FrameOfReferenceUID") * rule.as_volume)):
         if len({str(dataset.get(field)) for dataset in instances}) > 1:
             raise ValueError(f"{place}: one series mixes several {field}, expected one.")
