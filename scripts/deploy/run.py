@@ -13,6 +13,8 @@ result. Pictures and NIfTI give what the bundle's own inference writes.
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +34,8 @@ from .inference import Bundle, opened
 from .series import choose_series, foreign_modalities, read_headers, rule_of
 from .study import REPORTS, STRUCTURED, Settings, linked, run_pictures
 
+UID_KEY = "CLINBUNDLES_UID_KEY"
+
 
 def deploy(
     bundle: str,
@@ -41,6 +45,7 @@ def deploy(
     series: str | None = None,
     report: str = "structured",
     deidentify: bool = False,
+    keep_uids: bool = False,
     pacs: str | None = None,
     **options: Any,
 ) -> None:
@@ -53,8 +58,10 @@ def deploy(
         output: new folder for the results; it appears when all of them are there.
         series: SeriesInstanceUID, where several series of the study fit.
         report: structured, a Comprehensive SR by TID 1500; or text, a Basic Text SR.
-        deidentify: leave out of the results the patient's name and numbers, dates, times and the institution; UIDs
-            stay, which some makers build from date and time.
+        deidentify: leave out of the results the patient's name and numbers, dates, times and the institution, and
+            replace all UIDs, which lead back to the study. The same UID becomes the same one in all results of a run;
+            in other runs too with the same secret in the variable CLINBUNDLES_UID_KEY.
+        keep_uids: with deidentify, keep the UIDs, so that the results can be laid on their images.
         pacs: address of a server of DICOMweb that has the study, and gets the results; the variable
             CLINBUNDLES_PACS_TOKEN is its token. What it has already is not made or sent again.
         options: values of the bundle's inference.json.
@@ -63,6 +70,8 @@ def deploy(
         raise ValueError(f"--report is {report!r}, expected {' or '.join(REPORTS)}.")
     if pacs and deidentify:
         raise ValueError("--deidentify and --pacs: a result without a patient would be lost in a PACS.")
+    if keep_uids and not deidentify:
+        raise ValueError("--keep_uids is for --deidentify alone: without it all UIDs are kept.")
     target = Path(output)
     if target.is_file() or not target.resolve().parent.is_dir():
         raise ValueError(f"{output}: expected a new folder in a folder that exists.")
@@ -70,7 +79,8 @@ def deploy(
         check_options(opened_bundle.folder, ["inference"], options)
         if options or deidentify:  # other results, which get other UIDs
             opened_bundle = opened_bundle.with_options(options, deidentify)
-        settings = Settings(Path(input), target, series, report, deidentify, options)
+        uid_key = os.environ.get(UID_KEY) or secrets.token_hex() if deidentify and not keep_uids else None
+        settings = Settings(Path(input), target, series, report, deidentify, uid_key, options)
         if pacs:
             print(_on_pacs(opened_bundle, settings, study=input, url=pacs))
         else:
@@ -143,7 +153,8 @@ def made_before(bundle: Bundle, images: list[Dataset], settings: Settings) -> bo
     """
     if not settings.output.is_dir() or not any(settings.output.iterdir()):
         return False
-    file, uid = settings.output / f"{settings.report_kind}.dcm", uid_of(bundle, images, settings.report_kind)
+    file = settings.output / f"{settings.report_kind}.dcm"
+    uid = uid_of(bundle, map(settings.header_of, images), settings.report_kind)
     if file.is_file() and dcmread(file, stop_before_pixels=True).SOPInstanceUID == uid:
         return True
     raise ValueError(f"{settings.output}: is there already, with other files; give a new folder.")

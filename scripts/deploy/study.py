@@ -43,6 +43,7 @@ class Settings:
         series: SeriesInstanceUID, where several fit.
         report: structured (Comprehensive SR, TID 1500) or text (Basic Text SR).
         deidentify: leave out of the results who the patient is.
+        uid_key: with deidentify, what UIDs are replaced by; None keeps them.
         options: values of the bundle's inference.json.
     """
 
@@ -51,7 +52,13 @@ class Settings:
     series: str | None = None
     report: str = STRUCTURED
     deidentify: bool = False
+    uid_key: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    def header_of(self, image: Dataset) -> Dataset:
+        """Give what the results take over from an image."""
+        with silent_pydicom():
+            return source_header(image, deidentify=self.deidentify, uid_key=self.uid_key)
 
     @property
     def report_kind(self) -> str:
@@ -74,7 +81,7 @@ def make_results(bundle: Bundle, images: Sequence[Dataset], settings: Settings) 
         ValueError: an image could not be read, or a mask does not lie on it.
     """
     with silent_pydicom():
-        headers = [source_header(image, deidentify=settings.deidentify) for image in images]
+        headers = [settings.header_of(image) for image in images]
         check_headers(headers, rule_of(bundle.metadata), str(settings.place))
     with linked(images, as_volume=rule_of(bundle.metadata).as_volume) as (sources, work):
         try:

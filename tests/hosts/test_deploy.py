@@ -18,8 +18,9 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
 from clinbundles.scripts.bundle import ROOT, run_configs
+from clinbundles.scripts.deploy.headers import new_uid
 from clinbundles.scripts.deploy.inference import infer, opened
-from clinbundles.scripts.deploy.run import deploy
+from clinbundles.scripts.deploy.run import UID_KEY, deploy
 from clinbundles.scripts.deploy.study import Settings
 
 pytestmark = [
@@ -232,8 +233,11 @@ def test_the_application_takes_at_most_twice_as_long_as_the_bundle_itself(
     assert sorted(ratios)[1] <= 2
 
 
-def test_results_without_a_patient_have_a_picture_only_if_no_text_is_in_it(
-    packed: Callable[[str], str], as_capture: Callable[..., Path], tmp_path: Path
+def test_results_without_a_patient_have_new_uids_and_a_picture_only_if_no_text_is_in_it(
+    packed: Callable[[str], str],
+    as_capture: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     picture = sorted((BUNDLES / "gaze_polyp_segmentation" / PICTURES["gaze_polyp_segmentation"]).iterdir())[0]
     for name, fields, expected in (
@@ -242,9 +246,13 @@ def test_results_without_a_patient_have_a_picture_only_if_no_text_is_in_it(
     ):
         file = as_capture(picture, tmp_path / name / "frame.dcm", **fields)
         out = tmp_path / f"{name}_out"
-        deploy(packed("gaze_polyp_segmentation"), str(file.parent), str(out), deidentify=True)
+        monkeypatch.setenv(UID_KEY, "a long secret")
+        for _ in range(2):  # the second time they are there
+            deploy(packed("gaze_polyp_segmentation"), str(file.parent), str(out), deidentify=True)
+        assert dcmread(out / "seg.dcm").StudyInstanceUID == new_uid("1.2.3.4", "a long secret")
         assert sorted(path.name for path in out.iterdir()) == expected
         for written in out.iterdir():
             assert b"ller^J" not in written.read_bytes()
+            assert b"1.2.3.4" not in written.read_bytes()  # UIDs of the study
             assert dcmread(written).PatientIdentityRemoved == "YES"
             assert errors_of(written) == [], written.name

@@ -56,6 +56,25 @@ def test_a_stripped_header_tells_nothing_of_patient_place_and_time(
     assert result.DeidentificationMethodCodeSequence[0].CodeValue == "113110"
 
 
+def test_replaced_uids_are_the_same_for_the_same_key_alone_and_classes_stay(
+    instance: Callable[..., pydicom.Dataset],
+) -> None:
+    image = instance(FrameOfReferenceUID="1.2.3.7", AccessionNumber="A77")
+    one, again, other = (source_header(image, deidentify=True, uid_key=key) for key in ("a", "a", "b"))
+    names = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+    assert one == again
+    for name in names:
+        assert len({image[name].value, one[name].value, other[name].value}) == 3
+    assert one.SOPClassUID == image.SOPClassUID
+    assert (
+        one.StudyInstanceUID
+        == source_header(instance(SOPInstanceUID="1.2.3.2"), deidentify=True, uid_key="a").StudyInstanceUID
+    )
+    result = finish(pydicom.Dataset(), [one], deidentify=True)
+    assert result.DeidentificationMethod.endswith("UIDs replaced")
+    assert "DeidentificationMethodCodeSequence" not in result
+
+
 def test_an_image_gets_the_orientation_of_its_source_or_an_empty_one(
     instance: Callable[..., pydicom.Dataset],
 ) -> None:

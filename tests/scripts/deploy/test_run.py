@@ -47,3 +47,9 @@ def test_a_folder_with_the_same_results_is_known_and_another_refused(tmp_path: P
         assert made_before(bundle, [image], settings)
         with pytest.raises(ValueError, match="is there already, with other files"):
             made_before(bundle.told_apart_by({"force": True}), [image], settings)
+
+
+def test_uids_are_kept_on_request_of_deidentified_results_alone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--keep_uids is for --deidentify alone"):
+        deploy("covid_xray_transfer", str(SAMPLE.parent), str(tmp_path / "out"), keep_uids=True)
+    assert not (tmp_path / "out").exists()
