@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _held: dict[str, int] = {}  # descriptors by folder
 
 
-def lock_folder(folder: str | os.PathLike, *, doing: str) -> None:
+def lock_folder(folder: str | os.PathLike, *, doing: str) -> bool:
     """Lock a folder for this process until :func:`unlock_folder`, or until the process ends, killed or not.
 
     No file is left behind, and a holder may remove the folder before it lets go of it. A process may lock a folder
@@ -25,14 +25,19 @@ def lock_folder(folder: str | os.PathLike, *, doing: str) -> None:
         folder: made if it is not there.
         doing: what the folder is locked for, for the message, such as "training".
 
+    Returns:
+        whether this call has locked it: False where this process held it before, or where there are no locks.
+
     Raises:
         ValueError: another process holds it.
     """
     path = Path(folder)
     place = str(path.resolve())
+    for gone in [held for held, descriptor in _held.items() if not _is_there(Path(held), descriptor)]:
+        os.close(_held.pop(gone))
     if place in _held or fcntl is None:
         path.mkdir(parents=True, exist_ok=True)
-        return
+        return False
     while True:
         if (descriptor := _opened(path)) is None:
             continue
@@ -47,16 +52,18 @@ def lock_folder(folder: str | os.PathLike, *, doing: str) -> None:
             os.close(descriptor)
             text = "%s: cannot be locked (%s), so that nothing keeps another %s out."
             logger.warning(text, path, error.strerror, doing)
-            return
+            return False
         if _is_there(path, descriptor):
             break
         os.close(descriptor)  # who held the folder had removed it
     _held[place] = descriptor
+    return True
 
 
 def unlock_folder(folder: str | os.PathLike) -> None:
     """Let other processes have a folder that this one has locked; nothing to do if it has not."""
     if (descriptor := _held.pop(str(Path(folder).resolve()), None)) is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a worker that was forked has the descriptor too
         os.close(descriptor)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..folder_lock import lock_folder, unlock_folder
 from .files import input_file, input_files, write_atomically
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # so that a command that looks for a folder does not wait for torch
     from ignite.engine import Engine
 
 MARK = ".run.json"
@@ -36,6 +37,8 @@ def check_apart(output_dir: str | os.PathLike, inputs: Iterable[Path]) -> None:
 def claim_run(output_dir: str | os.PathLike, engine: Engine) -> None:
     """Mark a folder as that of one run, before anything is written to it; the same run may begin again.
 
+    Until the run has ended, the folder is locked for other processes, see :func:`..folder_lock.lock_folder`.
+
     The mark ``.run.json`` has hashes alone: of the images (path, size and time of each file), of the weights and, where
     a command started the run, of its options. What either side does not know is not compared.
 
@@ -44,10 +47,26 @@ def claim_run(output_dir: str | os.PathLike, engine: Engine) -> None:
         engine: the evaluator; a command leaves a hash of its options as ``state.run_options``.
 
     Raises:
-        ValueError: the folder holds a run of other images, weights or options, files without a mark, or the images.
+        ValueError: the folder holds a run of other images, weights or options, files without a mark, or the images, or
+            a run of another process is writing to it.
     """
     folder = Path(output_dir)
     check_apart(folder, input_files(engine))
+    is_new = lock_folder(folder, doing="run")
+    try:
+        _mark(folder, engine)
+    except BaseException:
+        if is_new:
+            unlock_folder(folder)
+        raise
+    if is_new:
+        from ignite.engine import Events  # only here
+
+        engine.add_event_handler(Events.COMPLETED, lambda: unlock_folder(folder))
+
+
+def _mark(folder: Path, engine: Engine) -> None:
+    """Compare the mark of a folder with a run, and write that of the run where there is none."""
     loader: Any = engine.state.dataloader
     own = {
         "images": _digest(sorted(_describe(item) for item in loader.dataset.data)),
@@ -63,7 +82,6 @@ def claim_run(output_dir: str | os.PathLike, engine: Engine) -> None:
                 raise ValueError(f"{folder} holds a run of other {name}: choose another --output_dir.")
         own = {name: digest or present.get(name) for name, digest in own.items()}
     if own != present:
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / MARK, json.dumps(own) + "\n")
 
 

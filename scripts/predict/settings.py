@@ -166,7 +166,8 @@ def _read(path: Path) -> Settings | None:
 def _lock(output: Path) -> None:
     while True:
         with contextlib.suppress(ValueError):  # another process begins, too
-            return lock_folder(output, doing="process")
+            lock_folder(output, doing="process")
+            return
         time.sleep(0.05)
 
 

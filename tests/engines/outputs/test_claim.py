@@ -2,12 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ignite.engine import Engine, Events
 
+from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.claim import check_apart, claim_folder, claim_run
 
 
@@ -40,8 +44,45 @@ def test_the_images_of_the_run_are_not_among_its_outputs(tmp_path: Path, place: 
 
 
 def engine_of(image: Path, **state: Any) -> Any:
+    engine = Engine(lambda *_: None)
     dataset = SimpleNamespace(data=[{"image": str(image), "group": "Smith"}])
-    return SimpleNamespace(state=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), **state))
+    for name, value in {"dataloader": SimpleNamespace(dataset=dataset), **state}.items():
+        setattr(engine.state, name, value)
+    return engine
+
+
+RUN = """
+import sys
+from pathlib import Path
+from test_claim import claim_run, engine_of
+sys.stdin.readline()
+claim_run(sys.argv[1], engine_of(Path(sys.argv[2])))
+print("claimed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_of_two_runs_that_start_at_the_same_instant_one_has_the_folder(tmp_path: Path) -> None:
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    image.write_bytes(b"1")
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", RUN, str(out), str(image)]
+    runs = [subprocess.Popen(command, cwd=Path(__file__).parent, text=True, **pipes) for _ in range(2)]
+    for run in runs:
+        assert run.stdin is not None
+        run.stdin.write("\n")
+        run.stdin.flush()
+    lines = [run.stdout.readline() for run in runs if run.stdout is not None]
+    assert sorted(lines) == ["", "claimed\n"]
+    with pytest.raises(ValueError, match="out: another run is writing to this folder; wait until it has ended"):
+        claim_run(out, engine_of(image))
+    errors = [run.communicate()[1] for run in runs]
+    assert f"ValueError: {out}: another run is writing to this folder" in errors[lines.index("")]
+    engine = engine_of(image)
+    claim_run(out, engine)
+    engine.fire_event(Events.COMPLETED)
+    assert lock_folder(out, doing="run"), "the end of a run lets go of its folder"
+    unlock_folder(out)
 
 
 def test_a_folder_belongs_to_one_run_which_may_begin_again(tmp_path: Path) -> None:
