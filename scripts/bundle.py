@@ -71,6 +71,8 @@ def run(
 def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
     """Make a folder for an evaluation or an inference that names none, which no other run has or is about to have.
 
+    One whose run has ended without a result is taken again.
+
     Returns:
         the option "output_dir": that of the config or, where a folder is there, the same with a number, such as
         evaluation_2. Nothing for another run, or for one that names its folder.
@@ -90,11 +92,13 @@ def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -
 
 
 def _is_made(path: Path) -> bool:
-    """Make a folder, and tell whether it is new: of two processes one alone makes it."""
+    """Make a folder, and tell whether it is new, of two processes to one alone, or free again."""
+    from clinbundles.engines.outputs.claim import is_free
+
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        return False
+        return is_free(path)
     return True
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -11,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..folder_lock import lock_folder, unlock_folder
 from .files import input_file, input_files, write_atomically
+from .growing_table import read_whole_rows
 
 if TYPE_CHECKING:  # so that a command that looks for a folder does not wait for torch
     from ignite.engine import Engine
 
 MARK = ".run.json"
-OUTPUTS = ("per_image.csv", "masks", "overlays", "label_maps", "geojson")
+FOLDERS = ("masks", "overlays", "label_maps", "geojson")
+TABLES = ("per_image.csv", "metrics.json", "predictions.json", "scores.json", "summary.json")
 
 
 def check_apart(output_dir: str | os.PathLike, inputs: Iterable[Path]) -> None:
@@ -37,6 +41,7 @@ def check_apart(output_dir: str | os.PathLike, inputs: Iterable[Path]) -> None:
 def claim_run(output_dir: str | os.PathLike, engine: Engine) -> None:
     """Mark a folder as that of one run, before anything is written to it; the same run may begin again.
 
+    A folder whose run could use no image is free for any other, and the tables that it left are removed.
     Until the run has ended, the folder is locked for other processes, see :func:`..folder_lock.lock_folder`.
 
     The mark ``.run.json`` has hashes alone: of the images (path, size and time of each file), of the weights and, where
@@ -76,6 +81,9 @@ def _mark(folder: Path, engine: Engine) -> None:
     present = _read_mark(folder)
     if present is None:
         _check_unused(folder)
+    elif not _has_result(folder):
+        for name in TABLES:
+            (folder / name).unlink(missing_ok=True)
     else:
         for name, digest in own.items():
             if digest is not None and present.get(name) not in (None, digest):
@@ -83,6 +91,32 @@ def _mark(folder: Path, engine: Engine) -> None:
         own = {name: digest or present.get(name) for name, digest in own.items()}
     if own != present:
         write_atomically(folder / MARK, json.dumps(own) + "\n")
+
+
+def is_free(output_dir: str | os.PathLike) -> bool:
+    """Tell whether a folder is that of a run which has ended without a result, so that another may have it."""
+    folder = Path(output_dir)
+    if not (folder / MARK).is_file():
+        return False
+    try:
+        is_new = lock_folder(folder, doing="run")
+    except ValueError:
+        return False
+    if is_new:
+        unlock_folder(folder)
+    return not _has_result(folder)
+
+
+def _has_result(folder: Path) -> bool:
+    """Tell whether a run has written an image or a row of one that it could use, in the folder or in one below it."""
+    if any(not file.name.startswith(".") for name in FOLDERS for file in (folder / name).glob("*")):
+        return True
+    try:
+        texts = [read_whole_rows(path) for place in ("", "*/") for path in folder.glob(place + TABLES[0])]
+        rows = [row for text in texts for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except (ValueError, csv.Error):
+        return True
+    return any(not row.get("failure") for row in rows)
 
 
 def _read_mark(folder: Path) -> dict[str, Any] | None:
@@ -103,7 +137,7 @@ def _read_mark(folder: Path) -> dict[str, Any] | None:
 
 def _check_unused(folder: Path) -> None:
     """Refuse a folder without a mark in which there are files where a run writes its own."""
-    for path in (folder / name for name in OUTPUTS):
+    for path in (folder / name for name in (TABLES[0], *FOLDERS)):
         files = path.iterdir() if path.is_dir() else [path] if path.exists() else []
         if names := sorted(file.name for file in files if not file.name.startswith(".")):
             raise ValueError(

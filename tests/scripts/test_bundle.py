@@ -171,6 +171,10 @@ def test_a_run_takes_the_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     used.touch()
     bundle.run("gaze_polyp_segmentation", "inference", batch_size=2)
     assert ran == [{"batch_size": 2, "output_dir": f"{used.parent}_2"}]
+    used.with_name(".run.json").write_text('{"images": ""}')
+    used.write_text("image,failure\na.png,is no image\n")
+    bundle.run("gaze_polyp_segmentation", "inference")  # the run before could use nothing
+    assert ran[1] == {"output_dir": str(used.parent)}
 
 
 def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ignite.engine import Engine, Events
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
-from clinbundles.engines.outputs.claim import check_apart, claim_folder, claim_run
+from clinbundles.engines.outputs.claim import check_apart, claim_folder, claim_run, is_free
 
 
 def test_a_folder_is_made_and_a_run_may_begin_again(tmp_path: Path) -> None:
@@ -89,6 +89,7 @@ def test_a_folder_belongs_to_one_run_which_may_begin_again(tmp_path: Path) -> No
     image, out = tmp_path / "Smith.png", tmp_path / "out"
     image.write_bytes(b"1")
     claim_run(out, engine_of(image, weights=("a",), run_options="1"))
+    (out / "per_image.csv").write_text("image\na.png\n")
     claim_run(out, engine_of(image, weights=("a",), run_options="1"))
     claim_run(out, engine_of(image, weights=("a",)))  # a host knows of no options
     before = (out / ".run.json").read_text()
@@ -101,6 +102,40 @@ def test_a_folder_belongs_to_one_run_which_may_begin_again(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"out holds a run of other images: choose another --output_dir"):
         claim_run(out, engine_of(image, weights=("a",), run_options="1"))
     assert (out / ".run.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("table", "free"),
+    [
+        (None, True),
+        ("image,failure\na.png,is no image\n", True),
+        ("image,failure\na.png,is no image\nb.png,\n", False),
+        ("image\na.png\n", False),
+    ],
+)
+def test_a_folder_whose_run_could_use_nothing_is_another_run_s(tmp_path: Path, table: str | None, free: bool) -> None:
+    image, out = tmp_path / "a.png", tmp_path / "out"
+    assert not is_free(out)
+    first = engine_of(image, run_options="1")
+    claim_run(out, first)
+    if table is not None:
+        (out / "per_image.csv").write_text(table)
+        (out / "metrics.json").write_text("{}")
+    first.fire_event(Events.COMPLETED)
+    assert is_free(out) == free
+    if free:
+        (out / "validation").mkdir()
+        (out / "validation" / "per_image.csv").write_text("image,failure\na.png,\n")
+        assert not is_free(out), "the validation of an evaluation is a result"
+        (out / "validation" / "per_image.csv").unlink()
+        (out / "validation").rmdir()
+        claim_run(out, engine_of(image, run_options="2"))
+        assert [file.name for file in out.iterdir()] == [".run.json"]
+        assert json.loads((out / ".run.json").read_text())["options"] == "2"
+    else:
+        with pytest.raises(ValueError, match="out holds a run of other options"):
+            claim_run(out, engine_of(image, run_options="2"))
+        assert (out / "per_image.csv").read_text() == table
 
 
 @pytest.mark.parametrize("name", ["per_image.csv", "masks/a.png"])
