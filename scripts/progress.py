@@ -21,6 +21,7 @@ from monai.bundle import run as run_bundle
 from monai.engines import Trainer
 from tqdm import tqdm
 
+from clinbundles.engines.outputs.summary import named_by_split
 from clinbundles.scripts.bars import MinuteLines, in_words
 
 # They tell at length what the lines here say or the command says of an error, or of a reader that nobody asked for.
@@ -85,6 +86,7 @@ class WatchedWorkflow(ConfigWorkflow):
                 engine[key] = [*handlers, f"@watch_{number}"]
             validators = [h["validator"] for part in lists for h in part if isinstance(h, dict) and "validator" in h]
             watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains, "options": self.options}
+            watch["split"] = "@split" if "split" in self.parser else None
             self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
 
@@ -99,12 +101,18 @@ class EngineWatch:
         validator: the engine that validates a training.
         prints_metrics: print of an evaluation, where a validation inside a training leaves it to the line.
         options: hash of the run's options, which a folder of outputs is marked with.
+        split: that an evaluation is of, by which its metrics are called.
     """
 
     def __init__(
-        self, *, validator: Engine | None = None, prints_metrics: bool = True, options: str | None = None
+        self,
+        *,
+        validator: Engine | None = None,
+        prints_metrics: bool = True,
+        options: str | None = None,
+        split: str | None = None,
     ) -> None:
-        self.validator, self.prints_metrics, self.options = validator, prints_metrics, options
+        self.validator, self.prints_metrics, self.options, self.split = validator, prints_metrics, options, split
         self.losses: dict[str, list[float]] = {}
         self.seconds: list[float] = []
 
@@ -165,7 +173,8 @@ class EngineWatch:
         """Print the metrics that are numbers."""
         numbers = {name: value for name, value in engine.state.metrics.items() if isinstance(value, int | float)}
         if numbers:
-            print(", ".join(f"{name} {value:.4f}" for name, value in numbers.items()), flush=True)
+            named = named_by_split(numbers, self.split).items()
+            print(", ".join(f"{name} {value:.4f}" for name, value in named), flush=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ of their own.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .files import write_atomically
 WITHIN_0_TO_1 = set(
     ["dice", "iou", "miou", "precision", "recall", "accuracy", "f1", "ap", "sensitivity", "specificity"]
 )
+SCORED_ON = {"test": "test_", "training": "train_"}  # how metrics begin, by the split; else as the config says
 UNKNOWN_GROUPS = "images, as patients are not known"
 
 
@@ -91,6 +93,12 @@ def _summarize_one(metrics: Mapping[str, Sequence[Any]], groups: Sequence[Any]) 
 def _is_within_0_to_1(name: str) -> bool:
     words = set(name.lower().split("_"))
     return bool(words & WITHIN_0_TO_1) and not words & {"difference", "loss"}
+
+
+def named_by_split(metrics: Mapping[str, float], split: Any) -> dict[str, float]:
+    """Name the metrics of an evaluation by the split that they are of, where its config says "val_" of any."""
+    prefix = SCORED_ON.get(str(split), "val_")
+    return {re.sub("^val_", prefix, name): value for name, value in metrics.items()}
 
 
 def describe_set(groups: Sequence[Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from ..outputs.files import write_atomically
+from ..outputs.summary import named_by_split
 from .artifacts import log_text, overlays_in, reports_in
 from .deadline import seconds_of
 from .description import command_of, describe_experiment, description_tags, network_name, readable_name
@@ -47,7 +48,6 @@ from .store import UNREACHABLE, RunStore, default_tracking_uri, what_failed
 
 logger = logging.getLogger(__name__)
 
-SCORED_ON = {"test": "test_", "training": "train_"}  # how metrics begin, by the split; else as the config says
 
 # The runs that are open in this process, by output folder: a trainer and the validator inside it share one.
 _OPEN: dict[Path, TrackingHandler] = {}
@@ -336,8 +336,7 @@ class TrackingHandler:
             best[key] = values[key]
             values |= {f"best_{key}": values[key], f"best_{key}_epoch": float(step)}
         if owner._kind == "evaluation":  # a config names the metrics of its evaluator once, whatever it is run on
-            prefix = SCORED_ON.get(str(self._config.get("split")), "val_")
-            values = {re.sub("^val_", prefix, name): value for name, value in values.items()}
+            values = named_by_split(values, self._config.get("split"))
         owner.record.metrics(values, step=step, unit="epoch")
         owner.record.send()
 

@@ -45,6 +45,16 @@ def test_an_inference_ends_with_where_its_results_lie(
         assert len(list(csv.DictReader(stream))) > 0
 
 
+@pytest.mark.parametrize(("split", "prefix"), [("test", "test_"), ("validation", "val_")])
+def test_the_metrics_of_an_evaluation_are_called_by_its_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, split: str, prefix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("covid_xray_transfer", "evaluate", split=split, n_timed_files=1)
+    lines = capfd.readouterr().out.splitlines()
+    assert sum(f" {prefix}accuracy " in line for line in lines) == 1
+
+
 def test_a_long_evaluation_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
