@@ -86,7 +86,7 @@ def write_class_report(
     ends = "" if accuracy["low"] is None else f" [{accuracy['low']}, {accuracy['high']}]"
     print(
         f"{folder / 'metrics.json'}: accuracy {accuracy['value']}{ends}, macro F1 "
-        f"{metrics['scores']['val_macro_f1']['value']}, {len(table)} images, {failures} failures."
+        f"{metrics['scores']['val_macro_f1']['value']}."
     )
     return metrics
 

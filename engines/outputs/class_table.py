@@ -37,6 +37,7 @@ class ClassTableWriter:
         class_names: names of the classes, by index.
         pred_key: key of the probabilities (num_classes,) of an item.
         label_key: key of the class index of an item.
+        says_counts: print how many images were used; without, only where some were left out.
 
     Raises:
         ValueError: ``class_names`` are fewer than two or not distinct; while running, a prediction that is not one
@@ -51,11 +52,13 @@ class ClassTableWriter:
         *,
         pred_key: str = "pred",
         label_key: str = "label",
+        says_counts: bool = True,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
         self.pred_key = pred_key
         self.label_key = label_key
+        self.says_counts = says_counts
         if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
             raise ValueError(f"class_names are {self.class_names}, expected two or more different ones.")
         self.items: list[dict[str, Any]] = []
@@ -122,7 +125,8 @@ class ClassTableWriter:
         write_csv_atomically(self.output_dir / "per_image.csv", rows)
         self._write_json(rows)
         write_summary(self.output_dir, summarize_classes(rows, self.class_names))
-        say_failures(rows)
+        if self.says_counts or any(row["failure"] for row in rows):
+            say_failures(rows)
 
     def _row(self, item: dict[str, Any], keys: set[str]) -> dict[str, Any]:
         """Make an item's row of the table; ``keys`` are those that any item has."""

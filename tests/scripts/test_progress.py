@@ -53,6 +53,7 @@ def test_the_metrics_of_an_evaluation_are_called_by_its_split(
     run("covid_xray_transfer", "evaluate", split=split, n_timed_files=1)
     lines = capfd.readouterr().out.splitlines()
     assert sum(f" {prefix}accuracy " in line for line in lines) == 1
+    assert sum(" used, " in line or " images, " in line for line in lines) == 1, "the counts, once"
 
 
 def test_a_long_evaluation_says_how_far_it_is(
