@@ -50,7 +50,9 @@ def test_the_metrics_of_an_evaluation_are_called_by_its_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, split: str, prefix: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run("covid_xray_transfer", "evaluate", split=split, n_timed_files=1)
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    run("covid_xray_transfer", "evaluate", split=split, n_timed_files=1, tracking=True, tracking_uri=database)
+    assert list(tmp_path.rglob("report/cost.json")), "MLflow has what an evaluation costs"
     lines = capfd.readouterr().out.splitlines()
     assert sum(f" {prefix}accuracy " in line for line in lines) == 1
     assert sum(" used, " in line or " images, " in line for line in lines) == 1, "the counts, once"
