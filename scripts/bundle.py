@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinbundles.scripts.flags import Expression, Option, as_parts, nearest, options_of, outlines
+from clinbundles.scripts.next_command import configs_of, with_options
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -273,7 +274,21 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
     from clinbundles.scripts.progress import run_watched
 
     files = [str(file) for file in config_files(folder, names)]
-    run_watched(files, as_overrides({"bundle_root": str(folder), **options}))
+    following = next_command(folder, names, options)
+    run_watched(files, as_overrides({"bundle_root": str(folder), **options}), following=following)
+
+
+def next_command(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> str | None:
+    """Make the command that follows a run, with its options; None where the configs end with none."""
+    if "@next_command" not in json.dumps(read_configs(folder, names).get("finalize")):
+        return None
+    command = open_configs(folder, names, **options_for(folder, names, options)).get_parsed_content("next_command")
+    added = options_for(folder, configs_of(command), options)
+    if code_in(added) is not None:
+        added["allow_expressions"] = True
+    places = (place / "bundles" / folder.name for place in (Path(), ROOT))
+    named = next((place.resolve() for place in places if place.is_dir()), None)
+    return with_options(command, added, bundle=folder.name if named == folder else str(folder))
 
 
 def _check_run(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> None:

@@ -36,12 +36,13 @@ NO_MATTER = ("bundle_root", "device", "batch_size", "num_workers", "cache_rate",
 PLACES = ("_dir", "_path", "datalist")
 
 
-def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
+def run_watched(files: Sequence[str], overrides: Mapping[str, Any], *, following: str | None = None) -> None:
     """Run configs by ``monai.bundle.run`` with a line an epoch in place of its log.
 
     Args:
         files: config files, those that are laid on others behind them.
         overrides: values by their ids. With ``logging_file``, the log comes as that file says.
+        following: the command to print at the end, in place of the config's ``next_command``.
     """
     if overrides.get("logging_file"):
         run_bundle(config_file=list(files), **overrides)
@@ -50,7 +51,9 @@ def run_watched(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
         warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI reminds that a config is code
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
         quiet = {**overrides, "logging_file": False}
-        workflow = type("Workflow", (WatchedWorkflow,), {"options": digest_options(files, overrides)})
+        workflow = type(
+            "Workflow", (WatchedWorkflow,), {"options": digest_options(files, overrides), "following": following}
+        )
         run_bundle(config_file=list(files), workflow_name=workflow, **quiet)
 
 
@@ -70,6 +73,7 @@ class WatchedWorkflow(ConfigWorkflow):
     """MONAI's workflow of a config, with an :class:`EngineWatch` at every engine."""
 
     options: str | None = None
+    following: str | None = None
 
     def initialize(self) -> Any:
         """Add the watches, then initialize as MONAI does."""
@@ -89,6 +93,12 @@ class WatchedWorkflow(ConfigWorkflow):
             watch["split"] = "@split" if "split" in self.parser else None
             self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
+
+    def finalize(self) -> Any:
+        """Put the whole command that follows in its place, only now: the record of the run has its config without."""
+        if self.following is not None:
+            self.parser["next_command"] = "$" + ascii(self.following).replace("#", r"\x23").replace("@", r"\x40")
+        return super().finalize()
 
 
 class EngineWatch:

@@ -50,10 +50,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def next_run(said: str, bundle: Path) -> tuple[list[str], dict[str, str]]:
-    """Configs and options of the command that a training ends with."""
+    """Configs of the command that a training ends with, and those of its options that name weights."""
     program, verb, name, configs, *words = shlex.split(said.splitlines()[-1].partition("options: ")[2])
     assert (program, verb, name) == ("clinbundles", "run", bundle.name)
-    options = {option.removeprefix("--"): path for option, path in zip(words[::2], words[1::2], strict=True)}
+    pairs = ((option.removeprefix("--"), text) for option, text in zip(words[::2], words[1::2], strict=True))
+    options = {name: text for name, text in pairs if name.endswith(("_path", "_weights")) and text != "null"}
+    assert options
     assert all(Path(path).is_file() for path in options.values())
     return configs.split(","), options
 

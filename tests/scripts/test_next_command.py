@@ -1,0 +1,55 @@
+"""Tests of the command that follows a run: it is run as it is printed."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clinbundles.scripts.bundle import find_bundle, next_command
+
+
+def test_the_printed_command_runs_as_it_stands(tmp_path: Path) -> None:
+    data = tmp_path / "my frames #1"
+    shutil.copytree(find_bundle("two_stage_segmentation") / "samples", data)
+    options = f"--dataset_dir '{data}' --datalist '{data}/datalist.json' --image_size 64 --channels '[4,4,4,4,4]'"
+    small = f"--max_epochs 1 --runs_dir 'my runs' {options}"
+    line = run_line(f"clinbundles run two_stage_segmentation train_baseline {small}", tmp_path)
+    assert "next, with the same options: clinbundles run two_stage_segmentation train_baseline,evaluate" in line
+    last = run_line(line.partition("options: ")[2], tmp_path)
+    assert "my runs" in last
+    assert len(list((tmp_path / "my runs").rglob("metrics.json"))) == 1
+
+
+def run_line(line: str, folder: Path) -> str:
+    """Run a line by a shell in a folder; its last line."""
+    command = line.replace("clinbundles", f"{shlex.quote(sys.executable)} -m clinbundles.scripts.cli", 1)
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_options_of_the_run_alone_and_those_that_the_command_has_are_not_added() -> None:
+    folder = find_bundle("ct_datasetgan")
+    given = {"dataset_dir": "a", "datalist": "a/d.json", "output_dir": "out dir", "stage": "x", "seed": 3}
+    assert next_command(folder, ["project"], {**given, "generator_weights": "g.pt"}) == (
+        "clinbundles run ct_datasetgan train_interpreter --dataset_dir 'out dir' --generator_weights g.pt --seed 3"
+    )
+    assert next_command(folder, ["inference"], given) is None
+    line = next_command(folder, ["train"], {"max_epochs": 2, "learning_rate": "$0.1 * 2", "datalist": "l.json"})
+    assert line is not None
+    assert line.endswith("/model.pt --learning_rate '$0.1 * 2' --datalist l.json --allow_expressions true")
+
+
+def test_a_copy_of_a_bundle_is_named_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "two_stage_segmentation"
+    shutil.copytree(find_bundle("two_stage_segmentation") / "configs", copy / "configs")
+    line = next_command(copy, ["train"], {})
+    assert line is not None
+    assert line.startswith(f"clinbundles run {copy} evaluate --ckpt_path ")
