@@ -68,9 +68,10 @@ class LabelMapWriter:
     Files: ``label_maps/<name>.png`` (the number of the class) or, of a CT volume, ``.nii.gz`` with the axes and the
     affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices; where there is a label, its
     overlay on the left and the prediction's on the right) and ``per_image.csv``: image, height, width and slices, for
-    each class its share of the image and, where there is a label, the pixels in both (``both_<k>``) and in either
-    (``either_<k>``) and, where the items have ``group``, the number of the patient; the weights with what they are for.
-    Where there are labels, ``metrics.json`` has the scores of all images together, see :mod:`.summary`.
+    each class its share of the image (``share_<class>``) and, where there is a label, the pixels in both
+    (``both_<k>``) and in either (``either_<k>``) and, where the items have ``group``, the number of the patient; the
+    weights with what they are for. Where there are labels, ``metrics.json`` has the scores of all images together, see
+    :mod:`.summary`.
 
     Args:
         output_dir: folder for all of it.
@@ -142,7 +143,7 @@ class LabelMapWriter:
         overlays = [color_classes(*pair) for pair in zip(grey, volume, strict=True)]
         n, height, width = volume.shape
         row: dict[str, Any] = {"image": self._names[path], "height": height, "width": width, "slices": n}
-        row |= {f"share_{k}": round(float((classes == k).mean()), 6) for k in range(len(self.class_names))}
+        row |= {f"share_{c}": round(float((classes == k).mean()), 6) for k, c in enumerate(self.class_names)}
         if label is not None:  # MONAI sets None where there is none
             truth = torch.as_tensor(label)
             counts = count_pairs(torch.as_tensor(pred).to(truth.device), truth, len(self.class_names))

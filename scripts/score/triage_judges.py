@@ -79,7 +79,7 @@ def folder_judge(folder: Path, made: ImageList, names: Sequence[str], *, weights
 
     Raises:
         FileNotFoundError: there is no such folder or no such weights, or an image has no label map.
-        ValueError: they are those of the set itself, or of another number of classes.
+        ValueError: they are those of the set itself, or of other classes.
     """
     maps = folder / "label_maps" if (folder / "label_maps").is_dir() else folder
     if not maps.is_dir():
@@ -96,9 +96,10 @@ def folder_judge(folder: Path, made: ImageList, names: Sequence[str], *, weights
     table = folder / "per_image.csv"
     if table.is_file():
         with table.open(encoding="utf-8", newline="") as stream:
-            count = sum(column.startswith("share_") for column in next(csv.reader(stream), []))
-        if count != len(names):
-            raise ValueError(f"{table}: is of {count} classes, and the set has {len(names)}: {', '.join(names)}.")
+            columns = next(csv.reader(stream), [])
+        own = [column.removeprefix("share_") for column in columns if column.startswith("share_")]
+        if own != list(names):
+            raise ValueError(f"{table}: is of the classes {', '.join(own)}, and the set has {', '.join(names)}.")
     digest = None
     if weights is not None:
         if not Path(weights).is_file():

@@ -340,7 +340,7 @@ def test_a_volume_that_cannot_be_read_costs_its_row_and_not_the_folder(
         ("c.nii.gz", 0),
     ]
     assert str(tmp_path) not in table[1]["failure"]
-    assert table[1]["share_0"] == ""
+    assert table[1]["share_background"] == ""
     assert sorted(path.name for path in (tmp_path / "out" / "label_maps").iterdir()) == ["a.nii.gz", "c.nii.gz"]
 
 

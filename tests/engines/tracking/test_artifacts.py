@@ -32,7 +32,8 @@ def test_a_label_that_is_no_class_stays_here_and_a_table_of_names_alone_is_nothi
         anonymous_table(table("image,label,val_mean_dice\na.png,DOE_mask.png,0.5\n")) == "number,val_mean_dice\n0,0.5\n"
     )
     assert (
-        anonymous_table(table("image,share_0,both_0,patient\na.png,0.25,7,1\n")) == "number,share_0,both_0\n0,0.25,7\n"
+        anonymous_table(table("image,share_lung,both_0,patient\na.png,0.25,7,1\n"))
+        == "number,share_lung,both_0\n0,0.25,7\n"
     )
     assert anonymous_table(table("image,patient\na.png,3\n")) == ""
     assert anonymous_table(table("")) == ""

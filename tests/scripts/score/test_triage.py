@@ -81,7 +81,7 @@ def maps(tmp_path: Path, truth: np.ndarray) -> Path:
         labels = truth.copy()
         labels[-1] = 1
         save(labels, tmp_path / f"judge/label_maps/{number:06}.png")
-    (tmp_path / "judge" / "per_image.csv").write_text("image,share_0,share_1,share_2,share_3\n")
+    (tmp_path / "judge" / "per_image.csv").write_text(",".join(["image", *(f"share_{name}" for name in NAMES)]) + "\n")
     return tmp_path / "judge"
 
 
@@ -262,9 +262,9 @@ def test_sets_that_cannot_be_judged_are_refused_in_a_sentence_and_nothing_is_wri
             "000007.png: holds the value 9, and there are 4 classes",
         ),
         (
-            lambda maps: (maps / "per_image.csv").write_text("image,share_0,share_1\n"),
+            lambda maps: (maps / "per_image.csv").write_text("image,share_background,share_lung\n"),
             (),
-            "per_image.csv: is of 2 classes, and the set has 4: background, body",
+            "per_image.csv: is of the classes background, lung, and the set has background, body",
         ),
         (lambda maps: None, ("--window_hu", "-1000,600"), "--window_hu is of --judge automatic"),
         (lambda maps: None, ("--judge_weights", "none.pt"), "none.pt: no such file; --judge_weights are those"),
