@@ -169,9 +169,8 @@ def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series
     if not taken:
         raise ValueError(f"{place}: holds no series of kind {rule.name}; {_listed(groups.values())}.")
     if len(taken) > 1:
-        raise ValueError(
-            f"{place}: {len(taken)} series of kind {rule.name}; say which by --series: {', '.join(sorted(taken))}."
-        )
+        lines = (f"--series {uid} ({_described(group)})" for uid, group in sorted(taken.items()))
+        raise ValueError(f"{place}: {len(taken)} series of kind {rule.name}; say which: {', or '.join(lines)}.")
     (instances,) = taken.values()
     _check_series(instances, rule, place)
     unique: dict[str, Dataset] = {}
@@ -183,6 +182,14 @@ def choose_series(datasets: Iterable[Dataset], rule: Rule, place: str, *, series
                 "say which it is of; give one of them another, or take it away."
             )
     return sorted(unique.values(), key=lambda each: (int(each.get("InstanceNumber") or 0), str(each.SOPInstanceUID)))
+
+
+def _described(series: Sequence[Dataset]) -> str:
+    """Say what tells a series from others by its codes and numbers alone: a description may name the patient."""
+    modality = str(series[0].get("Modality") or "no Modality")
+    number = str(series[0].get("SeriesNumber") or "")
+    size = f"{len(series)} {'file' if len(series) == 1 else 'files'}"
+    return ", ".join([modality, *([f"series {number}"] if number.isdecimal() else []), size])
 
 
 def is_foreign_image(dataset: Dataset) -> bool:

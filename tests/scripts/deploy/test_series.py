@@ -87,8 +87,12 @@ def test_a_refused_image_is_named_by_its_numbers_and_not_by_its_file(instance: M
 
 
 def test_of_two_series_one_has_to_be_named(instance: Maker) -> None:
-    first, second = instance(), instance(SeriesInstanceUID="1.2.3.10", SOPInstanceUID="1.2.3.2")
-    with pytest.raises(ValueError, match=r"2 series of kind .*; say which by --series: 1\.2\.3\.10, 1\.2\.3\.9"):
+    first = instance(SeriesNumber=4, SeriesDescription="Doe, Jane")
+    second = instance(SeriesInstanceUID="1.2.3.10", SOPInstanceUID="1.2.3.2", Modality="DX")
+    said = (
+        r"say which: --series 1\.2\.3\.10 \(DX, series 1, 1 file\), or --series 1\.2\.3\.9 \(CR, series 4, 1 file\)\.$"
+    )
+    with pytest.raises(ValueError, match=rf"2 series of kind .*; {said}"):
         choose_series([first, second], XRAY, "study")
     assert choose_series([first, second], XRAY, "study", series="1.2.3.10") == [second]
     with pytest.raises(ValueError, match=r"no series 1\.2\.77 of images"):
