@@ -55,7 +55,7 @@ bench: env  ## ratio tables: this project's methods beside what one would use in
 	$(BIN)/clinbundles bench classifier
 
 ui: env  ## open the MLflow interface on the local database
-	@echo "runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
+	@echo "starting the server, which says when it answers; then open http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(CURDIR)/runs/mlflow.db
 
 clean:  ## remove caches and the environment, keep runs/
