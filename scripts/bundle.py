@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinbundles.scripts.flags import Expression, Option, as_parts, nearest, options_of, outlines
+from clinbundles.scripts.flags import Bracketed, Expression, Option, as_parts, nearest, options_of, outlines
 from clinbundles.scripts.next_command import configs_of, with_options
 
 if TYPE_CHECKING:
@@ -72,11 +72,10 @@ def run(
 def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
     """Make a folder for an evaluation or an inference that names none, which no other run has or is about to have.
 
-    One whose run has ended without a result is taken again.
-
     Returns:
         the option "output_dir": that of the config or, where a folder is there, the same with a number, such as
-        evaluation_2. Nothing for another run, or for one that names its folder.
+        evaluation_2; one whose run has ended without a result counts as none. Nothing for another run, or for one that
+        names its folder.
 
     Raises:
         ValueError: as :func:`check_options`; nothing is made.
@@ -96,11 +95,10 @@ def _is_made(path: Path) -> bool:
     """Make a folder, and tell whether it is new, of two processes to one alone, or free again."""
     from clinbundles.engines.outputs.claim import is_free
 
-    try:
+    with contextlib.suppress(FileExistsError):
         path.mkdir(parents=True)
-    except FileExistsError:
-        return is_free(path)
-    return True
+        return True
+    return is_free(path)
 
 
 def code_in(value: Any) -> str | None:
@@ -395,6 +393,8 @@ def _kind(name: str, value: Any) -> Any:
         return Expression | int | float | None
     if isinstance(value, list) and "#" not in name and not any(isinstance(each, Mapping) for each in value):
         return Expression | list | None
-    if name.endswith(PATH_ENDINGS) or (isinstance(value, str) and value[:1] not in "$@%" and "#" not in name):
+    if name.endswith(PATH_ENDINGS):
         return str | None
+    if isinstance(value, str) and value[:1] not in "$@%" and "#" not in name:
+        return Bracketed | str | None
     return Any

@@ -27,6 +27,10 @@ class Expression:
     """The kind of an option's value that a config works out: text that begins with $, @ or %."""
 
 
+class Bracketed:
+    """The kind of an option's value that is text or, typed in brackets, a list."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One thing that a verb can be told: its name, the type of its value, its default, what it means.
@@ -184,6 +188,8 @@ def read_value(text: str | None, option: Option) -> Any:
         return int(text)
     if float in kinds and (number := _number(text)) is not None:
         return number
+    if Bracketed in kinds and text[:1] == "[" and isinstance(value := value_of(text), list):
+        return value
     if list in kinds:
         value = value_of(text)
         parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else value

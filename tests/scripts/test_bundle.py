@@ -50,6 +50,12 @@ def test_counts_are_whole_numbers_from_one_on_and_lists_are_lists() -> None:
         bundle.check_options(folder, ["train"], {name: "$2 * 3"})
     options = bundle.describe_run("ct_datasetgan", "generate")
     assert read_value("background,left lung", options["class_names"]) == ["background", "left lung"]
+    options = bundle.describe_run("ct_datasetgan", "train_interpreter")
+    for text, value in (("[8]", [8]), ("datasetgan_128_32", "datasetgan_128_32"), ("[a", "[a")):
+        assert read_value(text, options["classifier_widths"]) == value
+    parser = bundle.open_configs(folder, ["train_interpreter"], classifier_widths=[8])
+    assert parser.get_parsed_content("classifier_widths") == [8]
+    assert read_value("[8]", options["dataset_dir"]) == "[8]"
     for name, config in (("path_length_weight", "train_gan"), ("ada_kimg", "paper"), ("truncation", "generate")):
         assert read_value("0.5", bundle.describe_run("ct_datasetgan", config)[name]) == 0.5
 
