@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import Dataset, ImageReader, MetaTensor
 from monai.transforms import Invertd, LoadImaged
-from monai.utils import CommonKeys, ImageMetaKey
+from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 
 FAILURE, WARNING = "failure", "warning"
+_refuses_blank: ContextVar[bool] = ContextVar("refuses_blank", default=False)  # while a TolerantDataset reads
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +31,34 @@ class StrictLoadImaged(LoadImaged):
         allow_missing_keys: pass over keys that are absent.
 
     Raises:
-        Whatever the reader raises, unchanged.
+        Whatever the reader raises, unchanged; ValueError where a :class:`TolerantDataset` reads an image that is blank.
     """
 
     def __init__(self, keys: KeysCollection, reader: ImageReader, *, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, image_only=True, allow_missing_keys=allow_missing_keys)
         self._loader.readers = [reader]
         self._loader.auto_select = True
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the files loaded."""
+        item = super().__call__(data, reader)
+        if _refuses_blank.get() and CommonKeys.IMAGE in self.keys and (color := _only_color(item[CommonKeys.IMAGE])):
+            raise ValueError(
+                f"{data[CommonKeys.IMAGE]}: every pixel is {color}, so that there is nothing to see in it."
+            )
+        return item
+
+
+def _only_color(image: MetaTensor) -> str:
+    """Name the value that all pixels of an image have, of each channel its own; nothing where they differ."""
+    channel = image.meta.get(MetaKeys.ORIGINAL_CHANNEL_DIM)
+    pixels = image.as_tensor()
+    pixels = pixels.movedim(channel, -1).flatten(0, -2) if isinstance(channel, int) else pixels.flatten()[:, None]
+    some = pixels[:: max(1, len(pixels) // 1000)]  # which nearly always tell
+    if not len(pixels) or (some != pixels[0]).any() or (pixels != pixels[0]).any():
+        return ""
+    values = [f"{value:g}" for value in pixels[0].tolist()]
+    return values[0] if len(set(values)) == 1 else f"({', '.join(values)})"
 
 
 def reading_error(error: Exception) -> ValueError | OSError | None:
@@ -53,6 +76,8 @@ class TolerantDataset(Dataset):
     """Data set of transformed items with a ``failure``, which is empty where the ``image`` could be read.
 
     Beside it there is a ``warning``: what the reader had to say of an image that it read, in its meta data.
+
+    An image of which every pixel has one value, as of a camera with its cap on, counts as one that cannot be read.
 
     Where reading fails with a ``ValueError`` or ``OSError``, the item has the entries it came with, zeros for its image
     (a float32 MetaTensor with the file's name) and the reader's sentence for its failure, so that a batch goes on. Good
@@ -89,6 +114,7 @@ class TolerantDataset(Dataset):
 
     def _transform(self, index: int) -> dict[str, Any]:
         entries = self.data[index]
+        token = _refuses_blank.set(True)
         try:
             item = super()._transform(index)
         except (RuntimeError, ValueError, OSError) as error:
@@ -100,6 +126,8 @@ class TolerantDataset(Dataset):
             image = MetaTensor(torch.zeros(self.placeholder), meta=meta)
             rest = {key: value for key, value in entries.items() if key not in self.removed}
             return {**rest, CommonKeys.IMAGE: image, FAILURE: sentence, WARNING: ""}
+        finally:
+            _refuses_blank.reset(token)
         if (shape := tuple(item[CommonKeys.IMAGE].shape)) != self.placeholder and not self.any_size:
             # Otherwise it would come out with the first bad file, and as an error of collation.
             file = entries[CommonKeys.IMAGE]

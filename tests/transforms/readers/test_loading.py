@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +61,40 @@ def preprocessing() -> Compose:
 def items(tmp_path: Path) -> list[dict]:
     """Good, corrupt, missing, good."""
     for name in ("first", "last"):
-        Image.fromarray(np.full((20, 30), 200, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+        grey = np.full((20, 30), 200, dtype=np.uint8)
+        grey[0, 0] = 199
+        Image.fromarray(grey).save(tmp_path / f"{name}.png")
     (tmp_path / "corrupt.png").write_bytes(b"no picture at all")
     names = ("first", "corrupt", "missing", "last")
     return [
         {"image": str(tmp_path / f"{name}.png"), "label": i, "group": f"p{i}", "source": "s"}
         for i, name in enumerate(names)
     ]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "color"),
+    [
+        (np.zeros((20, 30)), "0"),
+        (np.full((20, 30, 3), 255), "255"),
+        (np.full((20, 30, 3), (10, 20, 30)), r"\(10, 20, 30\)"),
+    ],
+)
+def test_an_image_of_one_color_is_no_image_to_apply_a_network_to(
+    tmp_path: Path, pixels: np.ndarray, color: str
+) -> None:
+    file = tmp_path / "cap.png"
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    items = [{"image": str(file)}]
+    failed = TolerantDataset(items, preprocessing(), placeholder=SHAPE)[0]
+    assert re.fullmatch(
+        rf".*cap\.png: every pixel is {color}, so that there is nothing to see in it\.", failed["failure"]
+    )
+    assert not failed["image"].any()
+    assert Dataset(items, preprocessing())[0]["image"].shape == SHAPE, "a training may take it"
+    pixels[7, 5] += 1 if pixels.max() < 255 else -1
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    assert TolerantDataset(items, preprocessing(), placeholder=SHAPE)[0]["failure"] == ""
 
 
 def sentence_of(path: str) -> str:
@@ -111,7 +139,7 @@ def test_good_and_failed_items_make_one_batch_and_come_apart_again(
         assert item["image"].meta["filename_or_obj"] == items[i]["image"]
         assert (item["label"], item["group"]) == (i, f"p{i}")
         assert bool(item["failure"]) == (i in (1, 2))
-        assert float(item["image"].mean()) == pytest.approx(0 if i in (1, 2) else 200 / 255)
+        assert float(item["image"].mean()) == pytest.approx(0 if i in (1, 2) else 200 / 255, abs=1e-4)
 
 
 def test_a_failure_is_one_line_of_the_log_and_nothing_is_printed(
@@ -164,7 +192,7 @@ def test_the_run_goes_on_when_every_file_fails(items: list[dict]) -> None:
 
 def test_images_of_any_size_go_one_by_one_where_that_is_asked_for(tmp_path: Path) -> None:
     for name, size in (("a.png", (9, 7)), ("b.png", (5, 6))):
-        Image.new("RGB", size).save(tmp_path / name)
+        Image.linear_gradient("L").resize(size).convert("RGB").save(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"no image")
     items = [{"image": str(tmp_path / name)} for name in ("a.png", "b.png", "c.png")]
     transform = Compose([StrictLoadImaged("image", RGBImageReader()), EnsureChannelFirstd("image")])
