@@ -61,6 +61,22 @@ class BoxPredictor(nn.Module):
         return self.scores(features).float(), self.boxes(features).float()
 
 
+class CascadeStage(RoIHeads):
+    """torchvision's heads, whose gradient into the features is scaled."""
+
+    def predict(
+        self, features: dict[str, torch.Tensor], boxes: list[torch.Tensor], size: tuple[int, int], gradient: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits (R, 2) and box regression (R, 4) of the boxes of images of a size in px, padding included.
+
+        The gradient into the features is multiplied by ``gradient``.
+        """
+        pooled = self.box_roi_pool(features, boxes, [size] * len(boxes))
+        if not torch.jit.is_scripting():
+            pooled = ScaleGradient.apply(pooled, gradient)
+        return self.box_predictor(self.box_head(pooled))
+
+
 class CascadeHeads(nn.Module):
     """Refine and score proposals in stages, and predict a mask for each that remains.
 
@@ -105,8 +121,11 @@ class CascadeHeads(nn.Module):
         if n_stages not in (1, 2, 3):
             raise ValueError(f"n_stages is {n_stages}, expected 1, 2 or 3.")
         self.mask_rois = mask_rois
+        # TorchScript reads no names of a module.
+        self.mask_side = 2 * MASK_CELLS
+        self.masks_at_a_time = MASKS_AT_A_TIME
         self.stages: Any = nn.ModuleList(
-            RoIHeads(
+            CascadeStage(
                 MultiScaleRoIAlign(list(maps), BOX_CELLS, sampling_ratio=0),
                 FastRCNNConvFCHead(
                     (channels, BOX_CELLS, BOX_CELLS), [channels] * box_conv_layers, [box_units] * box_layers
@@ -161,13 +180,13 @@ class CascadeHeads(nn.Module):
                     for of_image, match, proposed in zip(given, matches, boxes, strict=True)
                 ]
                 regression = stage.box_coder.encode(truths, boxes)
-            logits, moves = self._predict(stage, features, boxes, padded_size)
+            logits, moves = stage.predict(features, boxes, padded_size, 1 / len(self.stages))
             # torchvision reads the moves of the class, so both classes have the same.
             score_loss, box_loss = fastrcnn_loss(logits, moves.repeat(1, 2), classes, regression)
             losses[f"loss_classifier_{number}"] = score_loss
             losses[f"loss_box_reg_{number}"] = box_loss
             if number < len(self.stages):
-                boxes = _moved(stage, moves, boxes, image_size)
+                boxes = _moved(stage.box_coder.decode(moves.detach(), boxes), boxes, image_size)
         return losses, samples
 
     def detect(
@@ -184,27 +203,17 @@ class CascadeHeads(nn.Module):
         """
         boxes, probabilities = proposals, []
         for number, stage in enumerate(self.stages, start=1):
-            logits, moves = self._predict(stage, features, boxes, padded_size)
+            logits, moves = stage.predict(features, boxes, padded_size, 1 / len(self.stages))
             probabilities.append(logits.softmax(dim=1))
             if number < len(self.stages):
-                boxes = _moved(stage, moves, boxes, image_size)
+                boxes = _moved(stage.box_coder.decode(moves.detach(), boxes), boxes, image_size)
         # torchvision takes the softmax of what it is given, which undoes the logarithm.
         found, scores, _ = stage.postprocess_detections(
             torch.stack(probabilities).mean(dim=0).log(), moves.repeat(1, 2), boxes, [image_size] * len(boxes)
         )
         counts = [len(of_image) for of_image in found]
         masks = self._masks(features, found, padded_size).split(counts)
-        return [
-            {"boxes": of_image, "scores": score, "masks": mask}
-            for of_image, score, mask in zip(found, scores, masks, strict=True)
-        ]
-
-    def _predict(
-        self, stage: Any, features: dict[str, torch.Tensor], boxes: list[torch.Tensor], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        pooled = stage.box_roi_pool(features, boxes, [size] * len(boxes))
-        pooled = ScaleGradient.apply(pooled, 1 / len(self.stages))
-        return stage.box_predictor(stage.box_head(pooled))
+        return [{"boxes": found[i], "scores": scores[i], "masks": masks[i]} for i in range(len(found))]
 
     def _mask_samples(
         self,
@@ -225,10 +234,10 @@ class CascadeHeads(nn.Module):
         self, features: dict[str, torch.Tensor], boxes: list[torch.Tensor], size: tuple[int, int]
     ) -> torch.Tensor:
         """Return mask probabilities (R, S, S) of the boxes of all images, a bounded number at a time."""
-        masks = [boxes[0].new_zeros((0, 2 * MASK_CELLS, 2 * MASK_CELLS))]
+        masks = [boxes[0].new_zeros((0, self.mask_side, self.mask_side))]
         for number, of_image in enumerate(boxes):
             maps = {name: values[number : number + 1] for name, values in features.items()}
-            for part in of_image.split(MASKS_AT_A_TIME):
+            for part in of_image.split(self.masks_at_a_time):
                 if len(part) > 0:
                     logits = self.mask_head(self.mask_pool(maps, [part], [size]))
                     masks.append(logits[:, 0].float().sigmoid())
@@ -236,10 +245,9 @@ class CascadeHeads(nn.Module):
 
 
 def _moved(
-    stage: Any, moves: torch.Tensor, boxes: list[torch.Tensor], image_size: tuple[int, int]
+    decoded: torch.Tensor, boxes: list[torch.Tensor], image_size: tuple[int, int], least_side: float = LEAST_SIDE
 ) -> list[torch.Tensor]:
     """Return the boxes that a stage makes of its proposals, within the image and none without area."""
-    decoded = stage.box_coder.decode(moves.detach(), boxes).reshape(-1, 4)
-    clipped = clip_boxes_to_image(decoded, image_size)
-    corners = torch.cat([clipped[:, :2], torch.maximum(clipped[:, 2:], clipped[:, :2] + LEAST_SIDE)], dim=1)
+    clipped = clip_boxes_to_image(decoded.reshape(-1, 4), image_size)
+    corners = torch.cat([clipped[:, :2], torch.maximum(clipped[:, 2:], clipped[:, :2] + least_side)], dim=1)
     return list(corners.split([len(of_image) for of_image in boxes]))

@@ -9,32 +9,21 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from torch import nn
-from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from ..weights import fit_weights, read_weights
 from .cascade import CascadeHeads
+from .detector import CascadeDetector, FloatRPNHead, are_images, size_of
 from .instances import label_map
 from .supervision import MASK, POINTS, instance_losses
 from .trunks import batch_norms, trunk_with_pyramid
 
 MAPS = ("0", "1", "2", "3")  # strides of 4 to 32
-DIVISOR = 32
 Targets = Sequence[Mapping[str, torch.Tensor]]
 
 
-class FloatRPNHead(RPNHead):
-    """torchvision's head of the proposals, with results in float32, which boxes need under autocast."""
-
-    def forward(self, x: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Return logits and box regression of each map."""
-        logits, moves = super().forward(x)
-        return [values.float() for values in logits], [values.float() for values in moves]
-
-
-class CascadeMaskRCNN(nn.Module):
+class CascadeMaskRCNN(CascadeDetector):
     """Find the instances of one class in images (B, 3, H, W).
 
     Boxes and points are x before y in continuous pixel coordinates: pixel i covers [i, i + 1).
@@ -86,37 +75,30 @@ class CascadeMaskRCNN(nn.Module):
         ramp_steps: int,
         frozen_batch_norms: bool,
     ) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.proposals = proposals
-        self.heads = heads
-        self.double_first = double_first
-        self.fixed_threshold = label_score_threshold
-        self.min_size = min_size
-        self.max_size = max_size
+        super().__init__(
+            trunk,
+            proposals,
+            heads,
+            double_first=double_first,
+            mean=torch.tensor(mean, dtype=torch.float32)[:, None, None],
+            std=torch.tensor(std, dtype=torch.float32)[:, None, None],
+            chosen_threshold=torch.tensor(0.5),
+            label_score_threshold=label_score_threshold,
+            min_size=min_size,
+            max_size=max_size,
+        )
         self.ramp_steps = ramp_steps
         self.frozen_batch_norms = frozen_batch_norms
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
-        self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # of training, so that the ramp is resumed
-        self.register_buffer("chosen_threshold", torch.tensor(0.5))
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
         self.anchors: torch.Tensor
         self.steps: torch.Tensor
-        self.chosen_threshold: torch.Tensor
+        self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # of training, so that the ramp is resumed
         self.register_load_state_dict_pre_hook(_refuse_other_settings)
         self.detections: list[dict[str, torch.Tensor]] = []
         if frozen_batch_norms:
             for layer in batch_norms(trunk):
                 layer.requires_grad_(False)
         self.train()
-
-    @property
-    def label_score_threshold(self) -> float:
-        """The least score in the label map."""
-        return float(self.chosen_threshold) if self.fixed_threshold is None else self.fixed_threshold
 
     def choose_label_score_threshold(self, threshold: float) -> None:
         """Keep the least score in the label map with the weights, for where none is fixed."""
@@ -132,7 +114,7 @@ class CascadeMaskRCNN(nn.Module):
 
     def forward(self, images: torch.Tensor, targets: Targets | None = None) -> dict[str, torch.Tensor] | torch.Tensor:
         """Return the losses in training, and the label map int32 (B, 1, H, W) in evaluation."""
-        if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0 or not images.is_floating_point():
+        if not are_images(images):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} and type {images.dtype}: expected floating-point (B, 3, H, W)."
             )
@@ -147,9 +129,9 @@ class CascadeMaskRCNN(nn.Module):
         """Return the losses of a batch by name."""
         _refuse_boxes_without_area(targets)
         features, padded = self._features(images)
-        boxes, losses = self._propose(features, images, padded, targets)
-        size = _size(images)
-        box_losses, samples = self.heads.losses(features, boxes, targets, image_size=size, padded_size=_size(padded))
+        boxes, losses = self.proposals(*self._maps_to_propose(features, images, padded), targets)
+        size = size_of(images)
+        box_losses, samples = self.heads.losses(features, boxes, targets, image_size=size, padded_size=size_of(padded))
         ramp = (self.steps / max(self.ramp_steps, 1)).clamp(max=1)
         self.steps += 1
         mask_losses = instance_losses(samples.logits, samples.boxes, samples.matches, targets, images, ramp=ramp)
@@ -158,42 +140,25 @@ class CascadeMaskRCNN(nn.Module):
     @torch.no_grad()
     def label_maps(self, images: torch.Tensor) -> torch.Tensor:
         """Return the label maps int32 (B, 1, H, W), and keep ``detections``."""
-        size = _size(images)
-        scaled = self._scaled(images)
-        features, padded = self._features(scaled)
-        boxes, _ = self._propose(features, scaled, padded, None)
-        detections = self.heads.detect(features, boxes, image_size=_size(scaled), padded_size=_size(padded))
-        factors = torch.tensor([size[1] / scaled.shape[3], size[0] / scaled.shape[2]] * 2)
-        self.detections = [{name: values.cpu() for name, values in one.items()} for one in detections]
-        for one in self.detections:
-            one["boxes"] = one["boxes"] * factors
+        size = size_of(images)
+        self.detections = self.detect(images)
         maps = [label_map(one, size, score_threshold=self.label_score_threshold) for one in self.detections]
         return torch.stack(maps)[:, None].to(images.device)
 
-    def _scaled(self, images: torch.Tensor) -> torch.Tensor:
-        if self.min_size is None:
-            return images
-        short, long = sorted(_size(images))
-        factor = min(self.min_size / short, self.max_size / long)
-        size = [max(1, round(side * factor)) for side in _size(images)]
-        return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-    def _features(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the maps in float32, and the images as they went in, padded to multiples of 32."""
-        normal = (images - self.mean) / self.std
-        height, width = _size(images)
-        padded = F.pad(normal, (0, -width % DIVISOR, 0, -height % DIVISOR))
-        return {name: values.float() for name, values in self.trunk(padded).items()}, padded
-
-    def _propose(
-        self,
-        features: dict[str, torch.Tensor],
-        images: torch.Tensor,
-        padded: torch.Tensor,
-        targets: list[dict[str, torch.Tensor]] | None,
-    ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-        maps = {"first": features["0"], **features} if self.double_first else features
-        return self.proposals(ImageList(padded, [_size(images)] * len(images)), maps, targets)
+    def __prepare_scriptable__(self) -> CascadeDetector:
+        """Return what :func:`torch.jit.script` takes in place of this network: the part without learning."""
+        return CascadeDetector(
+            self.trunk,
+            self.proposals,
+            self.heads,
+            double_first=self.double_first,
+            mean=self.mean,
+            std=self.std,
+            chosen_threshold=self.chosen_threshold,
+            label_score_threshold=self.fixed_threshold,
+            min_size=self.min_size,
+            max_size=self.max_size,
+        ).train(self.training)
 
 
 def cascade_mask_rcnn(
@@ -322,10 +287,6 @@ def _values(tensor: torch.Tensor) -> list[float]:
 
 def _plain(values: torch.Tensor) -> torch.Tensor:
     return values.as_tensor() if isinstance(values, MetaTensor) else values
-
-
-def _size(images: torch.Tensor) -> tuple[int, int]:
-    return images.shape[-2], images.shape[-1]
 
 
 def _checked(target: Mapping[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:

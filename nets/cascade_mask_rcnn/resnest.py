@@ -46,19 +46,23 @@ class DeformableConv2d(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the features (B, O, H', W') of (B, C, H, W), in the precision of the offsets."""
         offsets = self.offset(image)
-        first, second, modulation = offsets.float().chunk(3, dim=1)
+        if torch.jit.is_scripting():  # which needs no autocast to be off: torchvision casts to float32 under one
+            return self._convolved(image, offsets).to(offsets.dtype)
         with torch.autocast(image.device.type, enabled=False):  # positions want float32
-            features = deform_conv2d(
-                image.float(),
-                torch.cat([first, second], dim=1),
-                self.weight.float(),
-                None if self.bias is None else self.bias.float(),
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
-                mask=modulation.sigmoid(),
-            )
-        return features.to(offsets.dtype)
+            return self._convolved(image, offsets).to(offsets.dtype)
+
+    def _convolved(self, image: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        first, second, modulation = offsets.float().chunk(3, dim=1)
+        return deform_conv2d(
+            image.float(),
+            torch.cat([first, second], dim=1),
+            self.weight.float(),
+            None if self.bias is None else self.bias.float(),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            mask=modulation.sigmoid(),
+        )
 
 
 def deform(resnest: nn.Module) -> nn.Module:

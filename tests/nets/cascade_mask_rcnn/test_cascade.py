@@ -5,7 +5,7 @@ import torch
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou
 
-from clinbundles.nets.cascade_mask_rcnn.cascade import CascadeHeads, ScaleGradient
+from clinbundles.nets.cascade_mask_rcnn.cascade import CascadeHeads, CascadeStage, ScaleGradient
 
 SIZES = {"image_size": (64, 64), "padded_size": (64, 64)}
 
@@ -56,7 +56,7 @@ def test_a_stage_gives_the_features_its_share_of_the_gradient(
     pooled = stage.box_roi_pool(features, proposals, [(64, 64)] * 2)
     logits, _ = stage.box_predictor(stage.box_head(pooled))
     whole = torch.autograd.grad(logits.square().sum(), features["0"])[0]
-    logits, _ = parts._predict(stage, features, proposals, (64, 64))
+    logits, _ = stage.predict(features, proposals, (64, 64), 1 / n_stages)
     share = torch.autograd.grad(logits.square().sum(), features["0"])[0]
     torch.testing.assert_close(share, whole / n_stages)
 
@@ -66,15 +66,16 @@ def test_each_stage_sees_the_boxes_that_the_one_before_made(
 ) -> None:
     parts = heads()
     seen, moves = [], []
-    predict = parts._predict
+    predict = CascadeStage.predict
 
-    def watched(stage, features, boxes, size):
-        result = predict(stage, features, boxes, size)
+    def watched(stage, features, boxes, size, gradient):
+        assert gradient == 1 / 3
+        result = predict(stage, features, boxes, size, gradient)
         seen.append(torch.cat(boxes))
         moves.append(result[1])
         return result
 
-    monkeypatch.setattr(parts, "_predict", watched)
+    monkeypatch.setattr(CascadeStage, "predict", watched)
     for stage in parts.stages:
         torch.nn.init.normal_(stage.box_predictor.boxes.weight, std=0.5)
     targets = [{"boxes": boxes[:2] + 1.5} for boxes in proposals]

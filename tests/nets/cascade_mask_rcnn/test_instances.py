@@ -1,6 +1,7 @@
 """Pixels of instances against the dense read-out, and the label map and run lengths made of them."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from clinbundles.nets.cascade_mask_rcnn.instances import label_map, paste_mask, paste_masks
+from clinbundles.nets.cascade_mask_rcnn.instances import label_map, label_map_by_torch, paste_mask, paste_masks
 from clinbundles.nets.cascade_mask_rcnn.point_loss import mask_targets, read_at
 
 SIZE = (50, 70)
@@ -69,15 +70,29 @@ def test_the_label_map_gives_overlaps_to_the_higher_score(detection: dict[str, t
     assert torch.equal(labels, expected)
 
 
-def test_an_instance_that_others_hide_by_more_than_half_is_left_out() -> None:
+def drawn_by_torch(found: dict[str, torch.Tensor], size: tuple[int, int], *, score_threshold: float) -> torch.Tensor:
+    return label_map_by_torch(found["boxes"], found["scores"], found["masks"], *size, score_threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
+def test_torch_draws_the_same_map(detection: dict[str, torch.Tensor], threshold: float) -> None:
+    expected = label_map(detection, SIZE, score_threshold=threshold)
+    assert (threshold < 1) == bool(expected.any())
+    drawn = drawn_by_torch(detection, SIZE, score_threshold=threshold)
+    assert drawn.dtype == expected.dtype
+    assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("draw", [label_map, drawn_by_torch])
+def test_an_instance_that_others_hide_by_more_than_half_is_left_out(draw: Callable[..., torch.Tensor]) -> None:
     boxes = torch.tensor([[10.0, 10, 30, 30], [15.0, 10, 35, 30], [29.0, 30, 39, 40], [22.0, 12, 36, 28]])
     found = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8, 0.7, 0.6]), "masks": torch.ones(4, 28, 28)}
-    labels = label_map(found, (50, 50), score_threshold=0.0)
+    labels = draw(found, (50, 50), score_threshold=0.0)
     # The second keeps a quarter. Without it the fourth keeps 6 of its 14 columns, which is less than half too.
     assert labels.unique().tolist() == [0, 1, 3]
     assert (labels == 1).sum() == 20 * 20
     found["boxes"][3, 0] = 24
-    assert label_map(found, (50, 50), score_threshold=0.0).unique().tolist() == [0, 1, 3, 4]
+    assert draw(found, (50, 50), score_threshold=0.0).unique().tolist() == [0, 1, 3, 4]
 
 
 def test_nothing_detected_is_an_empty_map() -> None:
@@ -89,6 +104,8 @@ def test_nothing_detected_is_an_empty_map() -> None:
 def test_a_box_without_the_middle_of_a_pixel_has_no_pixels(box: tuple[float, ...]) -> None:
     values, _, _ = paste_mask(np.ones((28, 28), dtype=np.float32), np.array(box), SIZE)
     assert values.size == 0
+    found = {"boxes": torch.tensor([box]), "scores": torch.ones(1), "masks": torch.ones(1, 28, 28)}
+    assert not drawn_by_torch(found, SIZE, score_threshold=0.5).any()
 
 
 def test_three_thousand_cells_become_a_label_map_in_seconds() -> None:

@@ -39,6 +39,19 @@ def test_the_two_groups_of_channels_have_offsets_of_their_own() -> None:
     assert changed.tolist() == [True, True, False, False]
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+@pytest.mark.parametrize("lower", [False, True])
+def test_torchscript_gives_the_same_also_under_autocast(lower: bool) -> None:
+    torch.manual_seed(0)
+    deformable = DeformableConv2d(nn.Conv2d(4, 4, 3, padding=1, groups=2))
+    nn.init.normal_(deformable.offset.weight, std=0.5)
+    image = torch.randn(1, 4, 12, 12)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=lower):
+        expected, result = deformable(image), torch.jit.script(deformable)(image)
+    assert expected.dtype == (torch.bfloat16 if lower else torch.float32)
+    assert torch.equal(result, expected)
+
+
 def test_resnest_200_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         plain = timm.create_model("resnest200e", num_classes=0)
