@@ -21,6 +21,8 @@ class OnnxNetwork(nn.Module):
         ModuleNotFoundError: ONNX Runtime is not installed.
     """
 
+    outputs: tuple[str, ...] = ("pred",)
+
     def __init__(self) -> None:
         super().__init__()
         import onnxruntime  # only who exported a network has it
@@ -45,12 +47,21 @@ class OnnxNetwork(nn.Module):
             session = self.runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # bytes that are no such file can raise anything
             raise ValueError(f"{path}: no network that ONNX Runtime {self.runtime.__version__} opens.") from error
-        if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-            raise ValueError(f"{path}: expected a network of one input and one output.")
+        if len(session.get_inputs()) != 1 or len(session.get_outputs()) != len(self.outputs):
+            raise ValueError(f"{path}: expected a network of one input, and of {' and '.join(self.outputs)}.")
         self.path, self.session = Path(path), session
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return what the network returns for images (B, C, *S), on their device; nothing can be learned from it.
+
+        Raises:
+            ValueError: as :meth:`run`.
+        """
+        result = self.run(image)[0].to(image.device)
+        return MetaTensor(result).copy_meta_from(image) if isinstance(image, MetaTensor) else result
+
+    def run(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the outputs of the file for images (B, C, *S), on the CPU.
 
         Raises:
             ValueError: images of another shape than the file takes, autocast to another precision, or no file read yet.
@@ -67,9 +78,8 @@ class OnnxNetwork(nn.Module):
                 f"{_text(image.shape[1:])}; leave out what changes their size, or export again."
             )
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-        (values,) = self.session.run(None, {entry.name: plain.detach().cpu().contiguous().numpy()})
-        result = torch.from_numpy(values).to(image.device)
-        return MetaTensor(result).copy_meta_from(image) if isinstance(image, MetaTensor) else result
+        results = self.session.run(None, {entry.name: plain.detach().cpu().contiguous().numpy()})
+        return [torch.from_numpy(values) for values in results]
 
 
 def _text(shape: Iterable[int | str]) -> str:

@@ -211,8 +211,7 @@ class CascadeHeads(nn.Module):
         found, scores, _ = stage.postprocess_detections(
             torch.stack(probabilities).mean(dim=0).log(), moves.repeat(1, 2), boxes, [image_size] * len(boxes)
         )
-        counts = [len(of_image) for of_image in found]
-        masks = self._masks(features, found, padded_size).split(counts)
+        masks = self._masks(features, found, padded_size)
         return [{"boxes": found[i], "scores": scores[i], "masks": masks[i]} for i in range(len(found))]
 
     def _mask_samples(
@@ -232,16 +231,19 @@ class CascadeHeads(nn.Module):
 
     def _masks(
         self, features: dict[str, torch.Tensor], boxes: list[torch.Tensor], size: tuple[int, int]
-    ) -> torch.Tensor:
-        """Return mask probabilities (R, S, S) of the boxes of all images, a bounded number at a time."""
-        masks = [boxes[0].new_zeros((0, self.mask_side, self.mask_side))]
+    ) -> list[torch.Tensor]:
+        """Return mask probabilities (K, S, S) of the boxes of each image, a bounded number at a time."""
+        masks = []
         for number, of_image in enumerate(boxes):
             maps = {name: values[number : number + 1] for name, values in features.items()}
-            for part in of_image.split(self.masks_at_a_time):
+            parts = [of_image.new_zeros((0, self.mask_side, self.mask_side))]
+            # What is traced has no loop for another number of boxes.
+            for part in [of_image] if torch.jit.is_tracing() else of_image.split(self.masks_at_a_time):
                 if len(part) > 0:
                     logits = self.mask_head(self.mask_pool(maps, [part], [size]))
-                    masks.append(logits[:, 0].float().sigmoid())
-        return torch.cat(masks)
+                    parts.append(logits[:, 0].float().sigmoid())
+            masks.append(torch.cat(parts))
+        return masks
 
 
 def _moved(
@@ -250,4 +252,4 @@ def _moved(
     """Return the boxes that a stage makes of its proposals, within the image and none without area."""
     clipped = clip_boxes_to_image(decoded.reshape(-1, 4), image_size)
     corners = torch.cat([clipped[:, :2], torch.maximum(clipped[:, 2:], clipped[:, :2] + least_side)], dim=1)
-    return list(corners.split([len(of_image) for of_image in boxes]))
+    return list(corners.split([of_image.shape[0] for of_image in boxes]))  # which is traced, as len is not

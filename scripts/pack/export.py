@@ -8,57 +8,53 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from clinbundles.nets.cascade_mask_rcnn.network import CascadeMaskRCNN
+from clinbundles.nets.cascade_mask_rcnn.onnx_cascade import OnnxCascade
 from clinbundles.nets.onnx_network import OnnxNetwork
-from clinbundles.scripts.bundle import load_network, open_configs
+from clinbundles.scripts.bundle import load_network, open_configs, read_configs
+from clinbundles.scripts.pack.cascade import cascade_as_onnx, largest_difference, network_entry
 
 # The overlay of a zip: the same inference, with the exported network.
 CONFIG = "inference_onnx"
 FILE = "models/exported.onnx"
-OVERLAY = {
-    "extends": ["inference.json"],
-    "ckpt_path": f"$@bundle_root + '/{FILE}'",
-    "device": "$torch.device('cpu')",
-    "network": {"_target_": "clinbundles.nets.onnx_network.OnnxNetwork"},
-}
 TOLERANCE = 1e-4  # of a probability
 N_SAMPLES = 4
+Network = TypeVar("Network", bound=OnnxNetwork)
 
 
-class NoExportError(ValueError):
-    """A network whose results have no fixed size cannot be exported."""
-
-
-def overlay() -> dict[str, Any]:
-    """Return the config that runs the exported network."""
-    said = f"clinbundles predict ZIP INPUTS OUTPUT --config {CONFIG}: inference by ONNX Runtime, on a CPU."
-    return {"_desc_": said, **OVERLAY}
+def overlay(folder: Path) -> dict[str, Any]:
+    """Return the config that runs the exported network of a bundle."""
+    definition = read_configs(folder, ["inference"])["network_def"]
+    is_cascade = definition["_target_"].endswith(".cascade_mask_rcnn")
+    return {
+        "_desc_": f"clinbundles predict ZIP INPUTS OUTPUT --config {CONFIG}: inference by ONNX Runtime, on a CPU.",
+        "extends": ["inference.json"],
+        "ckpt_path": f"$@bundle_root + '/{FILE}'",
+        "device": "$torch.device('cpu')",
+        "network": network_entry(definition) if is_cascade else {"_target_": OnnxNetwork.__module__ + ".OnnxNetwork"},
+    }
 
 
 def export_onnx(folder: Path) -> tuple[bytes, float]:
     """Export the network of a bundle's inference.json, with its weights, for batches of any number of images.
 
-    The size of the images is fixed: that of the samples behind the preprocessing of the config.
+    The size of the images is fixed: that of the samples behind the preprocessing of the config. A network that finds
+    instances is exported for one image of any size.
 
     Returns:
         The file, and the largest difference of a probability from those of the network itself, on some samples.
 
     Raises:
-        NoExportError: the network's results have no fixed size.
-        ValueError: the exported network differs by more than ``TOLERANCE``.
+        ValueError: the exported network differs by more than ``TOLERANCE``, or draws another label map.
     """
     parser = open_configs(folder, ["inference"], device="cpu")
     with contextlib.redirect_stdout(io.StringIO()):  # the sentences of the weights
         network = load_network(parser)
-    if hasattr(network, "detections"):
-        raise NoExportError(
-            f"{folder.name}: has no ONNX export: each image has another number of cells, and their label map is drawn "
-            "outside the network."
-        )
     dataset, inferer = parser.get_parsed_content("dataset"), parser.get_parsed_content("inferer")
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
     hook = network.register_forward_hook(lambda _, images, result: calls.append((plain(images[0]), plain(result))))
@@ -66,9 +62,21 @@ def export_onnx(folder: Path) -> tuple[bytes, float]:
         for number in range(min(N_SAMPLES, len(dataset))):
             inferer(dataset[number]["image"][None], network)
     hook.remove()
-    content = as_onnx(network, calls[0][0][:1].clone())
-    exported = opened(content)
-    difference = max(float((probabilities(exported(x)) - probabilities(y)).abs().max()) for x, y in calls)
+    if isinstance(network, CascadeMaskRCNN):
+        images = [image for image, _ in calls]
+        options = {
+            name: parser.get_parsed_content(f"network_def::{name}")
+            for name in parser["network_def"]
+            if name != "_target_"
+        }
+        content = cascade_as_onnx(network, images[0], options)
+        difference = largest_difference(opened(content, OnnxCascade()), network, images)
+    else:
+        content = as_onnx(network, calls[0][0][:1].clone())
+        exported = opened(content, OnnxNetwork())
+        difference = max(float((probabilities(exported(x)) - probabilities(y)).abs().max()) for x, y in calls)
+    if difference == float("inf"):
+        raise ValueError(f"{folder.name}: the exported network draws another label map than the network itself.")
     if not difference <= TOLERANCE:
         raise ValueError(
             f"{folder.name}: a probability of the exported network differs by {difference:.1e}, more than {TOLERANCE}."
@@ -76,9 +84,8 @@ def export_onnx(folder: Path) -> tuple[bytes, float]:
     return content, difference
 
 
-def opened(content: bytes) -> OnnxNetwork:
-    """Open an ONNX file from its bytes."""
-    network = OnnxNetwork()
+def opened(content: bytes, network: Network) -> Network:
+    """Have a network read an ONNX file from its bytes, and return it."""
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / Path(FILE).name
         path.write_bytes(content)

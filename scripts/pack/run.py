@@ -22,7 +22,7 @@ from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import NAME, carried_modules
-from clinbundles.scripts.pack.export import CONFIG, FILE, NoExportError, export_onnx, overlay
+from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
 from clinbundles.scripts.pack.pure import pure_files
 from clinbundles.scripts.pack.sbom import bill_of_materials
 
@@ -65,13 +65,7 @@ def pack(
     folders = folders or [find_bundle(str(bundle))]
     packed = {}
     for number, folder in enumerate(folders, start=1):
-        try:
-            name, content = packed_bundle(folder, runtime=runtime, profile=profile)
-        except NoExportError as error:
-            if not all:
-                raise
-            print(f"{error} Packed without.", file=sys.stderr)
-            name, content = packed_bundle(folder)
+        name, content = packed_bundle(folder, runtime=runtime, profile=profile)
         packed[name] = content
         print(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB", file=sys.stderr)
     target = Path(out)
@@ -87,7 +81,7 @@ def packed_bundle(folder: Path, *, runtime: str = "eager", profile: str = "full"
 
     Raises:
         FileNotFoundError: the bundle has no weights.
-        ValueError: a text of the bundle names a folder of this machine; the network has no export, or a wrong one.
+        ValueError: a text of the bundle names a folder of this machine; the exported network gives other results.
     """
     name = folder.resolve().name
     if not (folder / "models" / "model.pt").is_file():
@@ -142,7 +136,7 @@ def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {
         FILE: content,
         str(Path(FILE).with_suffix(".json")): as_json(card),
-        f"configs/{CONFIG}.json": as_json(overlay()),
+        f"configs/{CONFIG}.json": as_json(overlay(folder)),
     }
 
 
