@@ -112,7 +112,9 @@ class CascadeMaskRCNN(CascadeDetector):
                 layer.eval()
         return self
 
-    def forward(self, images: torch.Tensor, targets: Targets | None = None) -> dict[str, torch.Tensor] | torch.Tensor:
+    def forward(  # type: ignore[override]
+        self, images: torch.Tensor, targets: Targets | None = None
+    ) -> dict[str, torch.Tensor] | torch.Tensor:
         """Return the losses in training, and the label map int32 (B, 1, H, W) in evaluation."""
         if not are_images(images):
             raise ValueError(

@@ -40,6 +40,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
+from clinbundles.nets.onnx_network import OnnxNetwork
 from clinbundles.scripts.bench.measurements import add_measurements, as_metric
 from clinbundles.scripts.bench.rounds import describe_machine, ratio, ratios, time_rounds
 from clinbundles.scripts.bundle import ROOT, open_configs
@@ -170,7 +171,7 @@ class Shipped:
 
     def exported(self) -> nn.Module:
         """Export the network to ONNX."""
-        return opened(as_onnx(self.network, plain(self.dataset[0]["image"])[None]))
+        return opened(as_onnx(self.network, plain(self.dataset[0]["image"])[None]), OnnxNetwork())
 
     @torch.inference_mode()
     def error(self, exported: nn.Module, image: torch.Tensor) -> float:

@@ -57,7 +57,9 @@ def cascade_as_onnx(network: CascadeMaskRCNN, image: torch.Tensor, options: Mapp
         warnings.simplefilter("ignore")  # the exporter's own, of what it deprecates in itself
         # By torch.export the number of boxes would have to be known.
         torch.onnx.export(
-            Finder(network.__prepare_scriptable__()).eval(), (image,), stream, dynamo=False, opset_version=18,
+            Finder(network.__prepare_scriptable__()).eval(), (image,),
+            stream,  # type: ignore[arg-type]
+            dynamo=False, opset_version=18,
             input_names=["image"], output_names=list(names), dynamic_axes=axes,
         )  # fmt: skip
     model = onnx.load_from_string(stream.getvalue())

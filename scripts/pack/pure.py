@@ -55,6 +55,17 @@ PICTURES, VOLUMES = "*.[jJpP]*[gG]", "*.nii*"
 OF_8_BITS = "if image.mode in @modes else image.mode + ' has not 8 bits a channel'"
 SAVED = {"keys": "pred", "output_dir": "@output_dir", "output_postfix": "", "separate_folder": False, "resample": False}
 SAVED |= {"_target_": "SaveImaged", "output_dtype": "$np.uint8"}
+# What becomes of a label map of instances, which MONAI's writer wants with columns first.
+INSTANCES = [
+    {
+        "_target_": "Invertd",
+        "keys": "pred",
+        "orig_keys": "image",
+        "transform": "@preprocessing",
+        "nearest_interp": True,
+    },
+    SAVED | {"output_ext": ".png", "output_dtype": "$np.uint16"},
+]
 TABLE = {
     "_target_": "ClassificationSaver",
     "output_dir": "@output_dir",
@@ -94,8 +105,11 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key in [key for key in result if key.endswith("_transforms")]:
         result[key] = [step for each in result[key] for step in _pure_steps(each, result, name)]
     writer = _name_of(result["writer"])
-    if writer not in ("PredictionWriter", "LabelMapWriter", "ClassTableWriter"):
+    if writer not in ("PredictionWriter", "LabelMapWriter", "ClassTableWriter", "InstanceWriter"):
         raise ValueError(f"{name}: has no pure form, for MONAI has nothing that writes what {writer} does.")
+    if writer == "InstanceWriter":
+        result["postprocessing"] = {"_target_": "Compose", "transforms": copy.deepcopy(INSTANCES)}
+        result["evaluator"] |= {"postprocessing": "@postprocessing"}
     steps = result["postprocessing"]["transforms"]
     steps[:] = [step for each in steps for step in _pure_steps(each, result, name)]
     if writer == "PredictionWriter":
@@ -140,12 +154,16 @@ def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], diges
     """
     reads_volumes = content["pattern"] == VOLUMES
     needed = {"pytorch-ignite", "nibabel" if reads_volumes else "pillow"}
-    needed |= {"torchvision"} if "TorchVisiond" in json.dumps(content) else set()
+    # A network that finds instances has operations of torchvision, which MONAI imports.
+    needed |= {"torchvision"} if "tile_size" in content or "TorchVisiond" in json.dumps(content) else set()
     packages = metadata["required_packages_version"]
+    pictures = "jpeg, png (8 bits a channel, upright" + (
+        f", up to {content['tile_size']} px a side)" if "tile_size" in content else ")"
+    )
     return {
         **metadata,
         "required_packages_version": {name: packages[name] for name in packages if name in needed},
-        "data_type": "nifti" if reads_volumes else "jpeg, png (8 bits a channel, upright)",
+        "data_type": "nifti" if reads_volumes else pictures,
         "description": f"{metadata['description']} This is its pure form: inference alone, by MONAI's own transforms.",
         "exported": {"file": FILE, "sha256": digest},
     }
@@ -224,7 +242,7 @@ def _loading(content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     if kind == "SliceReader":
         yield {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"}
         return
-    converter = f"$lambda image: image.convert('RGB') {OF_8_BITS}"
+    converter = f"$lambda image: image.convert('RGB') {_of_one_tile(content)}"
     if kind == "ChestXRayReader":  # decoded at a part of its size
         converter = (
             "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), image.convert('L'))[1] "
@@ -233,6 +251,16 @@ def _loading(content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     elif kind != "RGBImageReader":
         raise ValueError(f"{name}: has no pure form, for MONAI has nothing like {kind}.")
     yield {"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "PILReader", "converter": converter}}
+
+
+def _of_one_tile(content: Mapping[str, Any]) -> str:
+    """Say which pictures are read: MONAI has nothing that counts a cell of two tiles once."""
+    if "tile_size" not in content:
+        return OF_8_BITS
+    return (
+        "if image.mode in @modes and max(image.size) <= @tile_size else image.mode + ' has not 8 bits a channel, or '"
+        " + str(max(image.size)) + ' px are more than ' + str(@tile_size)"
+    )
 
 
 def _name_of(entry: Mapping[str, Any]) -> str:
