@@ -8,9 +8,27 @@ from typing import Any
 import pytest
 
 from clinbundles.engines.weights_card import read_card
+from clinbundles.scripts.bundle import open_configs
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = sorted(ROOT.glob("bundles/*/models/*.pt"))
+BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/inference.json"))
+# Options of an inference that are not compared with the card of its weights, with the reason.
+FREE = {
+    "how and of what it runs": "batch_size num_workers precision dataset_dir output_dir ckpt_path runs_dir bundle_root",
+    "what is written beside the result": "overlays cam_layer",
+    "another use of the same weights, which a page describes": "n_patches n_select score score_on selector threshold "
+    "budget_macs overlap blend patch_batch_size pre_nms post_nms detections score_threshold label_score_threshold",
+    "how the pixels of a file are read, each file by its own": "intensity_range force",
+    "cells are as large as they are": "pace_cell_segmentation:image_size max_size tile_size tile_overlap",
+    "the network's, whose weights do not fit another": "network_name encoder_name channels in_channels dense_units "
+    "dropout backbone n_stages box_units box_layers box_conv_layers mask_channels mask_layers",
+    "gaze, which blurs at a training alone unless asked for": "arm blur_at sigma_base blur_weight kernel_size "
+    "sigma_reference_size gaze_sigma_px gaze_file gaze_format",
+    "of a training alone": "rpn_anchors box_rois mask_rois ramp_steps freeze_batch_norms",
+}
+PARTS = {"imports", "initialize", "run", "finalize", "handlers", "name_knobs", "device", "network"}
+NOT_COMPARED = {name for names in FREE.values() for name in names.split()}
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: f"{p.parents[1].name}-{p.stem}")
@@ -20,10 +38,24 @@ def test_shipped_weights_have_a_card(weights: Path) -> None:
     assert len(card["data_name"]) > 10
     assert "research" in card["warning"]
     assert (weights.parents[1] / card["licence"]).is_file()
-    config = json.loads((weights.parents[1] / "configs" / "inference.json").read_text())
+    parser = open_configs(weights.parents[1], ["inference"])
+    config = {name: parser.get_parsed_content(name) for name in {*card["options"], "temperature"} if name in parser}
     repeated = {name: config[name] for name in card["options"] if name in config}
     repeated |= {"temperature": config["temperature"]} if "temperature" in config else {}
     assert repeated == {name: {**card["options"], **card}[name] for name in repeated}
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda p: p.name)
+def test_what_changes_the_input_of_a_network_is_compared_with_the_card_of_its_weights(bundle: Path) -> None:
+    config = json.loads((bundle / "configs" / "inference.json").read_text())
+    compared = set(config["weights_loader"]["options"])
+    evaluated = json.loads((bundle / "configs" / "evaluate.json").read_text())["validate#weights_loader"]["options"]
+    assert all(name in str(evaluated) for name in compared - {"temperature"})
+    options = {name for name, value in config.items() if not isinstance(value, dict) and "_target_" not in str(value)}
+    options -= {name for name in options if name[0] == "_"} | PARTS
+    assert options >= compared
+    free = {name.removeprefix(f"{bundle.name}:") for name in NOT_COMPARED}
+    assert options - free == compared
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: f"{p.parents[1].name}-{p.stem}")
