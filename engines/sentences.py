@@ -8,9 +8,10 @@ import re
 import sys
 from types import TracebackType
 
-# Libraries whose ValueErrors and KeyErrors are sentences for the user; those of others are faults of the program. The
+# Libraries whose errors of these kinds are sentences for the user; those of others are faults of the program. The
 # first is this one; the code of a packed bundle lies below scripts.
 SPOKEN_BY = (__name__.partition(".")[0], "scripts", "monai", "json", "ignite", "torch")
+SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 
@@ -42,7 +43,7 @@ def sentence_of(error: BaseException) -> str | None:
         if isinstance(current, OSError):
             plain = current.filename is not None and current.strerror
             return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
-        if isinstance(current, ValueError | KeyError | MemoryError) and _origin(current) in SPOKEN_BY:
+        if isinstance(current, SPOKEN) and _origin(current) in SPOKEN_BY:
             return _one_line(current.args[0] if isinstance(current, KeyError) else current)
         if sentence := _sentence_of_worker(current):
             return sentence

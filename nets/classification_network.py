@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model, list_models
 
+from .optional_packages import needed_by
 from .pneumonia_cnn import PneumoniaCNN
 
 OWN_NETWORK = "PneumoniaCNN"
@@ -44,7 +45,8 @@ def classification_network(
             num_classes, channels=channels, dense_units=dense_units, dropout=dropout, image_size=image_size
         )
     if network_name.startswith(_TIMM):
-        import timm  # seconds of a start, for networks of its own alone
+        with needed_by(network_name):
+            import timm  # seconds of a start, for networks of its own alone
 
         name = network_name.removeprefix(_TIMM)
         if not timm.is_model(name):

@@ -10,6 +10,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import nn
 
+from .optional_packages import needed_by
+
 
 class OnnxNetwork(nn.Module):
     """Run a network from an ONNX file on a CPU, by ONNX Runtime, as one would call the network itself.
@@ -25,7 +27,8 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        import onnxruntime  # only who exported a network has it
+        with needed_by("a network exported to ONNX"):
+            import onnxruntime  # only who exported a network has it
 
         self.runtime = onnxruntime
         self.session: onnxruntime.InferenceSession | None = None

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import segmentation_models_pytorch as smp
-import timm
 import torch
 from monai.networks.nets import BasicUNet
 from torch import nn
 from torchvision.models import ResNet50_Weights
 from torchvision.models.segmentation import fcn_resnet50
 
+from .optional_packages import needed_by
 from .res_att_unet import ResAttUNet
-from .trans_unet import HybridEncoder, TransUNet
 from .weights import fit_weights, is_file_name, read_weights
 
 NETWORK_NAMES = (
@@ -30,12 +28,12 @@ NETWORK_NAMES = (
     "DeepLabV3",
 )
 _SMP_CLASSES = {
-    "UNet++": smp.UnetPlusPlus,
-    "FPN": smp.FPN,
-    "MANet": smp.MAnet,
-    "LinkNet": smp.Linknet,
-    "PSPNet": smp.PSPNet,
-    "DeepLabV3": smp.DeepLabV3,
+    "UNet++": "UnetPlusPlus",
+    "FPN": "FPN",
+    "MANet": "MAnet",
+    "LinkNet": "Linknet",
+    "PSPNet": "PSPNet",
+    "DeepLabV3": "DeepLabV3",
 }
 # The arguments that not all of them take.
 _TAKES = {
@@ -79,6 +77,8 @@ class SegmentationNetwork(nn.Module):
             that the divisor of the network does not divide, or one image alone in a training of DeepLabV3.
         FileNotFoundError: encoder_weights is a path and nothing is there.
         ConnectionError: encoder_weights is a name and cannot be downloaded.
+        ModuleNotFoundError: the package behind the network is not installed: timm behind TransUNet,
+            segmentation_models_pytorch and timm behind the six.
     """
 
     def __init__(
@@ -112,6 +112,8 @@ class SegmentationNetwork(nn.Module):
             widths = _widths(name, channels or (32, 64, 128, 256, 512), count=5)
             self.network, self.divisor = ResAttUNet(in_channels, out_channels, widths), 32
         elif name == "TransUNet":
+            with needed_by(name):
+                from .trans_unet import TransUNet
             self.network, self.divisor = TransUNet(in_channels, out_channels, image_size=image_size), 16
             if encoder_weights is not None:
                 load_encoder_weights(self.network.encoder, encoder_weights)
@@ -178,6 +180,9 @@ def _widths(network_name: str, channels: Sequence[int], *, count: int) -> tuple[
 def _smp_network(
     network_name: str, in_channels: int, out_channels: int, encoder_name: str, encoder_weights: str | None
 ) -> Any:
+    with needed_by(network_name):  # seconds of a start, for these networks alone
+        import segmentation_models_pytorch as smp
+        import timm
     from_timm = encoder_name.startswith("tu-")
     exists = timm.is_model(encoder_name[3:]) if from_timm else encoder_name in smp.encoders.get_encoder_names()
     if not exists:
@@ -191,7 +196,7 @@ def _smp_network(
             )
         to_download = True if from_timm else encoder_weights
     try:
-        network = _SMP_CLASSES[network_name](
+        network = getattr(smp, _SMP_CLASSES[network_name])(
             encoder_name=encoder_name, encoder_weights=to_download, in_channels=in_channels, classes=out_channels
         )
     except KeyError as error:
@@ -243,7 +248,9 @@ def _download(encoder: nn.Module, weights_name: str) -> Mapping[str, torch.Tenso
     if weights_name != "imagenet":
         raise ValueError(f"encoder_weights is {weights_name!r}, it must be a path or 'imagenet' for this network")
     try:
-        if isinstance(encoder, HybridEncoder):
+        if hasattr(encoder, "pos_embed"):  # that of TransUNet
+            import timm
+
             return timm.create_model(_TRANS_UNET_WEIGHTS, pretrained=True, num_classes=0).state_dict()
         return ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
     except OSError as error:

@@ -86,11 +86,13 @@ def check_versions(folder: Path) -> Iterator[Finding]:
         "numpy": metadata.get("numpy_version"),
         **metadata.get("required_packages_version", {}),
     }
-    for name, made_with in needed.items():
+    optional = metadata.get("packages_of_options", {})
+    for name, made_with in (needed | optional).items():
         try:
             here = version(name)
         except PackageNotFoundError:
-            yield Finding(FAULT, "versions", f"{name} is not installed; the bundle was made with {made_with}.")
+            status, what = (LOOK, "some of its options were") if name in optional else (FAULT, "the bundle was")
+            yield Finding(status, "versions", f"{name} is not installed; {what} made with {made_with}.")
             continue
         try:
             older = Version(here) < Version(str(made_with))

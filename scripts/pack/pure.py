@@ -161,7 +161,7 @@ def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], diges
         f", up to {content['tile_size']} px a side)" if "tile_size" in content else ")"
     )
     return {
-        **metadata,
+        **{name: value for name, value in metadata.items() if name != "packages_of_options"},
         "required_packages_version": {name: packages[name] for name in packages if name in needed},
         "data_type": "nifti" if reads_volumes else pictures,
         "description": f"{metadata['description']} This is its pure form: inference alone, by MONAI's own transforms.",

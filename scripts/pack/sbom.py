@@ -23,7 +23,7 @@ def bill_of_materials(name: str, metadata: Mapping[str, Any], files: Mapping[str
     """
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.bom import Bom, BomMetaData
-    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.component import Component, ComponentScope, ComponentType
     from cyclonedx.output.json import JsonV1Dot6
     from packageurl import PackageURL
 
@@ -33,10 +33,12 @@ def bill_of_materials(name: str, metadata: Mapping[str, Any], files: Mapping[str
         "numpy": metadata["numpy_version"],
         **metadata["required_packages_version"],
     }
+    optional = metadata.get("packages_of_options", {})
     components = [
         Component(name=package, version=version, type=ComponentType.LIBRARY, bom_ref=f"pypi:{package}",
-                  purl=PackageURL("pypi", None, package, version))
-        for package, version in packages.items()
+                  purl=PackageURL("pypi", None, package, version),
+                  scope=ComponentScope.OPTIONAL if package in optional else ComponentScope.REQUIRED)
+        for package, version in (packages | optional).items()
     ]  # fmt: skip
     components += [
         Component(name=path, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref=f"file:{path}",

@@ -1,5 +1,7 @@
 import functools
 import io
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -9,7 +11,7 @@ from monai.bundle import ConfigParser
 from safetensors.torch import save_file
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 
-from clinbundles.nets import segmentation_network
+from clinbundles.nets import trans_unet
 from clinbundles.nets.segmentation_network import NETWORK_NAMES, SegmentationNetwork, untaken_encoder_options
 from clinbundles.nets.trans_unet import TransUNet
 
@@ -35,7 +37,7 @@ TINY_TRANS_UNET = functools.partial(
 def small_network(name, **kwargs):
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation_network, "TransUNet", TINY_TRANS_UNET)
+        patch.setattr(trans_unet, "TransUNet", TINY_TRANS_UNET)
         return SegmentationNetwork(name, image_size=64, **{**SMALL.get(name, {"encoder_name": "resnet18"}), **kwargs})
 
 
@@ -334,3 +336,36 @@ def test_options_of_an_encoder_are_left_out_exactly_where_the_network_refuses_th
         weights = untaken_encoder_options({"network_name": name, "initial_weights": "imagenet"})
         assert weights == (["initial_weights"] if name in ("UNet", "ResAttUNet") else [])
         assert untaken_encoder_options({"network_name": name}) == []
+
+
+def in_a_new_process(code):
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+# A network needs what it is made of: the others start, and run, without timm and segmentation_models_pytorch.
+WITHOUT = """
+import sys
+for name in ("timm", "segmentation_models_pytorch"):
+    sys.modules[name] = None
+import torch
+from clinbundles.nets.segmentation_network import SegmentationNetwork
+for name, channels in ("UNet", (4, 4, 8, 8, 8, 4)), ("ResAttUNet", (4, 4, 8, 8, 8)), ("FCN", None):
+    print(name, *SegmentationNetwork(name, channels=channels).eval()(torch.zeros(1, 3, 64, 64)).shape)
+for name in ("TransUNet", "FPN"):
+    try:
+        SegmentationNetwork(name)
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+
+
+def test_networks_that_are_none_of_timm_are_made_without_it_and_the_others_name_it():
+    assert in_a_new_process(WITHOUT) == [
+        "UNet 1 1 64 64",
+        "ResAttUNet 1 1 64 64",
+        "FCN 1 1 64 64",
+        "TransUNet needs the package timm, which is not installed: pip install timm",
+        "FPN needs the package segmentation-models-pytorch, which is not installed: "
+        "pip install segmentation-models-pytorch",
+    ]

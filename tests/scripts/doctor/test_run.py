@@ -58,12 +58,14 @@ def test_other_weights_a_wrong_card_and_missing_packages_are_faults(
 ) -> None:
     edit(bundle / "configs" / "inference.json", class_names=["bacterial", "normal", "covid19"], preprocessing="gone")
     packages = {"no-such-package": "1.0", "pydicom": "99.0"}
-    edit(bundle / "configs" / "metadata.json", required_packages_version=packages)
+    optional = {"no-such-option": "1.0"}
+    edit(bundle / "configs" / "metadata.json", required_packages_version=packages, packages_of_options=optional)
     other = ROOT / "bundles" / "gaze_polyp_segmentation" / "models" / "model.pt"
     shutil.copy(other, bundle / "models" / "model.pt")
     text = "\n".join(told(bundle, capsys, 6))
     for sentence in (
-        "no-such-package is not installed",
+        "FAULT  versions    no-such-package is not installed",
+        "look   versions    no-such-option is not installed; some of its options",
         "is older than 99.0",
         "inference.json has no preprocessing",
         "models/model.pt does not fit the network",

@@ -111,6 +111,7 @@ def test_a_pure_zip_has_no_python_and_the_doctor_finds_nothing(
     assert not OF_A_MACHINE.search((folder / "models" / "model.ts").read_bytes())
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     assert "pydicom" not in metadata["required_packages_version"]
+    assert "packages_of_options" not in metadata
     assert "dicom" not in metadata["data_type"]
     assert file.name == f"{bundle.name}_pure_v{metadata['version']}.zip"
     doctor(str(file))

@@ -201,6 +201,7 @@ def test_metadata_names_every_package_that_the_code_of_a_zip_imports(bundle: Pat
     folder = unzipped / "unzipped" / bundle.name
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     known = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
+    known |= set(metadata.get("packages_of_options", {}))
     imported = imported_packages((folder / "scripts").rglob("*.py")) - set(sys.stdlib_module_names)
     missing = {DISTRIBUTIONS.get(name, name) for name in imported} - known
     assert not missing - OPTIONAL, missing - OPTIONAL

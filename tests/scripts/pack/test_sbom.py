@@ -9,6 +9,7 @@ METADATA = {
     "pytorch_version": "2.15.0",
     "numpy_version": "2.4.6",
     "required_packages_version": {"pydicom": "3.0.2"},
+    "packages_of_options": {"timm": "1.0.31"},
 }
 FILES = {"models/model.pt": b"weights", "configs/train.json": b"{}"}
 
@@ -19,6 +20,8 @@ def test_packages_and_weights_are_listed_and_nothing_changes_from_call_to_call()
     assert (bill["bomFormat"], bill["metadata"]["component"]["version"]) == ("CycloneDX", "1.2.3")
     purls = {component.get("purl") for component in bill["components"]}
     assert {"pkg:pypi/monai@1.6.1", "pkg:pypi/torch@2.15.0", "pkg:pypi/pydicom@3.0.2"} <= purls
+    optional = [component["name"] for component in bill["components"] if component.get("scope") == "optional"]
+    assert optional == ["timm"]
     (weights,) = [c for c in bill["components"] if c["type"] == "machine-learning-model"]
     assert weights["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"weights").hexdigest()}]
     assert bill_of_materials("polyps", METADATA, FILES) == text
