@@ -12,7 +12,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-CONSTRAINTS = {path.stem.removeprefix("constraints").removeprefix("-"): path for path in ROOT.glob("constraints*.txt")}
+FILES = [*ROOT.glob("constraints*.txt"), *ROOT.glob("scripts/*/constraints*.txt")]
+CONSTRAINTS = {path.stem.removeprefix("constraints").removeprefix("-"): path for path in FILES}
 # All extras without a constraints file of their own share one environment.
 TOGETHER = [extra for extra in EXTRAS if extra not in CONSTRAINTS]
 # Pins are exact, so that extras that resolve alone resolve together; newer Pythons are asked once.

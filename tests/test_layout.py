@@ -307,8 +307,8 @@ def test_every_module_has_its_mirrored_test() -> None:
 
 def test_the_package_mapping_names_every_folder() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    assert settings["package-dir"] == {f"clinbundles.{wing}": wing for wing in MAY_IMPORT}
-    folders = [*MAY_IMPORT, *(room.relative_to(ROOT).as_posix().replace("/", ".") for room in rooms(ROOT))]
+    assert settings["package-dir"] == {f"clinbundles.{folder}": folder for folder in (*MAY_IMPORT, "mlflow")}
+    folders = [*MAY_IMPORT, "mlflow", *(room.relative_to(ROOT).as_posix().replace("/", ".") for room in rooms(ROOT))]
     assert sorted(settings["packages"]) == sorted(f"clinbundles.{folder}" for folder in folders)
 
 

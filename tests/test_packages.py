@@ -1,7 +1,9 @@
 """What is handed on: a wheel with the code and its command, and a source distribution with all that git tracks."""
 
+import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -57,12 +59,33 @@ def test_the_wheel_holds_the_code_and_nothing_else(built: Path, tracked: set[str
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         entry_points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
-    # A page's template goes with its code.
+    # With the code go a page's template, the versions of MONAI Label's packages, and the settings for MLflow.
     modules = {
         f"clinbundles/{name}"
         for name in tracked
-        if name.endswith((".py", ".jinja")) and name.split("/")[0] in WINGS.values()
+        if name.startswith("mlflow/")
+        or (name.endswith((".py", ".jinja", ".txt")) and name.split("/")[0] in WINGS.values())
     }
     assert len(modules) > 50
     assert {name for name in names if ".dist-info/" not in name} == modules
     assert "clinbundles = clinbundles.scripts.cli:main" in entry_points
+
+
+# Prints the files beside the code that commands read: --tracking without a value, and label start.
+READER = """
+from clinbundles.scripts.bundle import tracking_file
+from clinbundles.scripts.label.environment import CONSTRAINTS
+print(tracking_file(), CONSTRAINTS, CONSTRAINTS.is_file())
+"""
+
+
+def test_commands_of_an_installed_wheel_find_the_files_that_they_read(built: Path, tmp_path: Path) -> None:
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "site")
+    command = [sys.executable, "-c", READER]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    site = tmp_path / "site" / "clinbundles"
+    files = [site / "mlflow" / "tracking.json", site / "scripts" / "label" / "constraints-label.txt"]
+    assert done.stdout.split() == [*map(str, files), "True"]

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import replacing
-from clinbundles.scripts.bundle import ROOT
 
-CONSTRAINTS = ROOT / "constraints-label.txt"
+CONSTRAINTS = Path(__file__).with_name("constraints-label.txt")
 PYTHON = "3.11"  # NumPy 1.26 has no wheel for 3.13, and SciPy none for 3.10
 
 
@@ -26,7 +25,7 @@ def make_environment(*, constraints: str | None = None, cache_dir: str | None = 
     ``clinbundles label start`` makes it too where it is not there.
 
     Args:
-        constraints: file of versions, one of each package; None takes constraints-label.txt of the checkout.
+        constraints: file of versions, one of each package; None takes constraints-label.txt of this release.
         cache_dir: folder of the environments; None takes clinbundles in the user's cache folder.
     """
     print(label_python(constraints=constraints, cache_dir=cache_dir))

@@ -60,7 +60,7 @@ def start(
         auth_realm: address of a realm of OpenID Connect, whose users MONAI Label lets in by their roles.
         ssl_certfile: certificate, to answer by HTTPS.
         ssl_keyfile: its key.
-        constraints: versions of the packages of MONAI Label; None takes constraints-label.txt of the checkout.
+        constraints: versions of the packages of MONAI Label; None takes constraints-label.txt of this release.
         cache_dir: folder of its environment; None takes clinbundles in the user's cache folder.
     """
     check_access(host, token_file=token_file, auth_realm=auth_realm)
