@@ -17,8 +17,9 @@ from pathlib import Path
 
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle
-from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding
+from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding, is_pure
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.run import load_call
 
 
 def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
@@ -38,8 +39,12 @@ def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
         findings = [*check_checksum(Path(bundle)), *examine(folder, run=run)]
         is_sound = not any(each.status == FAULT or (each.check in RUNNING and each.sentence) for each in findings)
         lines = list(_bench(bundle, folder)) if bench and is_sound else []
+        is_packed = is_pure(folder) or (folder / "scripts").is_dir()
+        call = load_call(folder.name) if is_packed else ""
     for finding in findings:
         print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}")
+    if call:
+        print(f"its network, unzipped in DIR: monai.bundle.{call}")
     faults = sum(finding.status == FAULT for finding in findings)
     looks = sum(finding.status == LOOK for finding in findings)
     if faults:

@@ -30,6 +30,15 @@ FOLDERS = ("configs", "docs", "models", "samples")
 RUNTIMES = ("eager", "onnx")
 PROFILES = ("full", "pure")
 LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
+# The end of a zip's page.
+LOADING = """
+## The network in Python
+
+MONAI's `load` does not tell a config where it lies, so one says it. DIR is any folder; without `url` the unzipped
+bundle has to be in it.
+
+    monai.bundle.{call}
+"""
 # What a folder of this or that machine would look like in a text.
 OF_A_MACHINE = re.compile(rb"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt)/[\w.-]")
 
@@ -107,8 +116,27 @@ def packed_bundle(folder: Path, *, runtime: str = "eager", profile: str = "full"
         if path.endswith((".json", ".md", ".txt", ".py", ".conf")) and (found := OF_A_MACHINE.search(content)):
             line = content[: found.start()].count(b"\n") + 1
             raise ValueError(f"{name}/{path}, line {line}: names a folder of a machine ({found[0].decode()}…).")
+    title = f"{name}_v{metadata['version']}"
+    page = files.get("docs/README.md", b"").decode()
+    files["docs/README.md"] = (page + LOADING.format(call=load_call(name, url=f"file:///PATH/{title}.zip"))).encode()
     files["sbom.cdx.json"] = bill_of_materials(name, metadata, files).encode()
-    return f"{name}_v{metadata['version']}", zipped({f"{name}/{path}": content for path, content in files.items()})
+    return title, zipped({f"{name}/{path}": content for path, content in files.items()})
+
+
+def load_call(name: str, *, url: str | None = None) -> str:
+    """Give the call of MONAI's ``load`` for the network of a zip, in a folder DIR.
+
+    Args:
+        name: of the bundle in the zip.
+        url: where the zip is, to be fetched.
+    """
+    told = {"url": url} if url else {}
+    # TorchScript has its network without a config.
+    is_pure = name.endswith("_pure")
+    told |= {} if is_pure else {"bundle_root": f"DIR/{name}"}
+    words = [json.dumps(name), 'bundle_dir="DIR"', *(["load_ts_module=True"] if is_pure else [])]
+    words += [f"args_file={json.dumps(told)}"] if told else []
+    return f"load({', '.join(words)}){'[0]' if is_pure else ''}"
 
 
 def own_package(name: str, code: Mapping[str, bytes]) -> str:

@@ -42,6 +42,10 @@ def test_a_sound_zip_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[
     checks = {line.split()[1] for line in lines if line.startswith("ok ")}
     assert checks == {"checksum", "files", "metadata", "versions", "keys", "code", "properties", "weights", "card"}
     assert lines[-1].endswith("no fault, 0 to look at.")
+    assert lines[-2] == (
+        'its network, unzipped in DIR: monai.bundle.load("covid_xray_transfer", bundle_dir="DIR", '
+        'args_file={"bundle_root": "DIR/covid_xray_transfer"})'
+    )
 
 
 def test_a_changed_zip_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
