@@ -26,6 +26,7 @@ from clinbundles.engines.metrics.instances import detections_of
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle, open_configs, options_for, run_configs
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.pure import check_is_full
 from clinbundles.transforms.readers.loading import FAILURE, WARNING
 
 from .fingerprint import digest_of_bundle, note_of, options_by_content, weights_of
@@ -131,6 +132,7 @@ def opened(source: str) -> Iterator[Bundle]:
             folder = unzip(Path(source), Path(scratch))
         else:
             folder = find_bundle(source)
+        check_is_full(folder, source)
         for name in ("models/model.pt", "configs/inference.json", "configs/metadata.json"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{source}: has no {name}, so it is no bundle that can be run.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from clinbundles.engines.outputs.files import replacing
 from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.pure import check_is_full
 from clinbundles.scripts.pack.run import bundle_files
 
 WINGS = ("transforms", "nets", "engines", "scripts")
@@ -25,13 +26,15 @@ def lay_out(bundles: Sequence[str], folder: Path) -> list[Path]:
         folder: of the server; it exists.
 
     Raises:
-        FileNotFoundError, ValueError: one is not there, is no bundle, has no weights, or two have one name.
+        FileNotFoundError, ValueError: one is not there, is no bundle or a pure zip, has no weights, or two have one
+            name.
     """
     places = [_laid(source, folder) for bundle in bundles for source in _sources(bundle)]
     names = [place.name for place in places]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]} is given twice: a server tells bundles apart by their names.")
     for place in places:
+        check_is_full(place, place.name)
         if not (place / "models" / "model.pt").is_file():
             raise FileNotFoundError(f"{place.name}: has no weights models/model.pt, and cannot be served without them.")
     return places

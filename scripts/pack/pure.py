@@ -89,6 +89,23 @@ and writes overlays and a table with the hash of the weights.
 """
 
 
+def check_is_full(folder: Path, source: str | Path) -> None:
+    """Refuse the pure form of a bundle where the full one is needed: for its reader, its checks and its results.
+
+    Args:
+        folder: of the bundle.
+        source: what to call it in the message.
+
+    Raises:
+        ValueError: it is pure.
+    """
+    if (folder / FILE).is_file() and not (folder / "models" / "model.pt").is_file():
+        raise ValueError(
+            f"{source}: is a pure zip, for hosts of others that take no code; give the full one, which "
+            "`clinbundles pack` writes without --profile pure."
+        )
+
+
 def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Rewrite a bundle's inference.json with what MONAI has.
 

@@ -22,6 +22,7 @@ from clinbundles.scripts.deploy.headers import new_uid
 from clinbundles.scripts.deploy.inference import infer, opened
 from clinbundles.scripts.deploy.run import UID_KEY, deploy
 from clinbundles.scripts.deploy.study import Settings
+from clinbundles.scripts.pack.run import pack
 
 pytestmark = [
     pytest.mark.hosts,
@@ -90,6 +91,25 @@ def test_a_report_has_the_class_and_probabilities_of_the_bundles_own_inference(
     assert np.array_equal(picture.pixel_array, np.asarray(Image.open(drawn).convert("RGB")))
     for written in (tmp_path / "out").iterdir():
         assert errors_of(written) == [], written.name
+
+
+def test_a_zip_with_the_network_in_onnx_reports_what_the_full_zip_does_and_a_pure_one_is_refused(
+    packed: Callable[[str], str], as_study: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = BUNDLES / "covid_xray_transfer"
+    study = as_study(folder / "samples" / "images" / "IM-normal.dcm")
+    deploy(packed(folder.name), study, str(tmp_path / "full"))
+    numbers = numbers_of(dcmread(tmp_path / "full" / "sr.dcm"))
+    pack(folder.name, out=str(tmp_path / "onnx"), runtime="onnx")
+    (zipped,) = (tmp_path / "onnx").glob("*.zip")
+    deploy(str(zipped), study, str(tmp_path / "with_onnx"))
+    assert numbers_of(dcmread(tmp_path / "with_onnx" / "sr.dcm")) == numbers
+    assert max(numbers.values()) > 0.5
+    pack(folder.name, out=str(tmp_path / "pure"), profile="pure")
+    (pure,) = (tmp_path / "pure").glob("*.zip")
+    with pytest.raises(ValueError, match="is a pure zip"):
+        deploy(str(pure), study, str(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
 
 
 PICTURES = {

@@ -176,6 +176,28 @@ def test_the_probabilities_of_classes_are_the_bundles_own(
             assert entry["score"] == pytest.approx(table.loc[file.name, f"probability_{entry['label']}"], abs=1e-3)
 
 
+def test_a_zip_with_the_network_in_onnx_is_served_as_the_full_one_and_a_pure_one_refused(
+    tmp_path: Path, images: dict[str, Path], own: Callable[[str], Path]
+) -> None:
+    name = "covid_xray_transfer"
+    pack(name, out=str(tmp_path / "onnx"), runtime="onnx")
+    pack(name, out=str(tmp_path / "pure"), profile="pure")
+    process, lines = serve(tmp_path, "pure", str(images[name]), port=free_port())
+    assert process.wait(60) != 0
+    assert "is a pure zip" in "".join(lines)
+    port = free_port()
+    process, lines = serve(tmp_path, "onnx", str(images[name]), port=port)
+    assert process.poll() is None, lines
+    try:
+        server = SimpleNamespace(url=f"http://127.0.0.1:{port}")
+        table = pd.read_csv(own(name) / "per_image.csv").set_index("image")
+        for file in sorted(images[name].iterdir()):
+            for entry in infer(server, name, file.stem, output="json")["prediction"]:
+                assert entry["score"] == pytest.approx(table.loc[file.name, f"probability_{entry['label']}"], abs=1e-3)
+    finally:
+        stop(process)
+
+
 def test_cells_are_a_label_map_and_outlines(
     server: SimpleNamespace, images: dict[str, Path], own: Callable[[str], Path]
 ) -> None:

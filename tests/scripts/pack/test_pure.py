@@ -11,10 +11,12 @@ from monai.data import DataLoader, Dataset, decollate_batch
 from PIL import Image
 
 from clinbundles.scripts.bundle import load_network, open_configs, read_configs
+from clinbundles.scripts.deploy.inference import opened
 from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.doctor.run import doctor
+from clinbundles.scripts.label.bundles import lay_out
 from clinbundles.scripts.pack.archive import unzip
-from clinbundles.scripts.pack.pure import pure_inference, torchscript
+from clinbundles.scripts.pack.pure import check_is_full, pure_inference, torchscript
 from clinbundles.scripts.pack.run import OF_A_MACHINE, pack
 
 ROOT = Path(__file__).parents[3]
@@ -116,6 +118,17 @@ def test_a_pure_zip_has_no_python_and_the_doctor_finds_nothing(
     assert file.name == f"{bundle.name}_pure_v{metadata['version']}.zip"
     doctor(str(file))
     assert capsys.readouterr().out.splitlines()[-1].endswith("no fault, 0 to look at.")
+
+
+def test_a_pure_zip_is_refused_by_our_applications_of_hosts_and_a_full_bundle_is_not(
+    pair: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    bundle, file, _ = pair
+    with pytest.raises(ValueError, match=rf"{file.name}: is a pure zip, .* give the full one"), opened(str(file)):
+        pass
+    with pytest.raises(ValueError, match=rf"{bundle.name}_pure: is a pure zip, .* give the full one"):
+        lay_out([str(file)], tmp_path)
+    check_is_full(bundle, bundle.name)
 
 
 def test_the_same_network_is_the_same_file() -> None:
