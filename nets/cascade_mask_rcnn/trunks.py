@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import nn
 from torchvision.models import get_model
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
+from ..optional_packages import needed_by
 from ..weights import fit_weights, read_weights
 from .resnest import deform
 
@@ -50,12 +50,15 @@ def trunk_with_pyramid(
     Raises:
         ValueError: an unknown name, or weights that do not fit.
         FileNotFoundError: there is no such file of weights.
+        ModuleNotFoundError: "resnest200" without the package timm.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}.")
     stages = BACKBONES[backbone]
     classifier: nn.Module
     if backbone == "resnest200":
+        with needed_by(backbone):
+            import timm
         classifier = timm.create_model("resnest200e", pretrained=False, num_classes=0)
     else:
         classifier = get_model(backbone, weights=None)

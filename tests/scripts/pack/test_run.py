@@ -24,7 +24,7 @@ from clinbundles.scripts.pack.run import bundle_files, own_package, pack, packed
 
 ROOT = Path(__file__).parents[3]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
-NOT_EXPORTABLE = "pace_cell_segmentation"  # its boxes depend on the data
+NOT_EXPORTABLE = "pace_cell_segmentation"  # by MONAI to ONNX: the shapes in it depend on the cells
 # Names of packages where they differ from those of what one imports.
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "ignite": "pytorch-ignite"}
 DISTRIBUTIONS |= {"segmentation_models_pytorch": "segmentation-models-pytorch", "faster_coco_eval": "faster-coco-eval"}
