@@ -20,6 +20,7 @@ from PIL import Image
 from ...transforms.readers.loading import FAILURE
 from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs, summarize_overlap
+from .captions import slice_positions, with_legend, with_text
 from .claim import claim_folder, claim_run
 from .files import (
     check_replaceable,
@@ -38,6 +39,7 @@ from .summary import write_summary
 
 # Rows towards posterior, columns towards the patient's left, slices towards the head.
 PICTURE = axcodes2ornt("PLS")
+HEAD = 2  # the axis of the patient from the feet to the head
 MOST_SLICES = 12
 NAME = "slices labelled by a network"
 # Colours that stay apart for the colour-blind (Okabe and Ito), for class 1 and on.
@@ -66,12 +68,12 @@ class LabelMapWriter:
     """Write each image's label map and overlay and its row of ``per_image.csv``, which the end completes.
 
     Files: ``label_maps/<name>.png`` (the number of the class) or, of a CT volume, ``.nii.gz`` with the axes and the
-    affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices; where there is a label, its
-    overlay on the left and the prediction's on the right) and ``per_image.csv``: image, height, width and slices, for
-    each class its share of the image (``share_<class>``) and, where there is a label, the pixels in both
-    (``both_<k>``) and in either (``either_<k>``) and, where the items have ``group``, the number of the patient; the
-    weights with what they are for. Where there are labels, ``metrics.json`` has the scores of all images together, see
-    :mod:`.summary`.
+    affine of that volume; ``overlays/<name>.png`` (of a volume up to twelve of its slices, with their places and a
+    legend; where there is a label, its overlay on the left and the prediction's on the right) and ``per_image.csv``:
+    image, height, width and slices, for each class its share of the image (``share_<class>``) and, where there is a
+    label, the pixels in both (``both_<k>``) and in either (``either_<k>``) and, where the items have ``group``, the
+    number of the patient; the weights with what they are for. Where there are labels, ``metrics.json`` has the scores
+    of all images together, see :mod:`.summary`.
 
     Args:
         output_dir: folder for all of it.
@@ -96,6 +98,7 @@ class LabelMapWriter:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
+        self.legend = [(name, COLORS[k % len(COLORS)]) for k, name in enumerate(self.class_names[1:])]
         self.reader = reader
         self.source = source
 
@@ -155,7 +158,12 @@ class LabelMapWriter:
             overlays = [np.hstack([color_classes(image, own), overlay]) for image, own, overlay in pairs]
         places = np.unique(np.linspace(0, n - 1, min(n, MOST_SLICES)).round().astype(int))
         pictures = [with_square_pixels(overlays[k], affine) for k in places]
-        self._save(tile(np.stack(pictures), min(len(places), 4)), "overlays", path)
+        if is_volume(path):
+            axis = int(np.flatnonzero(io_orientation(affine)[:, 0] == HEAD)[0])
+            positions = slice_positions(affine, n, axis)
+            pictures = [with_text(picture, positions[k]) for picture, k in zip(pictures, places, strict=True)]
+        sheet = tile(np.stack(pictures), min(len(places), 4))
+        self._save(with_legend(sheet, self.legend) if is_volume(path) else sheet, "overlays", path)
         if is_volume(path):
             # The writer looks at the suffix, which what is not yet whole does not have.
             content = nibabel.Nifti1Image(classes, affine).to_bytes()

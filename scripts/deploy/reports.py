@@ -36,12 +36,11 @@ from scipy import ndimage
 from .codes import category_of, own_term, term_of
 from .headers import finish, uid_of
 from .inference import Bundle, Prediction
-from .results import REPORT, TEXT_REPORT, equipment, identity
+from .results import DISCLAIMER, REPORT, TEXT_REPORT, equipment, identity
 
 PIXELS = CodedConcept("{pixels}", "UCUM", "pixels")
 PROCEDURE = CodedConcept("363679005", "SCT", "Imaging procedure")
 NO_UNITS = codes.UCUM.NoUnits
-DISCLAIMER = "Research use. Not a medical device, not for diagnosis."
 
 
 @dataclass(frozen=True)

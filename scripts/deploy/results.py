@@ -24,8 +24,10 @@ from clinbundles.engines.outputs.outlines import polygons
 
 from .codes import ANATOMY, category_of, own_term, term_of
 from .headers import ORIENTATION, finish, uid_of
-from .inference import CLASSES, Bundle
+from .inference import CLASSES, SEGMENTS, Bundle
 from .series import MANUFACTURER
+
+DISCLAIMER = "Research use. Not a medical device, not for diagnosis."
 
 MOST_SHIFT_PX = 0.1
 # How high and wide a pixel is; a viewer stretches an image accordingly.
@@ -162,6 +164,8 @@ def overlay(
         series_description=f"{bundle.name} {'Grad-CAM' if bundle.output_kind == CLASSES else 'overlay'}"[:64],
         **identity(bundle, sources, OVERLAY, number),
     )
+    result.ImageComments = DISCLAIMER
+    result.DerivationDescription = _legend(bundle)
     result.SourceImageSequence = DicomSequence([_reference_to(each) for each in sources])
     setattr(result, ORIENTATION, source.get(ORIENTATION) or "")
     result.setdefault("Laterality", "")  # unknown where the source does not tell
@@ -170,6 +174,14 @@ def overlay(
         if value := source.get(name):
             setattr(result, name, value)
     return finish(result, sources, deidentify=deidentify)
+
+
+def _legend(bundle: Bundle) -> str:
+    """Say who drew a picture, and in which colour each class."""
+    colors = COLORS if len(bundle.labels) > 1 else (PREDICTION_COLOR,)
+    drawn = [f"{name}: RGB {colors[k % len(colors)]}" for k, name in enumerate(bundle.labels.values())]
+    own = drawn if bundle.output_kind == SEGMENTS else []
+    return "; ".join([f"drawn by {bundle.name} {bundle.version}", *own])[:1024]
 
 
 def size_of(image: Dataset) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -128,3 +129,19 @@ def test_the_overlay_of_a_volume_that_was_turned_for_the_network_lies_as_its_lab
     assert sorted({tuple(pixel) for pixel in overlay.reshape(-1, 3)})[0] == (0, 0, 0)
     assert len({tuple(pixel) for pixel in overlay.reshape(-1, 3)}) == 2  # ground, and bright with the colour of body
     assert overlay.max() > 140
+
+
+def test_the_sheet_of_a_volume_says_where_its_slices_lie_and_what_its_colours_mean(tmp_path: Path) -> None:
+    affine = np.diag([-1.0, -1.0, 5.0, 1.0])
+    path = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.full((100, 80, 2), -500, np.int16), affine), path)
+    image = MetaTensor(torch.full((1, 100, 80, 2), -1.0), affine=affine, meta={"filename_or_obj": str(path)})
+    engine = Engine(lambda engine, batch: [{"pred": MetaTensor(torch.ones(1, 100, 80, 2), affine=affine)}])
+    LabelMapWriter(tmp_path / "out", ["background", "body", "lung"], SliceReader()).attach(engine)
+    engine.run(DataLoader(Dataset([{"image": image}]), batch_size=1, collate_fn=list))
+    sheet = np.asarray(Image.open(tmp_path / "out/overlays/a.png"))
+    assert sheet.shape[1:] == (200, 3)
+    colors = {tuple(pixel) for pixel in sheet[80:].reshape(-1, 3).tolist()}
+    assert colors >= set(COLORS[:2])
+    for left in (0, 100):  # on both slices, over the even colour of a body without grey
+        assert len({tuple(pixel) for pixel in sheet[:16, left : left + 60].reshape(-1, 3).tolist()}) > 2

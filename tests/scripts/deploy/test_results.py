@@ -108,6 +108,8 @@ def test_an_overlay_is_a_picture_that_names_its_source(
     assert np.array_equal(picture.pixel_array, pixels)
     assert picture.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
     assert picture.PatientOrientation in (None, "")
+    assert picture.ImageComments == "Research use. Not a medical device, not for diagnosis."
+    assert picture.DerivationDescription.endswith(f"; polyp: RGB {PREDICTION_COLOR}")
 
 
 def test_an_overlay_has_the_shape_of_its_sources_pixels_and_says_whether_text_is_burnt_in(
