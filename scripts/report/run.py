@@ -131,6 +131,7 @@ def results_page(content: Mapping[str, Any], name: str, place: str) -> str:
             text += [f"{table['note']}\n\n"] if "note" in table else []
             text.append(markdown_table(content, table, place))
     text.append("\n## Runs\n\nHashes are SHA-256: of the images and masks by content, of the split, of the gaze.\n")
+    shown = {line.get("run") for table in content.get("tables", []) for line in table["lines"]}
     for run_name, run in content["runs"].items():
         text.append(f"\n### {run_name}\n\n- `{run['command']}`\n")
         for field in ("data", "split", "gaze"):
@@ -142,7 +143,7 @@ def results_page(content: Mapping[str, Any], name: str, place: str) -> str:
         for result in content["results"]:
             if result["run"] == run_name and (extra := _extra(result)):
                 text.append(f"- {result['row']}, {result['column']}: {extra}\n")
-        if run["scale"].startswith("bench: "):
+        if run["scale"].startswith("bench: ") and run_name not in shown:
             text.append(f"\n{measurement_table(content, run_name)}")
     return "".join(text)
 

@@ -176,6 +176,16 @@ def test_a_report_takes_in_what_benches_measured_and_shows_all_of_it(
     assert "### blur, 1 CPU thread" in page
     assert "| ours | 2 | 0.5 | [0.4, 0.6] |\n| theirs | 4 |  |  |" in page
     run.report()  # pages agree
+    results = house / "bundles/toy/docs/results.json"
+    content = json.loads(results.read_text())
+    lines = [{"run": "blur, 1 CPU thread", "row": "speed", "column": name} for name in rows]
+    columns = [{"title": "side", "text": "label"}, {"title": "ms", "metric": "ms", "value": "value", "format": ".1f"}]
+    content["tables"].append({"id": "speed", "where": "results", "title": "Speed", "lines": lines, "columns": columns})
+    results.write_text(json.dumps(content))
+    run.report("toy", write=True)
+    page = (house / "bundles/toy/docs/results.md").read_text()
+    assert "| ours | 2.0 |" in page
+    assert "[0.4, 0.6]" not in page  # a table of its own shows what matters of it
     file.write_text(file.read_text().replace('"value": 4', '"value": "4"'))
     with pytest.raises(ValueError, match=r"bench\.json: toy: .*'4'"):
         run.report("toy", merge=str(file))
