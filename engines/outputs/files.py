@@ -173,12 +173,17 @@ def distinct_names(files: Iterable[Path]) -> dict[Path, str]:
 
     def name(file: Path, attempt: int) -> str | None:
         text = Path(*file.parts[-attempt - 1 :]).as_posix() if attempt < len(file.parts) else None
-        return f"./{text}" if text is not None and text.startswith(FORMULA_STARTS) else text
+        return text if text is None else no_formula(text)
 
     return _tell_apart(files, name)
 
 
-def distinct_stems(files: Iterable[Path]) -> dict[Path, str]:
+def no_formula(text: str) -> str:
+    """Put "./" in front of a text that a spreadsheet would take for a formula."""
+    return f"./{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def distinct_stems(files: Iterable[Path], *, taken: Iterable[str] = ()) -> dict[Path, str]:
     """Name the outputs of files, to which the output's own suffix is added.
 
     A file's outputs are called by its stem. Where another file has the same one they get the file's suffix too, or as
@@ -187,6 +192,7 @@ def distinct_stems(files: Iterable[Path]) -> dict[Path, str]:
 
     Args:
         files: paths; one that appears twice has one name.
+        taken: names that none of them may have.
 
     Returns:
         the stem of each path. It does not depend on the order of ``files``.
@@ -199,11 +205,15 @@ def distinct_stems(files: Iterable[Path]) -> dict[Path, str]:
             return None
         return "_".join((*folders[len(folders) - n_folders :], file.name if with_suffix else image_stem(file)))
 
-    return _tell_apart(files, stem, same=str.casefold)
+    return _tell_apart(files, stem, same=str.casefold, taken=taken)
 
 
 def _tell_apart(
-    files: Iterable[Path], name: Callable[[Path, int], str | None], *, same: Callable[[str], str] = str
+    files: Iterable[Path],
+    name: Callable[[Path, int], str | None],
+    *,
+    same: Callable[[str], str] = str,
+    taken: Iterable[str] = (),
 ) -> dict[Path, str]:
     """Give each file the first of its possible names that no other file has or could have at the same attempt.
 
@@ -211,9 +221,10 @@ def _tell_apart(
         files: paths.
         name: a file's name by the number of the attempt; None when it has no more.
         same: what is equal for names that count as the same.
+        taken: names that no file gets.
     """
     names: dict[Path, str] = {}
-    used: set[str] = set()
+    used = {same(text) for text in taken}
     waiting = sorted(set(files))
     for attempt in count():
         attempts = {file: text for file in waiting if (text := name(file, attempt)) is not None}

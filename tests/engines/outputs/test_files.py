@@ -151,6 +151,11 @@ def test_outputs_are_named_by_the_stem_and_by_more_only_where_two_files_share_it
     assert {path.as_posix(): stem for path, stem in stems.items()} == expected
 
 
+def test_a_name_that_is_taken_is_given_to_no_file() -> None:
+    a, b = Path("/d/p1/a.png"), Path("/d/p1/b.png")
+    assert distinct_stems([a, b], taken=["A", "a.png"]) == {a: "p1_a", b: "b"}
+
+
 @given(PATHS)
 def test_no_two_files_share_a_name_and_the_order_of_the_files_does_not_matter(parts: list[list[str]]) -> None:
     files = [Path("/", *folders) for folders in parts]
