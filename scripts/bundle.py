@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import re
@@ -14,7 +13,17 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinbundles.scripts.flags import Bracketed, Expression, Option, as_parts, nearest, options_of, outlines
+from clinbundles.scripts.flags import (
+    Bracketed,
+    Expression,
+    Option,
+    as_parts,
+    code_in,
+    nearest,
+    options_of,
+    outlines,
+    refuse_code,
+)
 from clinbundles.scripts.next_command import configs_of, with_options
 
 if TYPE_CHECKING:
@@ -52,11 +61,7 @@ def run(
     """
     folder = find_bundle(bundle)
     if not allow_expressions:
-        for name, value in options.items():
-            if (code := code_in(value)) is not None:
-                raise ValueError(
-                    f"--{name}: {code!r} would run code; give a plain value, or --allow_expressions if you trust it."
-                )
+        refuse_code(options)
     if tracking:
         options["tracking"] = str(tracking_file(tracking))
     names = as_parts(config)
@@ -99,24 +104,6 @@ def _is_made(path: Path) -> bool:
         path.mkdir(parents=True)
         return True
     return is_free(path)
-
-
-def code_in(value: Any) -> str | None:
-    """Find the part of an option's value that MONAI would run: an expression, a macro or a class; None without one.
-
-    An expression that is a literal of Python, such as "$None" or "$[8, 16]", is none.
-    """
-    if isinstance(value, Mapping):
-        return str(value["_target_"]) if "_target_" in value else code_in(list(value.values()))
-    if isinstance(value, list | tuple):
-        return next((code for part in value if (code := code_in(part)) is not None), None)
-    if not isinstance(value, str) or value[:1] not in ("$", "%"):
-        return None
-    try:
-        ast.literal_eval(value[1:].strip())
-    except (ValueError, SyntaxError):
-        return value
-    return value if value[:1] == "%" else None
 
 
 def describe_run(bundle: str = "", config: str = "", tracking: Any = None, **_: Any) -> dict[str, Option]:
@@ -188,7 +175,7 @@ def config_files(folder: Path, names: Sequence[str]) -> list[Path]:
             raise FileNotFoundError(
                 f"{folder.name} has no config {name!r}{nearest(name, known)} There are {', '.join(known)}."
             )
-        below = json.loads(file.read_text()).get("extends", [])
+        below = _read_object(file).get("extends", [])
         files += [*config_files(folder, below), file]
     return list(dict.fromkeys(files))
 
@@ -197,7 +184,7 @@ def read_configs(folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """Merge configs with what they extend, as MONAI does."""
     whole: dict[str, Any] = {}
     for file in config_files(folder, names):
-        for key, value in json.loads(file.read_text()).items():
+        for key, value in _read_object(file).items():
             *path, last = key.removeprefix("+").replace("::", "#").split("#")
             place: Any = whole
             for part in path:
@@ -207,6 +194,20 @@ def read_configs(folder: Path, names: Sequence[str]) -> dict[str, Any]:
             else:
                 place[int(last) if isinstance(place, list) else last] = value
     return whole
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """Read a config or a metadata.json, and refuse what is no JSON object, by the name of its file."""
+    if not isinstance(content := _read_json(file, str(file)), dict):
+        raise ValueError(f"{file}: is no JSON object, which begins with {{.")
+    return content
+
+
+def _read_json(file: Path, called: str) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{called}: is not JSON ({error}).") from error
 
 
 def options_of_config(content: Mapping[str, Any]) -> dict[str, Option]:
@@ -222,8 +223,10 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
     """Refuse options that the configs do not have, but for some ``more``, and values that theirs cannot take.
 
     Raises:
-        ValueError: the message names the option.
+        ValueError: the message names the option; or a config or metadata.json is no JSON object.
     """
+    if (metadata := folder / "configs" / "metadata.json").is_file():
+        _read_object(metadata)
     known = options_of_config(read_configs(folder, names))
     for name, value in options.items():
         name = name.replace("::", "#")
@@ -308,10 +311,7 @@ def check_datalist(path: Any, *, option: str = "--datalist") -> None:
         return
     if not Path(path).is_file():
         raise FileNotFoundError(f"{option} {path}: no such file.")
-    try:
-        json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{option} {path}: is not JSON ({error}).") from error
+    _read_json(Path(path), f"{option} {path}")
 
 
 def load_network(parser: ConfigParser) -> nn.Module:

@@ -214,6 +214,38 @@ def value_of(text: str) -> Any:
         return text if "#" in text else DefaultParseValue(text)
 
 
+def refuse_code(options: Mapping[str, Any]) -> None:
+    """Refuse options that would run code, see :func:`code_in`, or that name what a config makes an object of.
+
+    Raises:
+        ValueError: the message names the option.
+    """
+    for name, value in options.items():
+        path = name.replace("::", "#")
+        if (code := value if path.rpartition("#")[2].startswith("_") else code_in(value)) is not None:
+            raise ValueError(
+                f"--{path}: {code!r} would run code; give a plain value, or --allow_expressions if you trust it."
+            )
+
+
+def code_in(value: Any) -> str | None:
+    """Find the part of an option's value that MONAI would run: an expression, a macro or a class; None without one.
+
+    An expression that is a literal of Python, such as "$None" or "$[8, 16]", is none.
+    """
+    if isinstance(value, Mapping):
+        return str(value["_target_"]) if "_target_" in value else code_in(list(value.values()))
+    if isinstance(value, list | tuple):
+        return next((code for part in value if (code := code_in(part)) is not None), None)
+    if not isinstance(value, str) or value[:1] not in ("$", "%"):
+        return None
+    try:
+        ast.literal_eval(value[1:].strip())
+    except (ValueError, SyntaxError):
+        return value
+    return value if value[:1] == "%" else None
+
+
 def nearest(name: str, names: Iterable[str], *, prefix: str = "") -> str:
     """End a sentence about an unknown name: with the name that may have been meant, or with a full stop."""
     close = difflib.get_close_matches(name, list(names), n=1)

@@ -18,13 +18,13 @@ from clinbundles.engines.outputs.instances import measure_cells
 from clinbundles.engines.weights_card import card_path
 from clinbundles.scripts.bundle import (
     PATH_ENDINGS,
-    code_in,
     load_network,
     open_configs,
     options_of_config,
     read_configs,
     run_configs,
 )
+from clinbundles.scripts.flags import code_in
 from clinbundles.transforms.gaze.readers import with_fixations
 from clinbundles.transforms.readers.coco import encode_mask, mask_box, read_coco
 

@@ -120,25 +120,20 @@ def test_a_datalist_that_is_not_there_or_no_json_is_named_before_anything_runs(t
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("value", "code"),
-    [
-        ("$print('x')", "$print('x')"),
-        (["a", "$__import__('os')"], "$__import__('os')"),
-        ({"_target_": "os.system", "command": "ls"}, "os.system"),
-        ({"a": {"b": "$1 + x"}}, "$1 + x"),
-        ("%other.json::a", "%other.json::a"),
-        ("%[1]", "%[1]"),
-        ("$None", None),
-        ("$[8, -1.5]", None),
-        ("$'text'", None),
-        ("@max_epochs", None),
-        ("costs $5", None),
-        ([1, {"a": None}], None),
-    ],
-)
-def test_what_would_run_code_is_told_from_plain_values(value: object, code: str | None) -> None:
-    assert bundle.code_in(value) == code
+def test_a_config_or_metadata_that_is_no_json_object_is_named(tmp_path: Path) -> None:
+    configs = tmp_path / "mine" / "configs"
+    configs.mkdir(parents=True)
+    for text, message in (
+        ("{", r"inference\.json: is not JSON \(Expecting property name"),
+        ("[]", r"inference\.json: is no JSON object, which begins with \{"),
+    ):
+        (configs / "inference.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            bundle.run_configs(configs.parent, ["inference"])
+    (configs / "inference.json").write_text("{}")
+    (configs / "metadata.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"metadata\.json: is no JSON object"):
+        bundle.run_configs(configs.parent, ["inference"])
 
 
 def test_an_option_that_runs_code_is_refused_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +141,8 @@ def test_an_option_that_runs_code_is_refused_unless_it_is_allowed(monkeypatch: p
     monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: ran.append(options))
     with pytest.raises(ValueError, match=r"--output_dir: '\$open\(1\)' would run code; .* --allow_expressions"):
         bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)")
+    with pytest.raises(ValueError, match=r"--network_def#_target_: 'os\.system' would run code"):
+        bundle.run("gaze_polyp_segmentation", "inference", **{"network_def::_target_": "os.system"})
     assert not ran
     bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)", allow_expressions=True)
     bundle.run("gaze_polyp_segmentation", "inference", output_dir="$None")

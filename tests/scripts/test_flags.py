@@ -8,6 +8,7 @@ from clinbundles.scripts.flags import (
     Option,
     as_parts,
     choose_names,
+    code_in,
     nearest,
     options_of,
     outlines,
@@ -180,3 +181,24 @@ def test_names_are_chosen_in_their_own_order() -> None:
     assert choose_names(None, ["a", "b"], "rows") == ["a", "b"]
     with pytest.raises(ValueError, match="rows: 'UNte' is not one of FPN, UNet; did you mean UNet"):
         choose_names("UNte", ["FPN", "UNet"], "rows")
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("$print('x')", "$print('x')"),
+        (["a", "$__import__('os')"], "$__import__('os')"),
+        ({"_target_": "os.system", "command": "ls"}, "os.system"),
+        ({"a": {"b": "$1 + x"}}, "$1 + x"),
+        ("%other.json::a", "%other.json::a"),
+        ("%[1]", "%[1]"),
+        ("$None", None),
+        ("$[8, -1.5]", None),
+        ("$'text'", None),
+        ("@max_epochs", None),
+        ("costs $5", None),
+        ([1, {"a": None}], None),
+    ],
+)
+def test_what_would_run_code_is_told_from_plain_values(value: object, code: str | None) -> None:
+    assert code_in(value) == code
