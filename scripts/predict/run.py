@@ -28,7 +28,8 @@ from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.pack.archive import unzip
 
-from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of, source_of
+from .hashes import source_of
+from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of
 from .studies import (
     DONE,
     FAILED,

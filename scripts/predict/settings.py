@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
-from clinbundles.transforms.readers.folder import files_below
 
+from .hashes import hash_file, hash_files, hash_texts, source_of
 from .studies import DONE, WAITING, Status, Study, read_status
 
 FILE = "settings.json"
@@ -54,33 +54,13 @@ def settings_of(bundle: str, config: str, options: Mapping[str, Any]) -> Setting
     if path.suffix != ".zip":
         folder = find_bundle(bundle)
         parts = [*(folder / name for name in OF_BUNDLE), *(ROOT / name for name in OF_PROJECT)]
-        digest = _of_texts(f"{part.name}: {hash_files(part)}" for part in parts if part.is_dir())
+        digest = hash_texts(f"{part.name}: {hash_files(part)}" for part in parts if part.is_dir())
     elif path.is_file():
-        digest = _of_file(path)
+        digest = hash_file(path)
     else:
         raise FileNotFoundError(f"{path}: no such file.")
     values = {name.replace("::", "#"): _with_bytes(value) for name, value in options.items()}
     return Settings(digest, config, json.loads(json.dumps(values, sort_keys=True, default=str)))
-
-
-def hash_files(path: Path) -> str:
-    """Hash the bytes of a file; of a folder, the names and bytes of its files, without hidden and compiled ones.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    if not path.is_dir():
-        return _of_file(path)
-    files = {os.fsencode(file.relative_to(path).as_posix()).hex(): file for file in files_below(path)}
-    return _of_texts(f"{name} {_of_file(files[name])}" for name in sorted(files) if files[name].suffix != ".pyc")
-
-
-def source_of(study: Study) -> str:
-    """Hash a study, see :func:`hash_files`; empty where it cannot be read."""
-    try:
-        return hash_files(study.path)
-    except OSError:
-        return ""
 
 
 def check_settings(output: Path, settings: Settings) -> None:
@@ -172,13 +152,4 @@ def _lock(output: Path) -> None:
 
 
 def _with_bytes(value: Any) -> Any:
-    return f"{value} (sha256 {_of_file(Path(value))})" if isinstance(value, str) and os.path.isfile(value) else value
-
-
-def _of_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _of_texts(texts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    return f"{value} (sha256 {hash_file(Path(value))})" if isinstance(value, str) and os.path.isfile(value) else value

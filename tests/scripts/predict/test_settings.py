@@ -6,31 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from clinbundles.scripts.predict.hashes import source_of
 from clinbundles.scripts.predict.settings import (
     Settings,
     check_made,
     check_settings,
     claim,
-    hash_files,
     settings_of,
-    source_of,
 )
 from clinbundles.scripts.predict.studies import DONE, FAILED, Status, Study, write_status
 
 BUNDLE = Path(__file__).parents[3] / "bundles" / "two_stage_segmentation"
 SETTINGS = Settings("0" * 64, "inference", {"batch_size": 2})
-
-
-def test_a_folder_is_its_files_names_and_bytes(tmp_path: Path) -> None:
-    for name, file, text in (("a", "x.png", "1"), ("b", "x.png", "1"), ("c", "y.png", "1"), ("d", "x.png", "2")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text(text)
-    (tmp_path / "b" / ".hidden").touch()
-    a, b, c, d = (hash_files(tmp_path / name) for name in "abcd")
-    assert a == b
-    assert len({a, c, d}) == 3
-    assert hash_files(tmp_path / "a" / "x.png") == hash_files(tmp_path / "c" / "y.png")
-    assert source_of(Study("e", tmp_path / "e")) == ""
 
 
 def test_settings_are_of_a_bundles_bytes_and_of_those_of_files_that_are_options(tmp_path: Path) -> None:
