@@ -15,13 +15,14 @@ import contextlib
 import hashlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
-from clinbundles.engines.outputs.files import remove_partials, replacing
+from clinbundles.engines.outputs.files import distinct_stems, remove_partials, replacing
 from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bars import watch
@@ -29,6 +30,7 @@ from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.pack.archive import unzip
 
 from .hashes import source_of
+from .inputs import check_apart, find_paths
 from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of
 from .studies import (
     DONE,
@@ -38,7 +40,6 @@ from .studies import (
     Status,
     Study,
     as_folder,
-    find_studies,
     read_status,
     stamps,
     write_status,
@@ -71,8 +72,10 @@ def predict(
         cluster: None does them here, one after the other; "local" or "slurm" hands each shard to submitit.
         options: values of the config.
     """
-    folder = Path(output)
-    studies = find_studies(inputs)
+    folder, paths = Path(output), find_paths(inputs)
+    check_apart(folder, inputs, paths)
+    names = distinct_stems(paths)
+    studies = [Study(names[path], path) for path in paths]
     if shards < 1:
         raise ValueError(f"shards is {shards}, expected 1 or more.")
     if folder.is_file() or not folder.resolve().parent.is_dir():
@@ -90,7 +93,9 @@ def predict(
             do_part(place, config, part, folder, options, retry_refused, settings.sha256, began)
     else:
         _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
-    counts = write_table(folder / "status.csv", [read_status(folder / "status", study.name) for study in studies])
+    every = [read_status(folder / "status", study.name) for study in studies]
+    write_table(folder / "status.csv", every)
+    counts = Counter(status.status for status in every)
     text = ", ".join(f"{number} {status}" for status, number in counts.items())
     print(f"{len(studies)} studies in: {text}; status.csv and studies: {folder}")
     if counts[DONE] + counts[REFUSED] < len(studies) or not counts[DONE]:

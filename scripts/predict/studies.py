@@ -7,27 +7,33 @@ import io
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from clinbundles.engines.outputs.files import distinct_stems, write_atomically
-from clinbundles.scripts.flags import as_parts
+from clinbundles.engines.outputs.files import no_formula, write_atomically
+from clinbundles.transforms.readers.folder import files_below
 
 DONE, REFUSED, FAILED, WAITING = "done", "refused", "failed", "waiting"
-LISTS = (".txt", ".csv")
 
 Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Study:
-    """One study: its name, of which its outputs are called, and its file or folder."""
+    """One study: its name, of which its outputs are called, and its file or folder.
+
+    Raises:
+        ValueError: the name is empty or hidden, or leads to another folder: what has it is written, and removed.
+    """
 
     name: str
     path: Path
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith(".") or {"/", os.sep, "\0"} & set(self.name):
+            raise ValueError(f"{self.path}: its outputs would be called {self.name!r}, which is no name of a folder.")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Status:
         sentence: why it was refused or failed.
         source_sha256: of the study's bytes, see :func:`.settings.hash_files`.
         settings_sha256: of bundle, config and options, see :class:`.settings.Settings`.
+        path: of the study, absolute.
+        files: sizes of its outputs by their paths in its folder, bytes; status.csv is without them.
     """
 
     study: str
@@ -53,53 +61,21 @@ class Status:
     sentence: str = ""
     source_sha256: str = ""
     settings_sha256: str = ""
-
-
-def find_studies(inputs: str) -> list[Study]:
-    """List studies: what lies in a folder, each file and each folder one, and the lines of a text file.
-
-    Args:
-        inputs: folders, and .txt or .csv files with a path in the first column of each line, comma separated. Paths of
-            a list start from its folder. Hidden files are left out.
-            What is there under the whole text, commas and all, is one path.
-
-    Raises:
-        FileNotFoundError: one is not there.
-        ValueError: there is none at all.
-    """
-    paths: list[Path] = []
-    for part in [inputs] if os.path.exists(inputs) else as_parts(inputs):
-        place = Path(part)
-        if place.is_dir():
-            paths += sorted(path for path in place.iterdir() if not path.name.startswith("."))
-        elif place.is_file() and place.suffix.lower() in LISTS:
-            paths += _listed(place)
-        elif place.is_file():
-            paths.append(place)
-        else:
-            raise FileNotFoundError(f"{place}: no such folder, image or list of paths.")
-    paths = list(dict.fromkeys(paths))
-    if not paths:
-        raise ValueError(f"{inputs}: holds no study.")
-    names = distinct_stems(paths)
-    return [Study(names[path], path) for path in paths]
-
-
-def _listed(file: Path) -> list[Path]:
-    """Paths of a list: a whole line where that is one, commas and all, else its first column."""
-    lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    names = [
-        [line.strip()] if os.path.exists(file.parent / line.strip()) else next(csv.reader([line])) for line in lines
-    ]
-    return [file.parent / fields[0].strip() for fields in names if fields[0].strip()]
+    path: str = ""
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_status(folder: Path, name: str) -> Status:
     """Read what became of a study; one whose file is torn or missing is waiting."""
     try:
-        return Status(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+        return replace(Status(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))), study=name)
     except (OSError, ValueError, TypeError):
         return Status(name)
+
+
+def read_statuses(folder: Path) -> list[Status]:
+    """Read what became of all studies that have a status in a folder, by name."""
+    return [read_status(folder, name) for name in sorted(path.stem for path in folder.glob("*.json"))]
 
 
 def stamps(folder: Path, studies: Sequence[Study]) -> dict[str, Stamp]:
@@ -121,31 +97,43 @@ def write_status(folder: Path, status: Status) -> None:
     write_atomically(folder / f"{status.study}.json", json.dumps(asdict(status)) + "\n")
 
 
-def write_table(path: Path, every: Sequence[Status]) -> Counter[str]:
-    """Write a line a study to a CSV file, and count them by status."""
+def write_table(path: Path, every: Sequence[Status]) -> None:
+    """Write a line a study to a CSV file; no text is one that a spreadsheet takes for a formula."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(asdict(Status("")).keys()))
-    writer.writeheader()
-    writer.writerows(asdict(status) for status in every)
+    writer = csv.writer(text)
+    names = [each.name for each in fields(Status) if each.name != "files"]
+    writer.writerow(names)
+    for status in every:
+        values = [getattr(status, name) for name in names]
+        writer.writerow([no_formula(value) if isinstance(value, str) else value for value in values])
     write_atomically(path, text.getvalue())
-    return Counter(status.status for status in every)
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """Give the sizes of the files of a folder and those below, in bytes, by their paths in it; empty without one."""
+    files = (path for path in files_below(folder) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 @contextmanager
 def as_folder(study: Study, scratch: Path) -> Iterator[Path]:
-    """Give the folder of a study; of a single file, a folder with a link to it, or a copy where there are no links."""
-    if study.path.is_dir():
-        yield study.path
+    """Give the folder of a study; of a single file, a folder with a link to it, or a copy where there are no links.
+
+    A folder with ``::`` in its path, which MONAI makes of a ``#``, is given as a link, too.
+    """
+    if study.path.is_dir() and "::" not in str(study.path.absolute()):
+        yield study.path.absolute()
         return
-    if not study.path.is_file():
+    if not study.path.exists():
         raise FileNotFoundError(f"{study.path}: no such file.")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
+    link = scratch / ("study" if study.path.is_dir() else study.path.name)
     try:
         try:
-            (scratch / study.path.name).symlink_to(study.path.resolve())
+            link.symlink_to(study.path.resolve())
         except OSError:
-            shutil.copy(study.path, scratch / study.path.name)
-        yield scratch
+            shutil.copy(study.path, link)
+        yield link if study.path.is_dir() else scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
