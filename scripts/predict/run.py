@@ -4,33 +4,39 @@
     clinbundles predict two_stage_segmentation list.txt /data/out --shards 8 --cluster slurm
 
 ``studies/NAME/`` has what the bundle's inference writes for a study, and appears at once, when all of it is there;
-``status/NAME.json`` says what became of it, and ``status.csv`` lists them all. A study that is done or cannot be read
-is not tried again, one that failed is. Several processes may work on one folder: each study is locked meanwhile.
-An answer stands only for the bytes, the bundle, the config and the options that it was made of: see settings.json.
+``status/NAME.json`` says what became of it, and ``status.csv`` lists them all, of whichever inputs: a folder of inputs
+may grow, and a study keeps the name that it got first. A study that is done or cannot be read is not tried again; one
+that failed is, and one whose outputs are no more there. Several processes may work on one folder: each study is locked
+meanwhile. An answer stands only for the bytes, the bundle, the config and the options that it was made of: see
+settings.json.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
-from clinbundles.engines.outputs.files import distinct_stems, remove_partials, replacing
+from clinbundles.engines.outputs.files import remove_partials, replacing
 from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
+from clinbundles.scripts.flags import refuse_code
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.transforms.readers.folder import files_below, is_image
 
-from .hashes import source_of
+from .hashes import hash_file, hash_files, source_of
 from .inputs import check_apart, find_paths
+from .names import name_studies
 from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of
 from .studies import (
     DONE,
@@ -41,6 +47,8 @@ from .studies import (
     Study,
     as_folder,
     read_status,
+    read_statuses,
+    sizes_of,
     stamps,
     write_status,
     write_table,
@@ -56,6 +64,7 @@ def predict(
     retry_refused: bool = False,
     shards: int = 1,
     cluster: str | None = None,
+    allow_expressions: bool = False,
     **options: Any,
 ) -> None:
     """Apply a bundle to each study of a folder or a list; started again, it goes on with those that are left.
@@ -65,39 +74,51 @@ def predict(
             pack.
         inputs: folders whose files and folders are a study each, images, and .txt or .csv lists of paths, comma
             separated; a path that is there as it stands may have commas.
-        output: folder for studies/, status/ and status.csv.
+        output: folder for studies/, status/ and status.csv, beside the inputs and not in them; it may have studies of
+            other inputs.
         config: of the bundle.
         retry_refused: try those again, too, of which no image could be read.
         shards: number of parts; every one takes each so-many-th study.
         cluster: None does them here, one after the other; "local" or "slurm" hands each shard to submitit.
+        allow_expressions: take values that run code, such as "$print(1)" or {"_target_": "Adam"}.
         options: values of the config.
     """
-    folder, paths = Path(output), find_paths(inputs)
-    check_apart(folder, inputs, paths)
-    names = distinct_stems(paths)
-    studies = [Study(names[path], path) for path in paths]
+    folder = Path(output).resolve()
     if shards < 1:
         raise ValueError(f"shards is {shards}, expected 1 or more.")
-    if folder.is_file() or not folder.resolve().parent.is_dir():
+    if folder.is_file() or not folder.parent.is_dir():
         raise ValueError(f"{folder}: expected a folder, or a new one in a folder that exists.")
-    source, began = Path(bundle), stamps(folder / "status", studies)
+    if "::" in str(folder):
+        raise ValueError(f"{folder}: MONAI takes :: for a # of its own: choose another output.")
+    _check_own(options)
+    if not allow_expressions:
+        refuse_code(options)
+    paths = find_paths(inputs)
+    check_apart(folder, inputs, paths)
+    source, studies = Path(bundle), name_studies(paths, read_statuses(folder / "status"))
+    began = stamps(folder / "status", studies)
     settings = settings_of(bundle, config, options)
     check_settings(folder, settings)
-    place = _unzipped(source, folder) if source.suffix == ".zip" else find_bundle(bundle)
-    check_options(place, [config], options)
+    if source.suffix == ".zip":
+        place = _unzipped(source, folder, lambda place: check_options(place, [config], options))
+    else:
+        place = find_bundle(bundle)
+        check_options(place, [config], options)
     check_made(folder, settings, studies)
-    claim(folder, settings)
-    parts = [studies[shard::shards] for shard in range(shards)]
+    studies = claim(folder, settings, paths)
+    parts = [studies[shard::shards] for shard in range(min(shards, len(studies)))]
     if cluster is None:
         for part in parts:
             do_part(place, config, part, folder, options, retry_refused, settings.sha256, began)
     else:
         _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
-    every = [read_status(folder / "status", study.name) for study in studies]
+    every = read_statuses(folder / "status")
     write_table(folder / "status.csv", every)
-    counts = Counter(status.status for status in every)
+    names = {study.name for study in studies}
+    counts = Counter(status.status for status in every if status.study in names)
     text = ", ".join(f"{number} {status}" for status, number in counts.items())
-    print(f"{len(studies)} studies in: {text}; status.csv and studies: {folder}")
+    others = f" ({len(every) - len(names)} more are of other inputs)" if len(every) > len(names) else ""
+    print(f"{len(studies)} studies in: {text}{others}; status.csv and studies: {folder}")
     if counts[DONE] + counts[REFUSED] < len(studies) or not counts[DONE]:
         raise SystemExit("clinbundles predict: status.csv says why; the same command tries the failed ones again.")
 
@@ -119,24 +140,27 @@ def do_part(
     final = (DONE,) if retry_refused else (DONE, REFUSED)
     began = stamps(output / "status", studies) if began is None else began
 
-    def is_over(study: Study, source: str) -> bool:
-        status = read_status(output / "status", study.name)
+    def is_over(study: Study, status: Status, source: str) -> bool:
         check_status(output, status, settings)
         check_answer(output, study, status, source)
-        is_new = stamps(output / "status", [study])[study.name] != began[study.name]
+        if status.status == DONE and not status.files.items() <= sizes_of(output / "studies" / study.name).items():
+            print(f"{output / 'studies' / study.name}: has no more the files that were written there: made again.")
+            return False
+        is_new = stamps(output / "status", [study])[study.name] != began.get(study.name, ())
         return status.status in ((*final, REFUSED, FAILED) if is_new else final) and status.source_sha256 == source
 
     def do(study: Study) -> bool:
-        work = output / "work" / study.name
+        work = _work(output, study)
         try:
             lock_folder(work, doing="process")
         except ValueError:  # another process has it
             return False
         try:
-            source = source_of(study)
-            if not is_over(study, source):
-                status = do_study(bundle, config, study, output, options)
-                write_status(output / "status", replace(status, source_sha256=source, settings_sha256=settings))
+            source, before = source_of(study), read_status(output / "status", study.name)
+            if not is_over(study, before, source):
+                status = do_study(bundle, config, study, output, options) if source else _unreadable(study)
+                status = replace(status, source_sha256=source, settings_sha256=settings, path=str(study.path))
+                write_status(output / "status", status)
         finally:
             shutil.rmtree(work, ignore_errors=True)
             unlock_folder(work)
@@ -152,7 +176,7 @@ def do_part(
 
 def do_study(bundle: Path, config: str, study: Study, output: Path, options: dict[str, Any]) -> Status:
     """Run a bundle's config on one study, whose outputs take their place when all are there."""
-    work, target = output / "work" / study.name, output / "studies" / study.name
+    work, target = _work(output, study), output / "studies" / study.name
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(target)  # of a run that was killed
     began = time.monotonic()
@@ -161,7 +185,11 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
         return Status(study.name, kind, seconds=round(time.monotonic() - began, 3), **facts)
 
     try:
-        with as_folder(study, work / "in") as images, (work / "log.txt").open("w") as log:
+        log_file = work / "log.txt"
+        with (
+            as_folder(study, work / "in") as images,
+            log_file.open("w", encoding="utf-8", errors="backslashreplace") as log,  # a name may be no text
+        ):
             made = work / "out"
             shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
             made.mkdir()
@@ -173,15 +201,53 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
                 _, left_out = _count(made)
                 return status(REFUSED if _is_of_nothing(error) else FAILED, left_out=left_out or 0, sentence=sentence)
             used, left_out = _count(made)
-        if not any(path.is_file() for path in made.rglob("*")):
+            below, sentence = _left_below(images, used, left_out)
+        if not (files := sizes_of(made)):
             return status(FAILED, sentence=f"{study.name}: {config} has written nothing to its output_dir.")
         if target.exists():
             shutil.rmtree(target)
         with replacing(target) as partial:
             made.rename(partial)
-        return status(DONE, images=used, left_out=left_out)
+        left_out = None if left_out is None else left_out + below
+        return status(DONE, images=used, left_out=left_out, files=files, sentence=sentence)
     except OSError as error:
         return status(FAILED, sentence=sentence_of(error) or str(error))
+
+
+def _check_own(options: Mapping[str, Any]) -> None:
+    """Refuse options that each study has of its own."""
+    for name, instead in (("dataset_dir", "INPUTS"), ("output_dir", "OUTPUT"), ("bundle_root", "BUNDLE")):
+        if name in options:
+            raise ValueError(f"--{name} is set for each study by predict itself: name {instead}, without --{name}.")
+
+
+def _work(output: Path, study: Study) -> Path:
+    """Folder that a study is done in: its name is plain whatever the study is called, for configs take it as text."""
+    return output / "work" / hashlib.sha256(os.fsencode(study.name)).hexdigest()[:20]
+
+
+def _unreadable(study: Study) -> Status:
+    """Say why a study's bytes cannot be read: an answer would be of another study than its hash."""
+    try:
+        hash_files(study.path)
+    except OSError as error:
+        return Status(study.name, FAILED, sentence=sentence_of(error) or str(error))
+    return Status(study.name, FAILED, sentence=f"{study.path}: could not be read a moment ago.")
+
+
+def _left_below(folder: Path, used: int | None, left_out: int | None) -> tuple[int, str]:
+    """Count the images below the folders of a study that a bundle has not read, which lists one folder alone.
+
+    Returns:
+        their number and a sentence, or 0 and "": there are none, or the table has more rows than the study's own folder
+        has images.
+    """
+    below = [path for path in files_below(folder) if path.parent != folder and is_image(path)]
+    own = sum(is_image(path) for path in folder.iterdir())
+    if not below or not own or (used is not None and used + (left_out or 0) > own):
+        return 0, ""
+    first = min(below).relative_to(folder).as_posix()
+    return len(below), f"{len(below)} images in folders below were left out, such as {first}: make each a study."
 
 
 def _count(made: Path) -> tuple[int | None, int | None]:
@@ -200,16 +266,32 @@ def _is_of_nothing(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _unzipped(path: Path, output: Path) -> Path:
-    """Unzip a packed bundle below the output, under its hash, so that another release does not take its place."""
-    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    folder = output / "bundle" / digits
-    if not folder.is_dir():
+def _unzipped(path: Path, output: Path, check: Callable[[Path], None]) -> Path:
+    """Unzip a packed bundle below the output, under its hash, so that another release does not take its place.
+
+    One that is refused leaves nothing there.
+    """
+    folder = output / "bundle" / hash_file(path)[:12]
+    is_new, made = not folder.is_dir(), [] if output.is_dir() else [output]
+    if is_new:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(folder) as partial:
-            partial.mkdir()
-            unzip(path, partial)
+        try:
+            with replacing(folder) as partial:
+                partial.mkdir()
+                try:
+                    check(unzip(path, partial))
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(partial), str(path))) from error
+        except OSError:
+            if not folder.is_dir():  # that of another process, which was faster
+                raise
+        finally:
+            for empty in (folder.parent, *made):
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
     (bundle,) = folder.iterdir()
+    if not is_new:
+        check(bundle)
     return bundle.resolve()
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
 
 from .hashes import hash_file, hash_files, hash_texts, source_of
-from .studies import DONE, WAITING, Status, Study, read_status
+from .names import claim_names
+from .studies import DONE, WAITING, Status, Study, read_status, read_statuses
 
 FILE = "settings.json"
 OF_BUNDLE = ("configs", "models", "scripts")
@@ -86,8 +87,18 @@ def check_settings(output: Path, settings: Settings) -> None:
         )
 
 
-def claim(output: Path, settings: Settings) -> None:
-    """Write down what an output folder is made with, once; a torn file is written again.
+def claim(output: Path, settings: Settings, paths: Iterable[Path] = ()) -> list[Study]:
+    """Write down what an output folder is made with, once, and what its studies are called.
+
+    A torn file is written again.
+
+    Args:
+        output: folder of the outputs, made if it is not there.
+        settings: that it is made with.
+        paths: of studies.
+
+    Returns:
+        the studies by the names that they have, or have from now on.
 
     Raises:
         ValueError: as :func:`check_settings`, also where another process was faster.
@@ -97,6 +108,7 @@ def claim(output: Path, settings: Settings) -> None:
         check_settings(output, settings)
         if _read(output / FILE) is None:
             write_atomically(output / FILE, json.dumps(vars(settings), indent=4) + "\n")
+        return claim_names(output / "status", paths)
     finally:
         unlock_folder(output)
 
@@ -107,8 +119,8 @@ def check_made(output: Path, settings: Settings, studies: Sequence[Study]) -> No
     Raises:
         ValueError: it is so.
     """
-    for path in sorted((output / "status").glob("*.json")):
-        check_status(output, read_status(path.parent, path.stem), settings.sha256)
+    for status in read_statuses(output / "status"):
+        check_status(output, status, settings.sha256)
     for study in studies:
         check_answer(output, study, read_status(output / "status", study.name))
 
