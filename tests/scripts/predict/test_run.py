@@ -14,6 +14,7 @@ import pytest
 
 from clinbundles.scripts.pack.run import pack
 from clinbundles.scripts.predict.hashes import source_of
+from clinbundles.scripts.predict.run import _unzipped as unzip_for_predict
 from clinbundles.scripts.predict.run import do_part, predict
 from clinbundles.scripts.predict.studies import FAILED, Status, Study, read_status, write_status
 
@@ -223,6 +224,20 @@ def test_a_zip_that_is_refused_leaves_nothing(studies: Path, tmp_path: Path, met
     with pytest.raises(ValueError, match=message):
         predict(str(tmp_path / "a.zip"), str(studies), str(tmp_path / "out"), **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_of_two_processes_that_unzip_a_bundle_the_later_takes_that_of_the_other(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("mine/configs/inference.json", "{}")
+    (tmp_path / "out").mkdir()
+    others: list[Path] = []
+
+    def check(bundle: Path) -> None:
+        if not others:
+            others.append(unzip_for_predict(tmp_path / "a.zip", tmp_path / "out", others.append))
+
+    assert unzip_for_predict(tmp_path / "a.zip", tmp_path / "out", check) == others[-1]
+    assert [path.name for path in (tmp_path / "out" / "bundle").iterdir()] == [others[-1].parent.name]
 
 
 def test_mistakes_are_named_before_anything_runs(studies: Path, tmp_path: Path) -> None:
