@@ -48,7 +48,7 @@ def main(folder: Path, image: Path, result: Path) -> None:
 
     engine = Engine(step)
     engine.run([pixels.permute(2, 0, 1)[None]])
-    output = engine.state.output
+    output: Any = engine.state.output
     output = output[0] if isinstance(output, (list, tuple)) else output
     output = next(iter(output.values())) if isinstance(output, dict) else output
     np.save(result, output.numpy())

@@ -78,7 +78,7 @@ def options_of_request(bundle: ServedBundle, request: Mapping[str, Any]) -> dict
     """Give what a request sets of the values of train.json: plain ones at its top, and no paths.
 
     Raises:
-        ValueError: a value would run code.
+        ValueError: a value would run code, or make weights that this bundle's inference does not take.
     """
     known = options_of_config(read_configs(bundle.folder, ["train"]))
     chosen = {}
@@ -88,6 +88,14 @@ def options_of_request(bundle: ServedBundle, request: Mapping[str, Any]) -> dict
         if (code := code_in(value)) is not None:
             raise ValueError(f"{name}: {code!r} would run code; give a plain value.")
         chosen[name] = value
+    served = open_configs(bundle.folder, ["inference"])
+    compared = served["weights_loader"]["options"]  # with the card that the training writes
+    for name in chosen.keys() & compared.keys():
+        if json.loads(json.dumps(served.get_parsed_content(name))) != chosen[name]:
+            raise ValueError(
+                f"{name} is {chosen[name]!r}, and this server applies {bundle.folder.name} with "
+                f"{served.get_parsed_content(name)!r}: weights of another {name} would not fit."
+            )
     return chosen
 
 

@@ -97,7 +97,10 @@ def test_a_network_that_learns_by_gaze_learns_without_where_there_is_none(
 ) -> None:
     name = "gaze_polyp_segmentation"
     bundle, pairs = copied(name), sample_pairs(name, studies, n=3)
-    words = {"max_epochs": 1, "network_name": "UNet", "image_size": 32, "batch_size": 1, "num_workers": 0}
+    words = {"max_epochs": 1, "network_name": "UNet", "batch_size": 1, "num_workers": 0}
+    with pytest.raises(ValueError, match="image_size is 32, and this server applies gaze_polyp_segmentation with 128"):
+        train(bundle, pairs, studies, {**words, "image_size": 32})
+    assert not (bundle.folder / "training" / "run").exists()
     card = read_card(train(bundle, pairs, studies, words))
     assert "original" in card["options"]["arm"]
     lines = [f"{Path(image).name},0.5,0.5,200" for image, _ in pairs]
