@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ METADATA: tuple[str, ...] = (
     "required_packages_version",
 )
 METADATA += ("task", "description", "authors", "copyright", "network_data_format")
+# What Python would import, or take for a folder to import from.
+IMPORTABLE = (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".whl", ".egg")
 # Facts of the weights that inference.json repeats, for hosts read only it.
 REPEATED = ("class_names", "temperature", "window_hu", "image_size", "color_space")
 
@@ -118,21 +122,32 @@ def check_code(folder: Path) -> Iterator[Finding]:
     """Expressions, imports and classes that run other code than this project's, MONAI's, torch's and ignite's.
 
     The code that a zip brings is compared with this project's, byte by byte: of another release, or of a stranger, it
-    is listed.
+    is listed, and so is what Python could import from elsewhere in the folder; it is a fault where that would be taken
+    for an installed package.
     """
     pattern = f"{folder.resolve().name}_{'[0-9a-f]' * 8}"
     name = next((path.name for path in sorted((folder / "scripts").glob(pattern))), folder.resolve().name)
     own = f"scripts.{name}"
-    for file in sorted((folder / "scripts").rglob("*")):
-        inside = file.relative_to(folder / "scripts").parts
+    shadows = set()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        top, *inside = file.relative_to(folder).parts
         here = ROOT.joinpath(*inside[1:])
-        is_ours = inside[0] == name and here.is_file() and here.read_bytes() == file.read_bytes()
-        if file.is_file() and not is_ours:
-            yield Finding(LOOK, "code", f"{file.relative_to(folder)} is not the code of this project, and would run.")
-    for path in sorted((folder / "configs").glob("*.json")):
-        if path.name not in ("metadata.json", "reproduce.json"):
-            for line in foreign_code(read_json(path), own):
-                yield Finding(LOOK, "code", f"configs/{path.name} would run {line}")
+        is_ours = (top, inside[:1]) == ("scripts", [name]) and here.is_file() and here.read_bytes() == file.read_bytes()
+        if is_ours or (top != "scripts" and not file.name.lower().endswith(IMPORTABLE)):
+            continue
+        yield Finding(LOOK, "code", f"{file.relative_to(folder)} is not the code of this project, and could run.")
+        shadows |= {top.partition(".")[0]} - {"scripts", "__main__"}
+    for package in sorted(shadows):
+        is_loaded = package in {*sys.stdlib_module_names, *sys.modules}
+        if is_loaded or getattr(PathFinder.find_spec(package), "origin", None):
+            sentence = f"{package}: the folder has a module of this name, which would be taken for the installed one."
+            yield Finding(FAULT, "code", sentence)
+    configs = {path.relative_to(folder).as_posix(): path for path in sorted((folder / "configs").rglob("*.json"))}
+    for config, path in configs.items():
+        for line in foreign_code(read_json(path), own, files=configs):
+            yield Finding(LOOK, "code", f"{config} would run {line}")
+    for path in sorted(each for each in (folder / "configs").rglob("*") if each.suffix.lower() in (".yaml", ".yml")):
+        yield Finding(LOOK, "code", f"{path.relative_to(folder)} is a config that was not looked at.")
 
 
 def check_properties(folder: Path) -> Iterator[Finding]:

@@ -1,133 +1,255 @@
-"""Code in configs: a config runs what its expressions, imports and classes say."""
+"""Code in configs: a config runs what its expressions, imports and classes say.
+
+What stands in the lists below may be named; all else is told. MONAI's own functions put the references into an
+expression, so that what is read here is what it evaluates.
+"""
 
 from __future__ import annotations
 
 import ast
+import builtins
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
-# Packages whose classes a config may name, and whose functions an expression may call.
-PACKAGES = ("monai", "torch", "torchvision", "ignite", "numpy", "np", "math", "clinbundles", "dist")
-NETWORKS = ("segmentation_models_pytorch", "timm")
-BUILTINS = {
-    "bool",
-    "float",
-    "int",
-    "isinstance",
-    "len",
-    "list",
-    "max",
-    "min",
-    "print",
-    "range",
-    "round",
-    "set",
-    "sorted",
+from monai.bundle import ComponentLocator, ConfigParser, ReferenceResolver
+
+from clinbundles.scripts.bundle import ROOT
+
+# Modules whose classes a config may name, and those of them whose functions it may name, too.
+CLASSES: tuple[str, ...] = ("monai.data.", "monai.engines.", "monai.handlers.", "monai.inferers.", "monai.losses.")
+CLASSES += ("monai.metrics.", "monai.networks.", "monai.optimizers.", "monai.transforms.")
+CLASSES += ("torch.nn.", "torch.optim.", "torch.utils.data.", "ignite.handlers.", "ignite.metrics.")
+CLASSES += ("torchvision.models.", "torchvision.ops.", "torchvision.transforms.")
+FUNCTIONS = ("monai.networks.nets.", "torch.nn.", "torchvision.models.", "torchvision.ops.", "torchvision.transforms.")
+# What among them fetches, writes, removes or unpickles files where it is made, runs other code, or calls a server.
+EXCEPT: tuple[str, ...] = ("monai.data.csv_saver.", "monai.data.image_writer.", "monai.data.video_dataset.")
+EXCEPT += ("monai.data.dataset.PersistentDataset", "monai.data.dataset.CacheNTransDataset", "monai.data.dataset.GDS")
+EXCEPT += ("monai.data.dataset.LMDBDataset", "monai.handlers.clearml", "monai.handlers.mlflow", "monai.handlers.trt")
+EXCEPT += ("monai.losses.perceptual.", "monai.networks.trt", "torch.utils.data.datapipes.")
+EXCEPT += tuple(f"ignite.handlers.{name}_logger." for name in ("clearml", "mlflow", "neptune", "polyaxon", "visdom"))
+EXCEPT += ("ignite.handlers.wandb_logger.",)
+TARGETS = {"copy.deepcopy", "ignite.metrics.Fbeta", "monai.data.load_net_with_metadata"}
+TARGETS |= {
+    f"segmentation_models_pytorch.{name}"
+    for name in ("DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "PSPNet", "Unet", "UnetPlusPlus")
 }
-BUILTINS |= {"str", "sum", "tuple", "zip", "None", "True", "False"}
+# Of this project: what a config may name stands in these folders, and not in what writes any file that it is told to.
+OURS = ("transforms", "nets", "engines")
+TOOLS = ("engines.outputs.files", "engines.outputs.claim", "engines.outputs.summary", "engines.folder_lock")
+TOOLS += ("engines.weights_card", "engines.tracking.store", "engines.tracking.artifacts")
+# Arguments that take the name of a class, and MONAI's writers, which one may name there alone.
+NAMES_A_CLASS = ("reader", "writer", "merger_cls")
+WRITERS = ("ITKWriter", "NibabelWriter", "PILWriter")
+# The one value that an argument may have, wherever it is passed on to.
+FIXED = {"allow_pickle": False, "weights_only": True, "_debug_": False, "pretrained_url": None}
+
+MODULES = {"dist", "glob", "json", "math", "monai", "np", "numpy", "os", "sys", "torch"}
 IMPORTS = {"import sys", "import os", "import torch.distributed as dist", "import math", "import glob", "import json"}
-TARGETS = {"copy.deepcopy"}
-# What hosts and several processes need; another use of these modules is listed.
+# What an expression may name of a module, or without one.
+NAMES_OF = {
+    "builtins": "abs all any bool dict enumerate float int isinstance len list max min print range reversed round set "
+    "sorted str sum tuple zip",
+    "dist": "barrier destroy_process_group get_rank get_world_size is_initialized",
+    "glob": "glob",
+    "math": "ceil exp floor log pi prod sqrt",
+    "monai.data": "list_data_collate load_decathlon_datalist pad_list_data_collate partition_dataset",
+    "monai.engines": "default_prepare_batch",
+    "monai.handlers": "from_engine",
+    "monai.utils": "look_up_option set_determinism",
+    "np": "arange array asarray ceil float32 float64 floor int64 linspace mean ones prod stack uint8 zeros",
+    "os": "getcwd sched_getaffinity",
+    "os.path": "basename dirname exists isfile join",
+    "torch": "arange argmax as_tensor bfloat16 cat channels_last device exp float16 float32 int64 long mean ones "
+    "sigmoid softmax squeeze stack sum tensor uint8 unsqueeze zeros",
+    "torch.cuda": "device_count is_available set_device",
+    "torch.distributed": "get_rank is_available is_initialized",
+    "torch.nn.SyncBatchNorm": "convert_sync_batchnorm",
+}
+NAMES = {f"{module}.{name}" for module, names in NAMES_OF.items() for name in names.split()}
+BUILTINS = frozenset(NAMES_OF["builtins"].split())
+# Attributes and methods of what is no module: of texts and lists, of arrays, of engines and networks, of pictures.
+ATTRIBUTES_OF = (
+    "endswith get items keys lower split startswith strip upper values",
+    "abs amax amin argmax bool clamp clamp_min cpu cuda detach device dtype exp flatten float half int item log long "
+    "max mean meta min ndim numpy permute reshape shape sigmoid size softmax squeeze sum to transpose "
+    "unsqueeze view",
+    "dataset epoch feature_channels high_net iteration low_net metrics n_ws named_parameters output param_groups "
+    "parameters requires_grad run stage_1 state state_dict to_do write",
+    "channels convert draft mode",
+)
+ATTRIBUTES = {name for names in ATTRIBUTES_OF for name in names.split()}
+ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+# What hosts and several processes need; another use of these functions is listed.
 STATEMENTS = {
     "sys.path.insert(0, @bundle_root)",
-    "os._exit(0)",
-    "int(os.environ['RANK'])",
-    "min(8, len(os.sched_getaffinity(0)))",
-    "[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/' + @pattern))]",
+    "dist.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')",
 }
-ENVIRONMENT = re.compile(r"os\.environ\['(RANK|LOCAL_RANK|WORLD_SIZE)'\]")
-REFERENCE = re.compile(r"@@?[A-Za-z_][\w#:]*|@#[\w#]+")
-# What reads, writes or runs what a file or a text holds; and packages have Python's own modules as attributes.
-DANGEROUS = {
-    "load",
-    "hub",
-    "save",
-    "open",
-    "system",
-    "popen",
-    "eval",
-    "exec",
-    "fromfile",
-    "run",
-    *sys.stdlib_module_names,
-}
-DANGEROUS -= {"math", "random"}
+LAST = "os._exit(0)"  # ends a run, where nothing is left to do, and would end any command that asks for it
+NODES = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare)
+NODES += (ast.IfExp, ast.Subscript, ast.Slice, ast.Starred, ast.Lambda, ast.arguments, ast.arg, ast.keyword, ast.Call)
+NODES += (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.JoinedStr)
+NODES += (ast.FormattedValue, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+LOCATOR = ComponentLocator()
+REFERENCES = "__local_refs"  # what MONAI puts in the place of an "@"
 
 
-def foreign_code(content: Any, own: str) -> Iterator[str]:
-    """List what a config would run beside MONAI, torch, ignite and the bundle's own code.
+def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iterator[str]:
+    """List what a config would run beside MONAI, torch, ignite and the bundle's own code, of what is named above.
 
     Args:
-        content: of the config.
+        content: of the config, or of the metadata that its expressions refer to.
         own: name of the package that holds the bundle's code, such as ``scripts.NAME``.
+        files: configs that are looked at, too, and so may be named in a macro, such as ``configs/train.json``.
 
     Yields:
-        "id: text", an expression, an import or a class a line.
+        "id: text", an expression, a macro, an import, a class or an argument a line.
     """
-    for key, value in _texts(content):
-        if key.endswith("_target_"):
-            parts = value.split(".")
-            is_known = parts[0] in (*PACKAGES, *NETWORKS) and not DANGEROUS & set(parts[1:])
-            if (
-                "." in value
-                and value not in TARGETS
-                and not is_known
-                and not value.startswith((f"{own}.", "clinbundles."))
-            ):
-                yield f"{key}: {value}"
-        elif value.startswith("$") and not is_plain(value[1:].strip(), own):
-            yield f"{key}: {value}"
+    for key, value, parent in _leaves(content):
+        name = re.sub(r"(::\d+)+$", "", key).rpartition("::")[2]
+        if name == "_target_":
+            names_a_class = key.rpartition("::")[0].endswith(NAMES_A_CLASS)
+            plain = _is_known_target(value, own) and not (names_a_class and _is_function(value))
+        elif name == "_mode_":
+            plain = value == "default" or (value == "callable" and _is_function(parent.get("_target_")))
+        elif name in FIXED:
+            plain = value is FIXED[name]
+        elif not isinstance(value, str):
+            plain = True
+        elif key == "bundle_root":
+            plain = value in (".", "$os.getcwd()")
+        elif name.endswith(NAMES_A_CLASS):
+            is_reference = value.startswith("@") and value.endswith(NAMES_A_CLASS)
+            plain = is_reference or value in WRITERS or _is_known_target(value, own)
+        else:
+            plain = _is_plain_text(key, value, files)
+        if not plain:
+            yield f"{key.replace('::', '#')}: {value}"
 
 
-def is_plain(expression: str, own: str) -> bool:
-    """Say whether an expression stays within references, arithmetic, and functions of the packages above."""
-    if expression in IMPORTS or expression in STATEMENTS:
+def is_plain(expression: str) -> bool:
+    """Say whether an expression stays within arithmetic, references and the names above.
+
+    Args:
+        expression: behind its "$".
+    """
+    if expression.strip() in IMPORTS | STATEMENTS:
         return True
-    text = ENVIRONMENT.sub("'0'", expression)
-    text = REFERENCE.sub("reference_", text)
-    text = text.replace(f"{own}.", "clinbundles.")
     try:
-        tree = ast.parse(text, mode="eval")
-    except SyntaxError:
+        text = ReferenceResolver.normalize_id(f"${expression}")
+        text = ReferenceResolver.update_refs_pattern(text, ReferenceResolver.match_refs_pattern(text))
+        tree = ast.parse(text[1:].strip(), mode="eval").body
+        bound = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        bound |= {n.id for node in ast.walk(tree) if isinstance(node, ast.comprehension) for n in _names(node.target)}
+        if any(name in MODULES or name.startswith("__") or hasattr(builtins, name) for name in bound):
+            return False
+        return _is_plain_node(tree, bound | BUILTINS)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    bound = {"reference_"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.comprehension):
-            bound |= {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
-        if isinstance(node, ast.Lambda):
-            every = (*node.args.args, *node.args.kwonlyargs, *filter(None, (node.args.vararg, node.args.kwarg)))
-            bound |= {argument.arg for argument in every}
-    return all(_is_plain_node(node, bound) for node in ast.walk(tree))
 
 
-def _is_plain_node(node: ast.AST, bound: set[str]) -> bool:
+def _is_plain_text(key: str, value: str, files: Collection[str]) -> bool:
+    """Whether a text runs nothing but what is named above, and neither refers to what ends a run nor to everything."""
+    if value[:1] not in ("$", "%", "@"):
+        return True
+    if value == f"${LAST}" and re.fullmatch(r"finalize::\d+", key):
+        return True
+    try:
+        text = ConfigParser.resolve_relative_ids(key, value)
+    except ValueError:
+        return False
+    if text[0] == "%":
+        path, name = ConfigParser.split_path_id(text[1:])
+        return (path in files or not path) and name.partition("::")[0] not in ("", "finalize")
+    tops = {reference.partition("::")[0] for reference in ReferenceResolver.match_refs_pattern(text)}
+    return not tops & {"", "finalize"} and (text[0] == "@" or is_plain(text[1:]))
+
+
+def _is_plain_node(node: ast.AST, names: Collection[str]) -> bool:
     if isinstance(node, ast.Name):
-        return node.id in bound or node.id in BUILTINS or node.id in PACKAGES or node.id in ("getattr", "type")
+        return node.id in names
     if isinstance(node, ast.Attribute):
-        return (not node.attr.startswith("__") or node.attr == "__name__") and not _loads(node)
+        dotted = ast.unparse(node)
+        if dotted.partition(".")[0] in MODULES:
+            dotted = re.sub("^numpy", "np", dotted)
+            return dotted in NAMES or (dotted.startswith(("torch.nn.", "torch.optim.")) and _is_known_class(dotted))
+        return node.attr in ATTRIBUTES and _is_plain_node(node.value, names)
+    if isinstance(node, ast.Subscript):
+        if _is_reference(node):
+            return True
+        if ast.unparse(node.value) == "os.environ":
+            return isinstance(node.slice, ast.Constant) and node.slice.value in ENVIRONMENT
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
         name = node.args[1] if len(node.args) > 1 else None
-        return isinstance(name, ast.Constant) and not str(name.value).startswith("_")
-    return True
+        is_named = isinstance(name, ast.Constant) and name.value in ATTRIBUTES
+        return is_named and not node.keywords and all(_is_plain_node(each, names) for each in node.args)
+    if isinstance(node, ast.Call):
+        is_builtin = isinstance(node.func, ast.Name) and node.func.id in BUILTINS
+        is_asked = _is_reference(node.func) and not node.args and not node.keywords
+        if not (is_builtin or is_asked or isinstance(node.func, ast.Attribute)):
+            return False
+    return isinstance(node, NODES) and all(_is_plain_node(each, names) for each in ast.iter_child_nodes(node))
 
 
-def _loads(node: ast.Attribute) -> bool:
-    """Whether an attribute of a package is one that reads, writes or runs what a file holds."""
-    root: ast.expr = node
-    while isinstance(root, ast.Attribute):
-        root = root.value
-    return isinstance(root, ast.Name) and root.id in set(PACKAGES) - {"clinbundles"} and node.attr in DANGEROUS
+def _is_reference(node: ast.AST) -> bool:
+    is_taken = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == REFERENCES
+    return is_taken and isinstance(node.slice, ast.Constant)  # type: ignore[attr-defined]
 
 
-def _texts(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _names(node: ast.AST) -> Iterator[ast.Name]:
+    return (each for each in ast.walk(node) if isinstance(each, ast.Name))
+
+
+def _is_function(target: Any) -> bool:
+    return isinstance(target, str) and target.rpartition(".")[2][:1].islower()
+
+
+def _is_known_target(target: Any, own: str) -> bool:
+    """Whether MONAI would find a class or function that may be named, or nothing else, under a target."""
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        return False
+    for package in (f"{own}.", "clinbundles."):
+        if target.startswith(package):
+            return _is_ours(target.removeprefix(package).split("."))
+    if "." in target or target in TARGETS:
+        return target in TARGETS or _is_known_class(target)
+    modules = LOCATOR.get_component_module_name(target) or []
+    modules = [modules] if isinstance(modules, str) else modules
+    return bool(modules) and all(_is_known_class(f"{module}.{target}") for module in modules)
+
+
+def _is_ours(parts: list[str]) -> bool:
+    """Whether a module of this project defines a name: what it imports is found under its name, too."""
+    *module, name = parts
+    file = ROOT.joinpath(*module).with_suffix(".py") if module else ROOT
+    if parts[0] not in OURS or ".".join(module) in TOOLS or not file.is_file():
+        return False
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return any(isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name for node in body)
+
+
+def _is_known_class(dotted: str) -> bool:
+    """Whether a name leads to a class, or a function, that is at home in one of the modules above."""
+    if not dotted.startswith(CLASSES) or "._" in dotted:
+        return False
+    try:
+        thing = locate(dotted)
+    except ErrorDuringImport:
+        return False
+    home = f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', None)}"
+    allowed = CLASSES if isinstance(thing, type) else FUNCTIONS
+    return home.startswith(allowed) and not home.startswith(EXCEPT)
+
+
+def _leaves(content: Any, key: str = "", parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the id, as MONAI has it, the value and the parent of all that is neither a list nor an object."""
     if isinstance(content, Mapping):
         for name, value in content.items():
-            if name != "_desc_":
-                yield from _texts(value, f"{key}#{name}" if key else str(name))
+            inside = f"{key}::{name}" if key else ReferenceResolver.normalize_id(name).removeprefix("+")
+            yield from _leaves(value, inside, content)
     elif isinstance(content, list):
         for number, value in enumerate(content):
-            yield from _texts(value, f"{key}#{number}")
-    elif isinstance(content, str):
-        yield key, content
+            yield from _leaves(value, f"{key}::{number}" if key else str(number), content)
+    else:
+        yield key, content, parent

@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from clinbundles.engines.sentences import sentence_of
@@ -65,12 +65,13 @@ def _bench(bundle: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def on_path(folder: Path) -> Iterator[None]:
-    """Let the configs of a folder find their code."""
-    sys.path.insert(0, str(folder))
+    """Let the configs of a folder find their code, behind every installed package, and leave the path as it was."""
+    before = list(sys.path)
+    sys.path.append(str(folder))
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        sys.path[:] = before
 
 
 def _innermost(error: BaseException) -> str:
@@ -93,20 +94,20 @@ def opened(bundle: str) -> Iterator[Path]:
 
 
 def examine(folder: Path, *, run: bool) -> Iterator[Finding]:
-    """Run all checks of a bundle's folder, each to its end or to its error."""
+    """Run all checks of a bundle's folder, each to its end or its error; only those that run its code import it."""
     has_foreign_code = False
-    with on_path(folder):
-        for name, check in CHECKS.items():
-            if name in RUNNING and has_foreign_code and not run:
-                yield Finding(LOOK, name, "not checked, as the code above would run; --run checks it.")
-                continue
-            found = []
-            try:
+    for name, check in CHECKS.items():
+        if name in RUNNING and has_foreign_code and not run:
+            yield Finding(LOOK, name, "not checked, as the code above would run; --run checks it.")
+            continue
+        found = []
+        try:
+            with on_path(folder) if name in RUNNING else nullcontext():
                 found = list(check(folder))
-            except Exception as error:
-                found.append(Finding(FAULT, name, sentence_of(error) or _innermost(error)))
-            has_foreign_code |= name == "code" and bool(found)
-            yield from found or [Finding(OK, name, "")]
+        except Exception as error:
+            found.append(Finding(FAULT, name, sentence_of(error) or _innermost(error)))
+        has_foreign_code |= name == "code" and bool(found)
+        yield from found or [Finding(OK, name, "")]
 
 
 def check_checksum(path: Path) -> Iterator[Finding]:

@@ -1,12 +1,19 @@
 import json
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
-from clinbundles.scripts.doctor.code import foreign_code, is_plain
+from clinbundles.scripts.doctor.code import CLASSES, EXCEPT, NAMES, OURS, TOOLS, foreign_code, is_plain
 
 ROOT = Path(__file__).parents[3]
-CONFIGS = [p for p in ROOT.glob("bundles/*/configs/*.json") if p.name not in ("metadata.json", "reproduce.json")]
+CONFIGS = sorted(ROOT.glob("bundles/*/configs/*.json"))
+
+
+def listed(content: Any, **options: Any) -> list[str]:
+    return list(foreign_code(content, "scripts.polyps", **options))
 
 
 @pytest.mark.parametrize(
@@ -16,13 +23,18 @@ CONFIGS = [p for p in ROOT.glob("bundles/*/configs/*.json") if p.name not in ("m
         "torch.device('cuda:' + os.environ['LOCAL_RANK'] if torch.cuda.is_available() else 'cpu')",
         "[round(@steps * part) for part in (0.7, 0.9)]",
         "lambda batch, device, **kwargs: (batch['latent'].to(device), None)",
-        "scripts.polyps.nets.weights.load(@x)",
         "getattr(@network, 'low_net', None)",
         "sys.path.insert(0, @bundle_root)",
+        "torch.optim.Adam(@network.parameters(), lr=@train#learning_rate)",
+        "[{'image': path} for path in sorted(glob.glob(os.path.join(@dataset_dir, '*.nii.gz')))]",
+        'f"{@epoch:03d} of {len(@items)}"',
+        "@timing()",
+        "import sys",
     ],
 )
-def test_references_arithmetic_and_the_known_packages_are_plain(expression: str) -> None:
-    assert is_plain(expression, "scripts.polyps")
+def test_references_arithmetic_and_the_known_names_are_plain(expression: str) -> None:
+    assert is_plain(expression)
+    assert listed({"a": f"${expression}"}) == []
 
 
 @pytest.mark.parametrize(
@@ -37,33 +49,161 @@ def test_references_arithmetic_and_the_known_packages_are_plain(expression: str)
         "().__class__.__base__.__subclasses__()",
         "getattr(@network, '__class__')",
         "getattr(torch, @name)",
+        "getattr(getattr(torch, 'os'), 'system')('x')",
+        "[torch][0].os.system('x')",
+        "torch",
+        "@module.os.system('x')",
+        "@module.system('x')",
+        "@imports#1.system('x')",
+        "@callable('x')",
+        "(lambda t: t.os.system('x'))(torch)",
+        "[exec for exec in []] or sorted(['x'], key=exec)",
+        "(lambda torch: torch)(0) or torch.os.system('x')",
+        "torch.utils.cpp_extension.load_inline('a', 'b')",
+        "np.memmap('/tmp/x', 'u1', 'w+', 0, (1,))",
+        "monai.utils.optional_import('os')[0].system('x')",
+        "monai.apps.utils.download_url('file:///etc/passwd', 'x')",
+        "monai.transforms.LoadImage('os.system')",
+        "torch.nn.functional.importlib",
+        "'{0.__class__}'.format(@x)",
         "open('/etc/passwd').read()",
         "exec('x = 1')",
         "import subprocess",
+        "from os import system",
         "os.environ['AWS_SECRET']",
         "sys.path.insert(0, '/somewhere')",
+        "os._exit(0)",
         "x = 1",
+        "(x := 1)",
+        "'\0'",
+        "(" * 500 + ")" * 500,
     ],
 )
 def test_everything_else_is_listed(expression: str) -> None:
-    assert not is_plain(expression, "scripts.polyps")
-    assert list(foreign_code({"a": [{"b": f"${expression}"}]}, "scripts.polyps")) == [f"a#0#b: ${expression}"]
+    assert not is_plain(expression)
+    assert listed({"a": [{"b": f"${expression}"}]}) == [f"a#0#b: ${expression}"]
 
 
-def test_classes_of_other_packages_are_listed_and_those_of_the_bundle_are_not() -> None:
-    config = {
-        "a": {"_target_": "subprocess.run"},
-        "b": {"_target_": "scripts.polyps.nets.unet.UNet"},
-        "c": {"_target_": "scripts.other.nets.unet.UNet"},
-        "d": {"_target_": "Compose", "_desc_": "$not run"},
-        "e": {"_target_": "torch.hub.load"},
-    }
-    lines = list(foreign_code(config, "scripts.polyps"))
-    assert lines == [
-        "a#_target_: subprocess.run",
-        "c#_target_: scripts.other.nets.unet.UNet",
-        "e#_target_: torch.hub.load",
-    ]
+def test_a_key_cannot_bring_code_into_a_relative_reference(tmp_path: Path) -> None:
+    key = f"a, open('{tmp_path}/ran', 'w').close(), @a"
+    content = {"a": {"b": 1}, key: {"b": 2, "c": "$@#b"}}
+    assert listed(content) == [f"{key}#c: $@#b"]
+    assert listed({"a": {"b": 1, "c": "$@#b"}}) == []
+    ConfigParser(content).get_parsed_content(f"{key}::c")
+    assert (tmp_path / "ran").exists()  # so MONAI has it
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "subprocess.run",
+        "os.system",
+        ".os.system",
+        "os..system",
+        "open",
+        "__import__",
+        "run_cmd",
+        "download_url",
+        "$exec('x')",
+        "@name",
+        "%name",
+        "torch",
+        "torch.hub.load",
+        "torch.utils.cpp_extension.load_inline",
+        "monai.utils.misc.run_cmd",
+        "monai.utils.optional_import",
+        "monai.transforms.io.array.locate",
+        "monai.transforms.Compose.__init__",
+        "monai.data.PersistentDataset",
+        "PersistentDataset",
+        "monai.data.utils.pickle_hashing",
+        "monai.data.NibabelWriter",
+        "torchvision.io.write_file",
+        "scripts.other.nets.strided_unet.StridedUNet",
+        "scripts.polyps.nets.strided_unet.torch",
+        "scripts.polyps.nets.strided_unet.nn.Module",
+        "scripts.polyps.scripts.cli.main",
+        "clinbundles.engines.tracking.facts.subprocess.run",
+        "clinbundles.engines.outputs.files.write_atomically",
+    ],
+)
+def test_classes_of_other_packages_and_what_writes_or_runs_anything_are_listed(target: str) -> None:
+    assert listed({"a": {"_target_": target}}) == [f"a#_target_: {target}"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "Compose",
+        "LoadImaged",
+        "monai.networks.nets.BasicUNet",
+        "monai.networks.nets.resnet18",
+        "torch.nn.parallel.DistributedDataParallel",
+        "torchvision.models.segmentation.fcn_resnet50",
+        "ignite.metrics.Accuracy",
+        "scripts.polyps.nets.strided_unet.StridedUNet",
+        "clinbundles.nets.weights.load_weights",
+    ],
+)
+def test_classes_of_the_bundle_and_of_what_it_is_built_on_are_not_listed(target: str) -> None:
+    assert listed({"a": {"_target_": target}, "b#_target_": target}) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"t": {"_target_": "LoadImaged", "reader": "os.system"}}, "t#reader: os.system"),
+        ({"t": {"_target_": "LoadImaged", "reader": ["PILReader", "os.system"]}}, "t#reader#1: os.system"),
+        ({"t": {"_target_": "LoadImaged", "reader": "@name"}, "name": "os.system"}, "t#reader: @name"),
+        ({"+my_reader": "os.system"}, "my_reader: os.system"),
+        ({"reader": {"_target_": "copy.deepcopy", "x": "os.system"}}, "reader#_target_: copy.deepcopy"),
+        ({"t": {"_target_": "SaveImaged", "writer": "$'os.system'"}}, "t#writer: $'os.system'"),
+        ({"t": {"_target_": "PatchInferer", "merger_cls": "os.system"}}, "t#merger_cls: os.system"),
+        ({"r": {"_target_": "NumpyReader", "allow_pickle": True}}, "r#allow_pickle: True"),
+        ({"r": {"_target_": "LoadImage", "_mode_": "callable"}}, "r#_mode_: callable"),
+        ({"r": {"_target_": "Compose", "_mode_": "debug"}}, "r#_mode_: debug"),
+        ({"r": {"_target_": "Compose", "_debug_": True}}, "r#_debug_: True"),
+        ({"r": {"_target_": "Compose", "_requires_": "$os.system('x')"}}, "r#_requires_: $os.system('x')"),
+        ({"r": {"_target_": "Compose", "_desc_": "$os.system('x')"}}, "r#_desc_: $os.system('x')"),
+        ({"imports": ["$import subprocess"]}, "imports#0: $import subprocess"),
+        ({"bundle_root": "/mnt/share"}, "bundle_root: /mnt/share"),
+        ({"a": "$os._exit(0)"}, "a: $os._exit(0)"),
+        ({"finalize": ["$os._exit(0)"], "a": "@finalize#0"}, "a: @finalize#0"),
+        ({"finalize": ["$os._exit(0)"], "a": "%finalize::0"}, "a: %finalize::0"),
+        ({"finalize": ["$os._exit(0)"], "a": "@"}, "a: @"),
+    ],
+)
+def test_arguments_that_would_run_something_are_listed(content: dict[str, Any], line: str) -> None:
+    assert listed(content) == [line]
+
+
+def test_readers_and_writers_of_monai_can_be_named() -> None:
+    load = {"_target_": "LoadImaged", "keys": "image", "reader": "@image_reader"}
+    save = {"_target_": "SaveImaged", "writer": "NibabelWriter"}
+    reader = {"_target_": "NumpyReader", "allow_pickle": False}
+    assert listed({"a": load, "b": save, "image_reader": reader, "c": {**load, "reader": "PILReader"}}) == []
+
+
+def test_a_macro_leads_to_what_is_looked_at_or_is_listed() -> None:
+    files = ["configs/train.json"]
+    assert listed({"a": "%b", "b": 1, "c": "%configs/train.json::d"}, files=files) == []
+    for macro in ("%/tmp/m.json::d", "%configs/other.json::d", "%../configs/train.json", "%configs/train.json"):
+        assert listed({"a": macro}, files=files) == [f"a: {macro}"]
+
+
+def test_what_the_lists_name_is_there() -> None:
+    for name in (*CLASSES, *EXCEPT):
+        module = import_module(name.rpartition(".")[0])
+        rest = name.rpartition(".")[2]
+        assert not rest or any(each.startswith(rest) for each in dir(module)), name
+    for name in NAMES:
+        top, *parts = name.split(".")
+        thing: Any = import_module({"np": "numpy", "dist": "torch.distributed"}.get(top, top))
+        for part in parts:
+            thing = getattr(thing, part)
+    for name in TOOLS:
+        assert ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file(), name
+    assert all((ROOT / name).is_dir() for name in OURS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parents[1].name}/{path.stem}")

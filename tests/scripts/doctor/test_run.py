@@ -1,13 +1,16 @@
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from clinbundles.scripts.doctor.checks import check_code
 from clinbundles.scripts.doctor.run import doctor
 from clinbundles.scripts.pack.archive import unzip
-from clinbundles.scripts.pack.run import pack
+from clinbundles.scripts.pack.run import pack, packed_bundle
 
 ROOT = Path(__file__).parents[3]
 
@@ -86,6 +89,83 @@ def test_code_is_listed_and_not_run(bundle: Path, tmp_path: Path, capsys: pytest
     assert any("inference.json would run network_def: $open(" in line for line in lines)
     assert sum("not checked" in line for line in lines) == 2
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "edits"),
+    [
+        ("inference", {"device": "$(getattr(getattr(torch, 'os'), 'system')('touch MARK'), 'cpu')[1]"}),
+        ("inference", {"module": "$torch", "device": "$(@module.os.system('touch MARK'), 'cpu')[1]"}),
+        ("inference", {"device": {"_target_": "monai.utils.misc.run_cmd", "cmd_list": ["touch", "MARK"]}}),
+        ("inference", {"device": {"_target_": "run_cmd", "cmd_list": ["touch", "MARK"]}}),
+        (
+            "inference",
+            {"image_reader": "os.system", "device": "$monai.transforms.LoadImage('os.system', 'touch MARK')"},
+        ),
+        ("inference", {"device": {"_target_": "LoadImage", "reader": "os.system", "command": "touch MARK"}}),
+        ("inference", {"device": {"_target_": "open", "file": "MARK", "mode": "w"}}),
+        ("inference", {"device": {"_target_": "$open('MARK', 'w') and 'torch'"}}),
+        ("inference", {"network_def": "$os._exit(0)", "imports": ["$import os"]}),
+        ("metadata", {"_desc_": "$open('MARK', 'w')"}),
+    ],
+)
+def test_no_way_round_runs_code(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, edits: dict[str, object]
+) -> None:
+    mark = tmp_path / "ran"
+    text = json.dumps(edits).replace("MARK", str(mark))
+    edit(bundle / "configs" / f"{file}.json", **json.loads(text))
+    if file == "metadata":
+        edit(bundle / "configs" / "inference.json", device="$(@_meta_#_desc_, 'cpu')[1]")
+    lines = told(bundle, capsys, 0)
+    assert not mark.exists()
+    assert any(f"configs/{file}.json would run" in line for line in lines), lines
+    assert sum("not checked" in line for line in lines) == 2
+
+
+def test_a_macro_out_of_the_bundle_is_not_followed(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.json").write_text(json.dumps({"d": f"$open('{tmp_path / 'ran'}', 'w')"}))
+    edit(bundle / "configs" / "inference.json", device=f"%{tmp_path}/m.json::d")
+    (bundle / "configs" / "more.yaml").write_text("a: $exit()")
+    lines = told(bundle, capsys, 0)
+    assert any(f"would run device: %{tmp_path}/m.json::d" in line for line in lines), lines
+    assert any("configs/more.yaml is a config that was not looked at" in line for line in lines), lines
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_module_of_an_installed_package_in_a_folder_is_a_fault_and_not_imported(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mark = tmp_path / "ran"
+    for name in ("packaging.py", "torch/__init__.py", "samples/one.py", "notes.so"):
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).write_text(f"open({str(mark)!r}, 'w')")
+    run = "import sys; from clinbundles.scripts.doctor.run import doctor; doctor(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", run, str(bundle)], cwd=tmp_path, capture_output=True, text=True)
+    assert not mark.exists()
+    assert done.returncode == 1, done.stdout
+    assert "2 faults" in done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.split()[1] == "code"]
+    assert [line.split()[2] for line in lines if line.startswith("look")] == [
+        "notes.so",
+        "packaging.py",
+        "samples/one.py",
+        "torch/__init__.py",
+    ]
+    assert [line.split()[2] for line in lines if line.startswith("FAULT")] == ["packaging:", "torch:"]
+    path = list(sys.path)
+    told(bundle, capsys, 2)
+    assert sys.path == path
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "bundles").glob("*/")), ids=lambda path: path.name)
+def test_our_own_folders_and_zips_run_nothing_that_is_listed(source: Path, tmp_path: Path) -> None:
+    assert list(check_code(source)) == []
+    name, content = packed_bundle(source)
+    (tmp_path / f"{name}.zip").write_bytes(content)
+    assert list(check_code(unzip(tmp_path / f"{name}.zip", tmp_path))) == []
 
 
 def test_the_code_of_a_strangers_zip_is_listed_and_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
