@@ -239,7 +239,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.parent.name}/{path.name} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.parent.name}/{path.name} is no JSON object.")

@@ -8,7 +8,6 @@ clinbundles doctor dist/covid_xray_transfer_v0.1.0.zip --bench
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle
-from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding, is_pure
+from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding, is_pure, read_json
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.run import load_call
 
@@ -115,9 +114,15 @@ def check_checksum(path: Path) -> Iterator[Finding]:
     info = path.with_name("model_info.json")
     if path.suffix != ".zip" or not info.is_file():
         return
-    entry = json.loads(info.read_text(encoding="utf-8")).get(path.stem)
+    try:
+        entry = read_json(info).get(path.stem)
+    except ValueError as error:
+        yield Finding(FAULT, "checksum", str(error))
+        return
     if entry is None:
         yield Finding(LOOK, "checksum", f"model_info.json does not know {path.name}.")
+    elif not isinstance(entry, dict):
+        yield Finding(FAULT, "checksum", f"model_info.json has {entry!r} for {path.name}, and no checksum.")
     elif entry.get("sha256") != (digest := hashlib.sha256(path.read_bytes()).hexdigest()):
         sentence = (
             f"{path.name} has sha256 {digest[:12]}, model_info.json {str(entry.get('sha256'))[:12]}: it was changed."

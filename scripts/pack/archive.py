@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import stat
+import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,9 @@ DATE = (1980, 1, 1, 0, 0, 0)
 # More than any bundle of weights and samples needs, and less than a bomb unfolds to.
 MAX_BYTES = 4 * 2**30
 MAX_FILES = 20_000
+MAX_NAME, MAX_PATH = 255, 1024  # bytes of one part, as file systems have it, and of all
+# What zipfile raises for them: NotImplementedError for a version, or a flag, that it cannot read.
+DAMAGE = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OverflowError, UnicodeError, struct.error)
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
@@ -49,20 +54,20 @@ def unzip(path: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> Path:
         max_bytes: of all files together, unzipped.
 
     Raises:
-        ValueError: the file is no whole zip; an entry leads out of the folder, is a link or stands twice; there are too
-            many files or bytes; there is not one folder at the top.
+        ValueError: the file is no whole zip; an entry leads out of the folder, is a link, is encrypted, has a name that
+            some file system cannot hold or stands twice; there are too many files or bytes; there is not one folder at
+            the top.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
             _check_entries(path, entries, max_bytes)
             for entry in entries:
                 target = folder / entry.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as source, target.open("wb") as copy:
                     _copy_whole(source, copy, entry.file_size)
-    # zipfile raises NotImplementedError for a compression, and RuntimeError for a password, that it cannot read.
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path}: is no whole zip ({error}).") from error
     except zlib.error as error:
         raise ValueError(f"{path}: is damaged ({error}).") from error
@@ -82,16 +87,41 @@ def _check_entries(path: Path, entries: Sequence[zipfile.ZipInfo], max_bytes: in
     size = sum(entry.file_size for entry in entries)
     if size > max_bytes or len(entries) > MAX_FILES:
         raise ValueError(f"{path}: unfolds to {len(entries)} files of {size / 2**30:.1f} GiB, more than is taken.")
-    names = set()
+    seen: dict[str, PurePosixPath | None] = {}  # folders, and None for a file
     for entry in entries:
-        parts = PurePosixPath(entry.filename).parts
-        if entry.filename.startswith("/") or ".." in parts or "\\" in entry.filename or ":" in parts[0]:
-            raise ValueError(f"{path}: {entry.filename!r} leads out of the folder it is unzipped to.")
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise ValueError(f"{path}: {entry.filename!r} is a link.")
-        if entry.filename.lower() in names:
-            raise ValueError(f"{path}: {entry.filename!r} is there twice.")
-        names.add(entry.filename.lower())
-    tops = {PurePosixPath(entry.filename).parts[0] for entry in entries if len(PurePosixPath(entry.filename).parts) > 1}
+        if (fault := _fault_of(entry)) is not None:
+            raise ValueError(f"{path}: {entry.filename!r} {fault}.")
+        file = PurePosixPath(entry.filename)
+        if _folded(file) in seen or any(seen.setdefault(_folded(each), each) != each for each in file.parents):
+            raise ValueError(
+                f"{path}: {entry.filename!r} is there twice, as a folder, too, or in another case of its letters."
+            )
+        seen[_folded(file)] = None
+    tops = {entry.filename.partition("/")[0] for entry in entries}
     if len(tops) != 1 or any("/" not in entry.filename for entry in entries):
         raise ValueError(f"{path}: is no packed bundle, which has one folder at its top.")
+
+
+def _fault_of(entry: zipfile.ZipInfo) -> str | None:
+    """What keeps an entry from being unzipped: its name, or what it is."""
+    parts = entry.filename.split("/")
+    if {"", ".", ".."} & set(parts) or "\\" in entry.filename or ":" in entry.filename:
+        return "leads out of the folder it is unzipped to, or is no name of a file"
+    if any(unicodedata.category(each) == "Cc" for each in entry.orig_filename):
+        return "is no name of a file"
+    if max(len(part.encode()) for part in parts) > MAX_NAME or len(entry.filename.encode()) > MAX_PATH:
+        return "is too long a name"
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        return "is a link, or no file"
+    if entry.header_offset < 0:
+        return "would lie before the file's beginning: it is no whole zip"
+    if entry.flag_bits & 1:
+        return "is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed in a way that is not read; zip it again, by deflate"
+    return None
+
+
+def _folded(path: PurePosixPath) -> str:
+    """What a file system that knows no case, or one spelling of a letter with its accent, takes a path for."""
+    return unicodedata.normalize("NFC", str(path)).casefold()

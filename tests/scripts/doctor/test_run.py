@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clinbundles.scripts.doctor.checks import check_code
-from clinbundles.scripts.doctor.run import doctor
+from clinbundles.scripts.doctor.checks import FAULT, check_code
+from clinbundles.scripts.doctor.run import check_checksum, doctor
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.run import pack, packed_bundle
 
@@ -58,6 +58,25 @@ def test_a_changed_zip_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
         archive.writestr("covid_xray_transfer/more.txt", "x")
     capsys.readouterr()
     assert any("it was changed" in line for line in told(file, capsys, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"{", "model_info.json cannot be read as JSON"),
+        (b"[" * 100_000, "model_info.json cannot be read as JSON"),
+        (b"\xff{}", "model_info.json cannot be read as JSON"),
+        (b"[]", "model_info.json is no JSON object"),
+        (b'{"c": []}', "model_info.json has [] for c.zip, and no checksum"),
+        (b'{"c": {}}', "c.zip has sha256"),
+    ],
+)
+def test_a_broken_list_of_checksums_is_a_finding(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "model_info.json").write_bytes(content)
+    (tmp_path / "c.zip").write_bytes(b"")
+    (finding,) = check_checksum(tmp_path / "c.zip")
+    assert finding.status == FAULT
+    assert sentence in finding.sentence
 
 
 def test_other_weights_a_wrong_card_and_missing_packages_are_faults(
