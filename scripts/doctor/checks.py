@@ -27,7 +27,7 @@ METADATA: tuple[str, ...] = (
     "required_packages_version",
 )
 METADATA += ("task", "description", "authors", "copyright", "network_data_format")
-# What Python would import, or take for a folder to import from.
+# What Python would import, or take for a folder to import from; and git, which a tracked run asks, runs what .git says.
 IMPORTABLE = (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".whl", ".egg")
 # Facts of the weights that inference.json repeats, for hosts read only it.
 REPEATED = ("class_names", "temperature", "window_hu", "image_size", "color_space")
@@ -130,10 +130,11 @@ def check_code(folder: Path) -> Iterator[Finding]:
     own = f"scripts.{name}"
     shadows = set()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        top, *inside = file.relative_to(folder).parts
+        top, *inside = parts = file.relative_to(folder).parts
         here = ROOT.joinpath(*inside[1:])
         is_ours = (top, inside[:1]) == ("scripts", [name]) and here.is_file() and here.read_bytes() == file.read_bytes()
-        if is_ours or (top != "scripts" and not file.name.lower().endswith(IMPORTABLE)):
+        could_run = top == "scripts" or file.name.lower().endswith(IMPORTABLE) or ".git" in parts
+        if is_ours or not could_run:
             continue
         yield Finding(LOOK, "code", f"{file.relative_to(folder)} is not the code of this project, and could run.")
         shadows |= {top.partition(".")[0]} - {"scripts", "__main__"}

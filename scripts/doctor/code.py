@@ -35,10 +35,16 @@ TARGETS |= {
     f"segmentation_models_pytorch.{name}"
     for name in ("DeepLabV3", "DeepLabV3Plus", "FPN", "Linknet", "PSPNet", "Unet", "UnetPlusPlus")
 }
-# Of this project: what a config may name stands in these folders, and not in what writes any file that it is told to.
+# Of this project: what a config may name stands in these, and not in what writes, moves or runs what it is told to.
 OURS = ("transforms", "nets", "engines")
-TOOLS = ("engines.outputs.files", "engines.outputs.claim", "engines.outputs.summary", "engines.folder_lock")
-TOOLS += ("engines.weights_card", "engines.tracking.store", "engines.tracking.artifacts")
+TOOLS: tuple[str, ...] = (
+    "engines.outputs.files",
+    "engines.outputs.claim",
+    "engines.outputs.summary",
+    "engines.folder_lock",
+)
+TOOLS += ("engines.weights_card", "engines.tracking.store", "engines.tracking.artifacts", "engines.tracking.facts")
+TOOLS += ("engines.checkpoint.set_torn_aside",)
 # Arguments that take the name of a class, and MONAI's writers, which one may name there alone.
 NAMES_A_CLASS = ("reader", "writer", "merger_cls")
 WRITERS = ("ITKWriter", "NibabelWriter", "PILWriter")
@@ -58,7 +64,8 @@ NAMES_OF = {
     "monai.engines": "default_prepare_batch",
     "monai.handlers": "from_engine",
     "monai.utils": "look_up_option set_determinism",
-    "np": "arange array asarray ceil float32 float64 floor int64 linspace mean ones prod stack uint8 zeros",
+    "np": "arange array asarray ceil float16 float32 float64 floor int16 int32 int64 int8 linspace mean ones prod "
+    "stack uint16 uint8 zeros",
     "os": "getcwd sched_getaffinity",
     "os.path": "basename dirname exists isfile join",
     "torch": "arange argmax as_tensor bfloat16 cat channels_last device exp float16 float32 int64 long mean ones "
@@ -87,7 +94,17 @@ STATEMENTS = {
     "dist.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')",
 }
 LAST = "os._exit(0)"  # ends a run, where nothing is left to do, and would end any command that asks for it
-NODES = (ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare)
+NODES: tuple[type[ast.AST], ...] = (
+    ast.Constant,
+    ast.List,
+    ast.Tuple,
+    ast.Dict,
+    ast.Set,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.BoolOp,
+    ast.Compare,
+)
 NODES += (ast.IfExp, ast.Subscript, ast.Slice, ast.Starred, ast.Lambda, ast.arguments, ast.arg, ast.keyword, ast.Call)
 NODES += (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.JoinedStr)
 NODES += (ast.FormattedValue, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
@@ -117,6 +134,8 @@ def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iter
             plain = value is FIXED[name]
         elif not isinstance(value, str):
             plain = True
+        elif key.partition("::")[0] == "extends":  # a file beside it
+            plain = not set(value) & {"/", "\\"}
         elif key == "bundle_root":
             plain = value in (".", "$os.getcwd()")
         elif name.endswith(NAMES_A_CLASS):
@@ -223,7 +242,7 @@ def _is_ours(parts: list[str]) -> bool:
     """Whether a module of this project defines a name: what it imports is found under its name, too."""
     *module, name = parts
     file = ROOT.joinpath(*module).with_suffix(".py") if module else ROOT
-    if parts[0] not in OURS or ".".join(module) in TOOLS or not file.is_file():
+    if parts[0] not in OURS or {".".join(module), ".".join(parts)} & set(TOOLS) or not file.is_file():
         return False
     body = ast.parse(file.read_text(encoding="utf-8")).body
     return any(isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name for node in body)

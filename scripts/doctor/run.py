@@ -38,7 +38,7 @@ def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
         findings = [*check_checksum(Path(bundle)), *examine(folder, run=run)]
         is_sound = not any(each.status == FAULT or (each.check in RUNNING and each.sentence) for each in findings)
         lines = list(_bench(bundle, folder)) if bench and is_sound else []
-        is_packed = is_pure(folder) or (folder / "scripts").is_dir()
+        is_packed = is_sound and (is_pure(folder) or (folder / "scripts").is_dir())
         call = load_call(folder.name) if is_packed else ""
     for finding in findings:
         print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}")

@@ -158,7 +158,7 @@ def test_a_module_of_an_installed_package_in_a_folder_is_a_fault_and_not_importe
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mark = tmp_path / "ran"
-    for name in ("packaging.py", "torch/__init__.py", "samples/one.py", "notes.so"):
+    for name in (".git/config", "packaging.py", "torch/__init__.py", "samples/one.py", "notes.so"):
         (bundle / name).parent.mkdir(exist_ok=True)
         (bundle / name).write_text(f"open({str(mark)!r}, 'w')")
     run = "import sys; from clinbundles.scripts.doctor.run import doctor; doctor(sys.argv[1])"
@@ -168,6 +168,7 @@ def test_a_module_of_an_installed_package_in_a_folder_is_a_fault_and_not_importe
     assert "2 faults" in done.stderr
     lines = [line for line in done.stdout.splitlines() if line.split()[1] == "code"]
     assert [line.split()[2] for line in lines if line.startswith("look")] == [
+        ".git/config",
         "notes.so",
         "packaging.py",
         "samples/one.py",
@@ -207,6 +208,7 @@ def test_the_code_of_a_strangers_zip_is_listed_and_not_run(tmp_path: Path, capsy
         "scripts/other/extra.py",
     ]
     assert sum("not checked" in line for line in lines) == 2
+    assert not any("monai.bundle.load" in line for line in lines)  # which would run it
     assert not mark.exists()
 
 
