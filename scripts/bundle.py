@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,15 +128,21 @@ def describe_network(bundle: str = "", **_: Any) -> dict[str, Option]:
     if not bundle:
         return {}
     content = read_configs(find_bundle(bundle), ["inference"])
-    parts = {name for name in ("network_def", "preprocessing") if name in content}
-    names, rest = set(parts), list(parts)
+    names = names_behind(content, ("network_def", "preprocessing"))
+    own = options_of(outlines(Path(__file__).parent / "large_image" / "run.py")["segment"])
+    options = options_of_config(content)
+    return {n: option for n, option in options.items() if n.partition("#")[0] in names and n not in own}
+
+
+def names_behind(content: Mapping[str, Any], parts: Iterable[str]) -> set[str]:
+    """Name the values of a config that some parts of it are made of, and those parts, where it has them."""
+    names = {name for name in parts if name in content}
+    rest = list(names)
     while rest:
         references = set(re.findall(r"@(\w+)", json.dumps(content[rest.pop()]))) & content.keys() - names
         names |= references
         rest += references
-    own = options_of(outlines(Path(__file__).parent / "large_image" / "run.py")["segment"])
-    options = options_of_config(content)
-    return {n: option for n, option in options.items() if n.partition("#")[0] in names and n not in own}
+    return names
 
 
 def find_bundle(name: str | Path) -> Path:

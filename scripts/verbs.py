@@ -248,7 +248,10 @@ VERBS: dict[str, Verb] = {
     "pack": Verb(
         "pack.run:pack",
         "write a bundle as one zip that runs where this project is not installed",
-        ("gaze_polyp_segmentation --runtime onnx", "--all --out dist"),
+        (
+            "--all --out dist",
+            "gaze_polyp_segmentation --ckpt_path runs/gaze_polyp_segmentation/train/model.pt --out dist_mine",
+        ),
     ),
     "doctor": Verb(
         "doctor.run:doctor",

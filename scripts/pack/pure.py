@@ -11,7 +11,6 @@ import copy
 import hashlib
 import io
 import json
-import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from monai.data import save_net_with_metadata
 
-from clinbundles.scripts.bundle import load_network, open_configs, read_configs
+from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
 from clinbundles.scripts.pack.archive import as_json
 
 FILE = "models/model.ts"
@@ -158,7 +157,8 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
         result["inferer"] = {"_target_": "SliceInferer", "roi_size": size, "sw_batch_size": 64, "spatial_dim": 2}
     if writer == "ClassTableWriter":
         result["handlers"].append(TABLE)
-    return _reachable(result)
+    names = names_behind(result, ROOTS)  # what no host reads and the engine does not run is left out
+    return {name: value for name, value in result.items() if name in names}
 
 
 def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -222,7 +222,10 @@ def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
         "exported_from_sha256": hashlib.sha256(files["models/model.pt"]).hexdigest(),
     }
     reads = metadata["data_type"]
-    page = PAGE.format(name=metadata["name"], reads=reads, warning=card.get("warning", metadata["intended_use"]))
+    warning = " ".join(
+        [card.get("warning", metadata["intended_use"]), *filter(None, [metadata["weights"].get("note")])]
+    )
+    page = PAGE.format(name=metadata["name"], reads=reads, warning=warning)
     return kept | {
         "configs/inference.json": as_json(content),
         "configs/metadata.json": as_json(metadata),
@@ -282,13 +285,3 @@ def _of_one_tile(content: Mapping[str, Any]) -> str:
 
 def _name_of(entry: Mapping[str, Any]) -> str:
     return entry["_target_"].rpartition(".")[2]
-
-
-def _reachable(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what nothing that a host reads or the engine runs refers to."""
-    names, rest = set(ROOTS), list(ROOTS)
-    while rest:
-        found = set(re.findall(r"@(\w+)", json.dumps(content[rest.pop()]))) & content.keys() - names
-        names |= found
-        rest += found
-    return {name: value for name, value in content.items() if name in names}

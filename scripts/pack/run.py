@@ -4,6 +4,7 @@ clinbundles pack gaze_polyp_segmentation
 clinbundles pack --all --out dist
 clinbundles pack covid_xray_transfer --runtime onnx
 clinbundles pack covid_xray_transfer --profile pure
+clinbundles pack gaze_polyp_segmentation --ckpt_path runs/gaze_polyp_segmentation/train/model.pt --out dist_mine
 
 """
 
@@ -14,8 +15,9 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib import metadata as installed
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from clinbundles.engines.outputs.files import write_atomically
@@ -23,6 +25,7 @@ from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import NAME, carried_modules
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
+from clinbundles.scripts.pack.own_weights import with_own_weights
 from clinbundles.scripts.pack.pure import pure_files
 from clinbundles.scripts.pack.sbom import bill_of_materials
 
@@ -44,7 +47,14 @@ OF_A_MACHINE = re.compile(rb"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt)/[\w.-
 
 
 def pack(
-    bundle: str | None = None, *, all: bool = False, out: str = "dist", runtime: str = "eager", profile: str = "full"
+    bundle: str | None = None,
+    *,
+    all: bool = False,
+    out: str = "dist",
+    runtime: str = "eager",
+    profile: str = "full",
+    ckpt_path: str | None = None,
+    version: str | None = None,
 ) -> None:
     """Write NAME_vVERSION.zip of a bundle: configs, weights, samples, docs, and the code that the configs name.
 
@@ -61,7 +71,15 @@ def pack(
             and the config inference_onnx that runs it on a CPU; "eager" adds nothing.
         profile: "pure" packs inference alone as NAME_pure_vVERSION.zip, without Python: MONAI's own transforms and the
             network as TorchScript, for hosts that refuse a bundle's code; "full" packs everything.
+        ckpt_path: weights of your own in place of the shipped ones, such as runs/BUNDLE/train/model.pt, with the card
+            model.json beside them; the configs of the zip get the options that it names, and its pages say so.
+        version: of a zip with weights of your own, such as 0.1.0+mine; without it the bundle's, with digits of the
+            weights and their card behind a plus.
     """
+    if version is not None and ckpt_path is None:
+        raise ValueError("--version is for a zip with weights of your own: give --ckpt_path, too.")
+    if ckpt_path is not None and all:
+        raise ValueError("--ckpt_path is for the weights of one bundle: say which, and leave --all out.")
     if profile not in PROFILES:
         raise ValueError(f"--profile is {profile!r}, expected one of {', '.join(PROFILES)}.")
     if profile == "pure" and runtime != "eager":
@@ -74,25 +92,45 @@ def pack(
     folders = folders or [find_bundle(str(bundle))]
     packed = {}
     for number, folder in enumerate(folders, start=1):
-        name, content = packed_bundle(folder, runtime=runtime, profile=profile)
+        name, content = packed_bundle(folder, runtime=runtime, profile=profile, weights=ckpt_path, own_version=version)
         packed[name] = content
         print(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB", file=sys.stderr)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
+    for name, content in packed.items():
+        file = target / f"{name}.zip"
+        if version is not None and file.is_file() and file.read_bytes() != content:
+            raise ValueError(f"{file}: is there, with other contents: give another --version, or another --out.")
     for name, content in packed.items():
         write_atomically(target / f"{name}.zip", content)
     _write_model_info(target / "model_info.json", packed)
     print(f"{len(packed)} zips and model_info.json: {target}")
 
 
-def packed_bundle(folder: Path, *, runtime: str = "eager", profile: str = "full") -> tuple[str, bytes]:
+def packed_bundle(
+    folder: Path,
+    *,
+    runtime: str = "eager",
+    profile: str = "full",
+    weights: str | None = None,
+    own_version: str | None = None,
+) -> tuple[str, bytes]:
     """Return the versioned name of a bundle's zip, and its bytes.
 
     Raises:
         FileNotFoundError: the bundle has no weights.
-        ValueError: a text of the bundle names a folder of this machine; the exported network gives other results.
+        ValueError: a text of the bundle names a folder of this machine; the exported network gives other results; own
+            weights, or their version, are refused by :func:`.own_weights.with_own_weights`.
     """
     name = folder.resolve().name
+    if weights is not None:
+        own = with_own_weights(folder, bundle_files(folder), Path(weights), own_version)
+        with TemporaryDirectory() as scratch:
+            copy = Path(scratch) / name
+            for path, content in own.items():
+                (copy / path).parent.mkdir(parents=True, exist_ok=True)
+                (copy / path).write_bytes(content)
+            return packed_bundle(copy, runtime=runtime, profile=profile)
     if not (folder / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{folder / 'models' / 'model.pt'}: no weights, and a zip without them runs nothing.")
     files = bundle_files(folder)
@@ -102,7 +140,7 @@ def packed_bundle(folder: Path, *, runtime: str = "eager", profile: str = "full"
     metadata = json.loads(files["configs/metadata.json"])
     if runtime == "onnx":
         files |= _with_onnx(folder, files)
-        metadata["required_packages_version"]["onnxruntime"] = version("onnxruntime")
+        metadata["required_packages_version"]["onnxruntime"] = installed.version("onnxruntime")
         files["configs/metadata.json"] = as_json(metadata)
     texts = {path: content.decode("utf-8") for path, content in files.items() if _is_config(path)}
     code = {
