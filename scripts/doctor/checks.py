@@ -15,6 +15,7 @@ from typing import Any
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.doctor.code import foreign_code
 
+OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
 OK, LOOK, FAULT = "ok", "look", "FAULT"
 # What each host takes by name (MONAI Label and MONAI Deploy read inference.json alone).
 HOST_KEYS = ("bundle_root", "device", "network_def", "preprocessing", "inferer", "evaluator", "dataset")
@@ -80,7 +81,7 @@ def check_metadata(folder: Path) -> Iterator[Finding]:
 
 
 def check_versions(folder: Path) -> Iterator[Finding]:
-    """Packages that are not installed here, or older than those that the bundle was made with."""
+    """Packages that are not installed here, or older than those that the bundle was made with, and MONAI's runner's."""
     from packaging.version import InvalidVersion, Version
 
     metadata = read_json(folder / "configs" / "metadata.json")
@@ -90,6 +91,10 @@ def check_versions(folder: Path) -> Iterator[Finding]:
         "numpy": metadata.get("numpy_version"),
         **metadata.get("required_packages_version", {}),
     }
+    for name in OF_RUNNER:
+        if name not in needed:
+            sentence = f"metadata.json does not name {name}, without which python -m monai.bundle ends in an error."
+            yield Finding(FAULT, "versions", sentence)
     optional = metadata.get("packages_of_options", {})
     for name, made_with in (needed | optional).items():
         try:

@@ -80,8 +80,6 @@ PAGE = """# {name}, pure form
 Inference alone, without Python of its own: MONAI's transforms and the network as TorchScript, for hosts that refuse a
 bundle's code. {warning}
 
-    python -m monai.bundle run --config_file configs/inference.json --dataset_dir DIR --output_dir OUT
-
 It reads {reads}, and its results are those of the full bundle on them. What the full bundle does beside that is not
 here: it reads more kinds of files, refuses images that are none of its kind, goes on behind a file that cannot be read,
 and writes overlays and a table with the hash of the weights.
@@ -170,7 +168,7 @@ def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], diges
         digest: SHA-256 of the exported network.
     """
     reads_volumes = content["pattern"] == VOLUMES
-    needed = {"pytorch-ignite", "nibabel" if reads_volumes else "pillow"}
+    needed = {"fire", "pytorch-ignite", "nibabel" if reads_volumes else "pillow"}
     # A network that finds instances has operations of torchvision, which MONAI imports.
     needed |= {"torchvision"} if "tile_size" in content or "TorchVisiond" in json.dumps(content) else set()
     packages = metadata["required_packages_version"]

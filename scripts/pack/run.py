@@ -27,14 +27,24 @@ from clinbundles.scripts.pack.closure import NAME, carried_modules
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
 from clinbundles.scripts.pack.own_weights import with_own_weights
 from clinbundles.scripts.pack.pure import pure_files
-from clinbundles.scripts.pack.sbom import bill_of_materials
+from clinbundles.scripts.pack.sbom import bill_of_materials, requirements
 
 FOLDERS = ("configs", "docs", "models", "samples")
 RUNTIMES = ("eager", "onnx")
 PROFILES = ("full", "pure")
 LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
+PAGE = "docs/README.md"
 # The end of a zip's page.
-LOADING = """
+ENDING = """
+## This zip
+
+Where Python has nothing of it yet, in this folder:
+
+```bash
+pip install -r requirements.txt
+python -m monai.bundle run --config_file configs/inference.json --dataset_dir DIR --output_dir OUT
+```
+
 ## The network in Python
 
 MONAI's `load` does not tell a config where it lies, so one says it. DIR is any folder; without `url` the unzipped
@@ -155,8 +165,9 @@ def packed_bundle(
             line = content[: found.start()].count(b"\n") + 1
             raise ValueError(f"{name}/{path}, line {line}: names a folder of a machine ({found[0].decode()}…).")
     title = f"{name}_v{metadata['version']}"
-    page = files.get("docs/README.md", b"").decode()
-    files["docs/README.md"] = (page + LOADING.format(call=load_call(name, url=f"file:///PATH/{title}.zip"))).encode()
+    ending = ENDING.format(call=load_call(name, url=f"file:///PATH/{title}.zip"))
+    files[PAGE] = files.get(PAGE, b"") + ending.encode()
+    files["requirements.txt"] = requirements(metadata).encode()
     files["sbom.cdx.json"] = bill_of_materials(name, metadata, files).encode()
     return title, zipped({f"{name}/{path}": content for path, content in files.items()})
 

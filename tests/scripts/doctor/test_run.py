@@ -88,11 +88,12 @@ def test_other_weights_a_wrong_card_and_missing_packages_are_faults(
     edit(bundle / "configs" / "metadata.json", required_packages_version=packages, packages_of_options=optional)
     other = ROOT / "bundles" / "gaze_polyp_segmentation" / "models" / "model.pt"
     shutil.copy(other, bundle / "models" / "model.pt")
-    text = "\n".join(told(bundle, capsys, 6))
+    text = "\n".join(told(bundle, capsys, 7))
     for sentence in (
         "FAULT  versions    no-such-package is not installed",
         "look   versions    no-such-option is not installed; some of its options",
         "is older than 99.0",
+        "metadata.json does not name fire, without which python -m monai.bundle ends in an error",
         "inference.json has no preprocessing",
         "models/model.pt does not fit the network",
         "models/model.json is of other weights",

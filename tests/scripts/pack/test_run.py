@@ -4,12 +4,14 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import monai.bundle
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -17,6 +19,7 @@ import pytest
 import torch
 
 from clinbundles.scripts.bundle import load_network, open_configs
+from clinbundles.scripts.doctor.checks import OF_RUNNER
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.closure import imported_packages
 from clinbundles.scripts.pack.export import plain, probabilities
@@ -258,8 +261,31 @@ def test_metadata_names_every_package_that_the_code_of_a_zip_imports(bundle: Pat
     known = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
     known |= set(metadata.get("packages_of_options", {}))
     imported = imported_packages((folder / "scripts").rglob("*.py")) - set(sys.stdlib_module_names)
+    # The runner asks for these by name, ignite's bar for tqdm, and MONAI brings neither.
+    runner = Path(monai.bundle.__file__).with_name("__main__.py").read_text()
+    imported |= (asked := set(re.findall(r'optional_import\("(\w+)"\)', runner)))
+    assert asked >= set(OF_RUNNER)
+    imported |= {
+        "tqdm" for path in (folder / "configs").glob("*.json") if "ignite.handlers.ProgressBar" in path.read_text()
+    }
+    assert "tqdm" in imported
     missing = {DISTRIBUTIONS.get(name, name) for name in imported} - known
     assert not missing - OPTIONAL, missing - OPTIONAL
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_a_zip_has_requirements_of_the_packages_in_metadata_and_its_page_says_how_to_install_them(
+    bundle: Path, unzipped: Path
+) -> None:
+    folder = unzipped / "unzipped" / bundle.name
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    packages = dict(line.split("==") for line in (folder / "requirements.txt").read_text().splitlines())
+    assert packages.pop("torch") == metadata["pytorch_version"]
+    assert packages == {
+        "monai": metadata["monai_version"], "numpy": metadata["numpy_version"], **metadata["required_packages_version"],
+        **metadata.get("packages_of_options", {}),
+    }  # fmt: skip
+    assert "\npip install -r requirements.txt\npython -m monai.bundle run" in (folder / "docs/README.md").read_text()
 
 
 def test_model_info_has_the_checksum_of_each_zip(unzipped: Path) -> None:

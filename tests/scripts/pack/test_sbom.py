@@ -1,7 +1,7 @@
 import hashlib
 import json
 
-from clinbundles.scripts.pack.sbom import bill_of_materials
+from clinbundles.scripts.pack.sbom import bill_of_materials, requirements
 
 METADATA = {
     "version": "1.2.3",
@@ -26,3 +26,7 @@ def test_packages_and_weights_are_listed_and_nothing_changes_from_call_to_call()
     assert weights["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"weights").hexdigest()}]
     assert bill_of_materials("polyps", METADATA, FILES) == text
     assert bill_of_materials("polyps", METADATA, FILES | {"configs/train.json": b"[]"}) != text
+
+
+def test_requirements_have_a_package_a_line_with_the_version_that_the_bundle_was_made_with() -> None:
+    assert requirements(METADATA) == "monai==1.6.1\ntorch==2.15.0\nnumpy==2.4.6\npydicom==3.0.2\n"
