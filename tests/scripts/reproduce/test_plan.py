@@ -69,7 +69,7 @@ def test_a_network_without_an_encoder_runs_without_its_options_and_the_tables_sa
         "columns": {"arm": ["original"]},
         "leave_out": "clinbundles.nets.segmentation_network.untaken_encoder_options",
     }
-    given = {"encoder_name": "resnet18", "initial_weights": "a.pt", "batch_size": 2}
+    given = {"encoder_name": "resnet18", "encoder_weights": "a.pt", "batch_size": 2}
 
     def fitted(*names: str) -> list:
         rows = {name: row for name, row in entries(plan, "rows", "tiny").items() if name in names}
@@ -81,7 +81,7 @@ def test_a_network_without_an_encoder_runs_without_its_options_and_the_tables_sa
     assert unet.knobs == {"network_name": "UNet", "arm": "original", "seed": 0, "batch_size": 2}
     assert fpn.knobs == given | {"network_name": "FPN", "arm": "original", "seed": 0}
     assert say_left_out([unet, fpn]) == [
-        "UNet: does not take encoder_name and initial_weights: trained from random weights."
+        "UNet: does not take encoder_name and encoder_weights: trained from random weights."
     ]
     with pytest.raises(ValueError, match="--encoder_name: none of UNet takes it"):
         fitted("UNet")

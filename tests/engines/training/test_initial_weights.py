@@ -1,0 +1,98 @@
+"""A training that starts from weights starts from those of its own network, for its own classes."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from clinbundles.engines.training.initial_weights import check_initial_weights, start_from, start_stages
+from clinbundles.engines.weights_card import read_card, write_card
+from clinbundles.nets.strided_unet import StridedUNet
+from clinbundles.nets.two_stage import TwoStageSegmenter
+from clinbundles.scripts.bundle import ROOT, run_configs
+
+BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
+# Of options that the shipped weights' network shares, so that a step is short.
+SHORT = {
+    "covid_xray_transfer": {"max_epochs": 1},
+    "ct_datasetgan": {"max_epochs": 1, "steps_per_epoch": 1},
+    "gaze_polyp_segmentation": {"max_epochs": 1},
+    "pace_cell_segmentation": {"max_epochs": 1, "steps_per_epoch": 1, "patch_size": 64},
+    "two_stage_segmentation": {"max_epochs": 1, "coarse_weights": None, "image_size": 256},
+}
+
+
+def saved(path: Path, network: nn.Module, **options: Any) -> Path:
+    torch.save(network.state_dict(), path)
+    write_card(path, {"options": options})
+    return path
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_every_bundle_goes_on_from_the_whole_network_that_it_ships(bundle: Path, tmp_path: Path) -> None:
+    """One step of next to no width changes next to nothing of what a training starts from."""
+    shipped = bundle / "models" / "model.pt"
+    options = {"learning_rate": 1e-9} if bundle.name != "covid_xray_transfer" else {}
+    if bundle.name == "covid_xray_transfer":
+        options["phases"] = [{"name": "all layers", "layers": "all", "learning_rate": 1e-9}]
+    options |= {"cache_rate": 0.0, "initial_weights": str(shipped), "ckpt_dir": str(tmp_path)} | SHORT[bundle.name]
+    run_configs(bundle, ["train"], **options)
+    before, after = (torch.load(path, weights_only=True) for path in (shipped, tmp_path / "model.pt"))
+    assert before.keys() == after.keys()
+    learned = [name for name, value in before.items() if value.is_floating_point() and name.endswith(".weight")]
+    assert learned
+    for name in learned:
+        torch.testing.assert_close(after[name], before[name].float(), atol=1e-3, rtol=1e-3)
+
+
+def test_another_network_or_other_classes_of_the_same_number_are_refused_by_the_card(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.pt", nn.Linear(2, 2), network_name="UNet", class_names=["sick", "well"])
+    same = {"network_name": "UNet", "class_names": ["sick", "well"]}
+    start_from(nn.Linear(2, 2), path, options=same)
+    with pytest.raises(ValueError, match=r'a\.pt: was trained with network_name "UNet", and this run has "FPN"'):
+        start_from(nn.Linear(2, 2), path, options=same | {"network_name": "FPN"})
+    turned = same | {"class_names": ["well", "sick"]}
+    sentence = 'a.pt: was trained with class_names ["sick", "well"], and this training has ["well", "sick"]'
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        start_from(nn.Linear(2, 2), path, options=turned)
+    check_initial_weights(path, turned, leave_out=["head"])
+    check_initial_weights(None, turned)
+    check_initial_weights("ResNet50_Weights.IMAGENET1K_V1", turned)
+
+
+def test_a_last_layer_for_other_classes_starts_anew_where_it_is_left_out(tmp_path: Path) -> None:
+    first = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    path = saved(tmp_path / "a.pt", first, class_names=["a", "b"])
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
+    start_from(network, path, options={"class_names": ["a", "b", "c"]}, leave_out=["1"])
+    assert torch.equal(network[0].weight, first[0].weight)
+
+
+def test_weights_of_an_encoder_are_told_their_option(tmp_path: Path) -> None:
+    path = saved(tmp_path / "encoder.pt", nn.Conv2d(1, 1, 1))
+    with pytest.raises(
+        ValueError, match=r"^--initial_weights .*encoder\.pt: .* of its encoder alone, --encoder_weights"
+    ):
+        start_from(nn.Linear(2, 2), path, options={}, of_a_part="encoder_weights")
+
+
+def test_a_file_of_both_stages_starts_both_and_no_other_stage_1_may_be_named(tmp_path: Path) -> None:
+    def network(scale: int = 4) -> TwoStageSegmenter:
+        return TwoStageSegmenter(StridedUNet(channels=(4,) * 5), StridedUNet(channels=(4,) * 5), scale=scale)
+
+    whole, options = network(), {"scale": 4, "conditioned": False}
+    path = saved(tmp_path / "both.pt", whole, **options)
+    assert json.loads(path.with_suffix(".json").read_text())["options"] == read_card(path)["options"]
+    other = network()
+    start_stages(other, coarse_weights=None, initial_weights=path, options=options)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in whole.state_dict().items())
+    with pytest.raises(ValueError, match=r"both\.pt: has both stages, .* give --coarse_weights none"):
+        start_stages(network(), coarse_weights=tmp_path / "no.pt", initial_weights=path, options=options)
+    with pytest.raises(ValueError, match=r"both\.pt: was trained with scale 4, and this run has 2"):
+        start_stages(network(2), coarse_weights=None, initial_weights=path, options=options | {"scale": 2})
+    high = saved(tmp_path / "high.pt", whole.high_net, scale=8)  # of a training at full size, whose scale is no matter
+    start_stages(network(), coarse_weights=None, initial_weights=high, options=options)
