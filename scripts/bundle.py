@@ -51,6 +51,8 @@ def run(
     Any top-level value of the config is an option, and so is what lies below one, such as --train#dataloader#shuffle.
     A path is taken from the current folder. An evaluation or inference without --output_dir has a folder of its own:
     that of the config or, where another run has that, the same with a number, such as evaluation_2.
+    --ckpt_path FILE evaluates or applies weights of your own, such as runs/BUNDLE/train/model.pt, with the options that
+    they were trained with.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.

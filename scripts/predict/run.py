@@ -69,6 +69,10 @@ def predict(
 ) -> None:
     """Apply a bundle to each study of a folder or a list; started again, it goes on with those that are left.
 
+    Any top-level value of the config is an option: --ckpt_path FILE applies weights of your own, such as
+    runs/BUNDLE/train/model.pt, with the options that they were trained with. A zip that ``clinbundles pack BUNDLE
+    --ckpt_path FILE`` has made of them needs neither.
+
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, a folder, or a zip of clinbundles
             pack.

@@ -186,3 +186,9 @@ def test_the_stack_is_as_large_as_the_host_of_deploy_asks_for() -> None:
     small = ["bash", "-c", f"ulimit -Ss 8192; exec {sys.executable} -c '{code}'"]
     done = subprocess.run(small, capture_output=True, text=True, check=True)
     assert int(done.stdout) >= 32 << 20
+
+
+@pytest.mark.parametrize("verb", ["run", "predict", "pack"])
+def test_help_says_how_weights_of_ones_own_are_used(verb: str) -> None:
+    assert "--ckpt_path" in help_of(verb)
+    assert "weights of your own" in " ".join(help_of(verb).split())
