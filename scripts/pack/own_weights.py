@@ -136,7 +136,7 @@ def _described(
         "note": note,
     }
     formats = result["network_data_format"]
-    names, old_names = content.get("class_names"), before.get("class_names")
+    names, old_names = (list(each.get("class_names", [])) for each in (content, before))
     if names != old_names:
         channels = {str(number): name for number, name in enumerate(names)}
         for output in (formats[side]["pred"] for side in ("outputs", "post_processed_outputs") if side in formats):

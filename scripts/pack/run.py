@@ -134,10 +134,10 @@ def packed_bundle(
     """
     name = folder.resolve().name
     if weights is not None:
-        own = with_own_weights(folder, bundle_files(folder), Path(weights), own_version)
+        with_own = with_own_weights(folder, bundle_files(folder), Path(weights), own_version)
         with TemporaryDirectory() as scratch:
             copy = Path(scratch) / name
-            for path, content in own.items():
+            for path, content in with_own.items():
                 (copy / path).parent.mkdir(parents=True, exist_ok=True)
                 (copy / path).write_bytes(content)
             return packed_bundle(copy, runtime=runtime, profile=profile)
