@@ -21,7 +21,7 @@ PARTS = ("network_def", "preprocessing", "postprocessing", "weights_loader", "wr
 CONFIGS = ("inference", "train", "evaluate")
 # What `clinbundles report` has measured with the project's weights.
 MEASURED = re.compile(r"(<!-- (table|value) [\w-]+ -->).*?(<!-- end -->)", re.DOTALL)
-LEFT_OUT = {"table": "\n*Left out: measured with other weights.*\n", "value": "(left out: of other weights)"}
+LEFT_OUT = {"table": "\n*Left out: measured with other weights.*\n", "value": "(left out)"}
 OF_RESULTS = ("docs/results.json", "docs/results.md")
 NOTE = "The weights here are not the project's: a user has trained them ({data}, sha256 {digits}), and nobody but that "
 NOTE += "user can say what they are for and how well they do."
