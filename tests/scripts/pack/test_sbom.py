@@ -29,4 +29,4 @@ def test_packages_and_weights_are_listed_and_nothing_changes_from_call_to_call()
 
 
 def test_requirements_have_a_package_a_line_with_the_version_that_the_bundle_was_made_with() -> None:
-    assert requirements(METADATA) == "monai==1.6.1\ntorch==2.15.0\nnumpy==2.4.6\npydicom==3.0.2\n"
+    assert requirements(METADATA) == "monai==1.6.1\ntorch==2.15.0\nnumpy==2.4.6\npydicom==3.0.2\ntimm==1.0.31\n"
