@@ -129,11 +129,12 @@ class TrainingCheckpoint:
             self.check_fresh(engine)
 
     def check_fresh(self, engine: Trainer) -> None:
-        """Say that another training lies in the folder and is about to be replaced."""
+        """Say that another training lies in the folder, before the first checkpoint of this one takes its place."""
         older = [path.name for path in (self.best_path, self.resume_path) if path.is_file()]
         if older:
             logging.getLogger(__name__).warning(
-                "%s in %s: replaced by this training; --resume true would go on with it, another --ckpt_dir keep it.",
+                "%s in %s of another training, in whose place the first checkpoint of this one comes; "
+                "--resume true would go on with it, another --ckpt_dir keep it.",
                 " and ".join(older),
                 self.best_path.parent,
             )

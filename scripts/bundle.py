@@ -1,15 +1,13 @@
 """A bundle by its name or folder: its configs with what they extend, opened with options, run, its weights loaded.
 
-``clinbundles run`` is :func:`run`. Importing this file imports nothing heavy.
+Importing this file imports nothing heavy.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,6 @@ from clinbundles.scripts.flags import (
     nearest,
     options_of,
     outlines,
-    refuse_code,
 )
 from clinbundles.scripts.next_command import configs_of, with_options
 
@@ -36,76 +33,6 @@ NOT_RUN = ("metadata", "reproduce")
 OF_MONAI = ("run_id", "init_id", "final_id", "meta_file", "logging_file")
 PATH_ENDINGS = ("_dir", "_path", "datalist")
 AT_LEAST_ONE = ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval")
-
-
-def run(
-    bundle: str,
-    config: str,
-    *,
-    tracking: str | bool | None = None,
-    allow_expressions: bool = False,
-    **options: Any,
-) -> None:
-    """Train, evaluate or apply a bundle: run one of its configs, with what that extends.
-
-    Any top-level value of the config is an option, and so is what lies below one, such as --train#dataloader#shuffle.
-    A path is taken from the current folder. An evaluation or inference without --output_dir has a folder of its own:
-    that of the config or, where another run has that, the same with a number, such as evaluation_2.
-    --ckpt_path FILE evaluates or applies weights of your own, such as runs/BUNDLE/train/model.pt, with the options that
-    they were trained with.
-
-    Args:
-        bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
-        config: train, evaluate, inference, or the name of another config; several with commas between them.
-        tracking: settings for MLflow; without a value, the project's mlflow/tracking.json.
-        allow_expressions: take values that run code, such as "$print(1)" or {"_target_": "Adam"}.
-        options: values of the config.
-    """
-    folder = find_bundle(bundle)
-    if not allow_expressions:
-        refuse_code(options)
-    if tracking:
-        options["tracking"] = str(tracking_file(tracking))
-    names = as_parts(config)
-    own = own_output(folder, names, options)
-    try:
-        run_configs(folder, names, **options | own)
-    finally:
-        for path in own.values():  # a run that was refused leaves no empty folder
-            with contextlib.suppress(OSError):
-                Path(path).rmdir()
-
-
-def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
-    """Make a folder for an evaluation or an inference that names none, which no other run has or is about to have.
-
-    Returns:
-        the option "output_dir": that of the config or, where a folder is there, the same with a number, such as
-        evaluation_2; one whose run has ended without a result counts as none. Nothing for another run, or for one that
-        names its folder.
-
-    Raises:
-        ValueError: as :func:`check_options`; nothing is made.
-    """
-    chain = {file.stem for file in config_files(folder, names)}
-    content = read_configs(folder, names)
-    if "output_dir" in options or "output_dir" not in content or not chain & {"evaluate", "inference"}:
-        return {}
-    _check_run(folder, names, options)
-    known = options_for(folder, names, options)
-    first = Path(open_configs(folder, names, **known).get_parsed_content("output_dir"))
-    paths = (first.with_name(f"{first.name}_{number}") if number > 1 else first for number in count(1))
-    return {"output_dir": str(next(path for path in paths if _is_made(path)))}
-
-
-def _is_made(path: Path) -> bool:
-    """Make a folder, and tell whether it is new, of two processes to one alone, or free again."""
-    from clinbundles.engines.outputs.claim import is_free
-
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(parents=True)
-        return True
-    return is_free(path)
 
 
 def describe_run(bundle: str = "", config: str = "", tracking: Any = None, **_: Any) -> dict[str, Option]:
@@ -278,7 +205,7 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
     Raises:
         ValueError: as :func:`check_options`.
     """
-    _check_run(folder, names, options)
+    check_run(folder, names, options)
 
     from clinbundles.scripts.progress import run_watched
 
@@ -300,7 +227,7 @@ def next_command(folder: Path, names: Sequence[str], options: Mapping[str, Any])
     return with_options(command, added, bundle=folder.name if named == folder else str(folder))
 
 
-def _check_run(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> None:
+def check_run(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Refuse what a run cannot take, before anything is made."""
     more = [*OF_MONAI, "tracking"]
     if options.get("tracking") is not None:

@@ -26,8 +26,8 @@ def demo(*, max_epochs: int = 60, output_dir: str = "runs/demo") -> None:
     print(f"\nFirst pictures, by the shipped weights: {output / 'first_look'}\n", flush=True)
 
     small = ["--image_size", "160", "--batch_size", "4", "--cache_rate", "1.0", "--tracking"]
-    schedule = ["--max_epochs", str(max_epochs), "--learning_rate", "0.001", "--ckpt_dir", str(output / "train")]
-    _run("train", *small, *schedule)
+    schedule = ["--max_epochs", str(max_epochs), "--learning_rate", "0.001"]
+    _run("train", *small, *schedule, "--ckpt_dir", str(output / "train"), "--replace", "true")
     weights = ["--ckpt_path", str(output / "train" / "model.pt"), "--output_dir", str(output / "test")]
     _run("evaluate", *small, *weights)
 

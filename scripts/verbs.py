@@ -28,7 +28,7 @@ RENAMED = {"label": "label-slices"}
 
 VERBS: dict[str, Verb] = {
     "run": Verb(
-        "bundle:run",
+        "run:run",
         "train, evaluate or apply a bundle",
         (
             "gaze_polyp_segmentation inference --dataset_dir /data/frames --output_dir /data/masks",

@@ -304,7 +304,7 @@ def test_the_last_epoch_is_validated_once_whatever_the_interval(tmp_path: Path, 
 def test_a_fresh_training_names_the_files_that_it_replaces(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "model.pt").write_bytes(b"older")
     train(tmp_path, max_epochs=1, val_interval=5)
-    assert f"model.pt in {tmp_path}: replaced" in caplog.text
+    assert f"model.pt in {tmp_path} of another training, in whose place the first checkpoint" in caplog.text
     assert (tmp_path / "model.pt").read_bytes() != b"older"
 
 

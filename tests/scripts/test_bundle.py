@@ -136,61 +136,6 @@ def test_a_config_or_metadata_that_is_no_json_object_is_named(tmp_path: Path) ->
         bundle.run_configs(configs.parent, ["inference"])
 
 
-def test_an_option_that_runs_code_is_refused_unless_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list = []
-    monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: ran.append(options))
-    with pytest.raises(ValueError, match=r"--output_dir: '\$open\(1\)' would run code; .* --allow_expressions"):
-        bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)")
-    with pytest.raises(ValueError, match=r"--network_def#_target_: 'os\.system' would run code"):
-        bundle.run("gaze_polyp_segmentation", "inference", **{"network_def::_target_": "os.system"})
-    assert not ran
-    bundle.run("gaze_polyp_segmentation", "inference", output_dir="$open(1)", allow_expressions=True)
-    bundle.run("gaze_polyp_segmentation", "inference", output_dir="$None")
-    assert [options["output_dir"] for options in ran] == ["$open(1)", "$None"]
-
-
-def test_each_evaluation_and_inference_that_names_no_folder_has_one_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder in FOLDERS:
-        for name in ("evaluate", "inference"):
-            default = bundle.own_output(folder, [name], {})["output_dir"]
-            assert Path(default).parent == Path("runs", folder.name)
-            for number in (2, 3):
-                assert not list(Path(default).iterdir())  # which another run may be about to fill
-                default = bundle.own_output(folder, [name], {"runs_dir": f"runs/{folder.name}"})["output_dir"]
-                assert default.endswith(f"_{number}")
-            assert bundle.own_output(folder, [name], {"output_dir": "mine"}) == {}
-        assert bundle.own_output(folder, ["train"], {}) == {}
-
-
-def test_a_run_takes_the_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ran: list = []
-    monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: ran.append(options))
-    used = Path("runs", "gaze_polyp_segmentation", "inference", "per_image.csv")
-    used.parent.mkdir(parents=True)
-    used.touch()
-    bundle.run("gaze_polyp_segmentation", "inference", batch_size=2)
-    assert ran == [{"batch_size": 2, "output_dir": f"{used.parent}_2"}]
-    used.with_name(".run.json").write_text('{"images": ""}')
-    used.write_text("image,failure\na.png,is no image\n")
-    bundle.run("gaze_polyp_segmentation", "inference")  # the run before could use nothing
-    assert ran[1] == {"output_dir": str(used.parent)}
-
-
-def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="--batch_sise is no value"):
-        bundle.run("gaze_polyp_segmentation", "inference", batch_sise=2)
-    assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(bundle, "run_configs", lambda *_, **options: Path(options["absent"]))
-    with pytest.raises(KeyError):
-        bundle.run("gaze_polyp_segmentation", "inference")
-    assert not list(tmp_path.rglob("inference*"))
-
-
 def test_a_network_is_loaded_with_the_sentence_of_its_weights_and_the_options_of_their_training(
     capsys: pytest.CaptureFixture,
 ) -> None:

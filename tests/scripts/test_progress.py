@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from clinbundles.scripts import bars
-from clinbundles.scripts.bundle import run
 from clinbundles.scripts.progress import digest_options
+from clinbundles.scripts.run import run
 
 CHANNELS = [4, 4, 4, 4, 4]
 
