@@ -12,6 +12,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,14 +92,40 @@ class WatchedWorkflow(ConfigWorkflow):
             validators = [h["validator"] for part in lists for h in part if isinstance(h, dict) and "validator" in h]
             watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains, "options": self.options}
             watch["split"] = "@split" if "split" in self.parser else None
+            watch["data"] = self._data_of(engine)
             self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
+
+    def _data_of(self, engine: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Give what names the data of an evaluator, by the values of the config that they are made of."""
+        data: Any = engine.get("val_data_loader")
+        for key in ("dataset", "data"):
+            part = self.parser.get(data[1:]) if isinstance(data, str) and data[:1] == "@" else data
+            data = part.get(key) if isinstance(part, dict) else None
+        names = re.findall(r"@(datalist|dataset_dir|\w*split)\b", json.dumps(data))
+        values = {"split" if name.endswith("split") else name: f"@{name}" for name in names}
+        return {"_target_": f"{__name__}.name_data", "bundle_root": "@bundle_root", **values} if values else None
 
     def finalize(self) -> Any:
         """Put the whole command that follows in its place, only now: the record of the run has its config without."""
         if self.following is not None:
             self.parser["next_command"] = "$" + ascii(self.following).replace("#", r"\x23").replace("@", r"\x40")
         return super().finalize()
+
+
+def name_data(bundle_root: str, *, dataset_dir: Any = None, datalist: Any = None, split: str | None = None) -> str:
+    """Name the data of an evaluation or inference: the datalist and its split, or the folder.
+
+    Args:
+        bundle_root: folder of the bundle; the samples in it are named as its own.
+        dataset_dir: folder of the images.
+        datalist: file that lists them; None where all of the folder are read.
+        split: of the datalist.
+    """
+    source = dataset_dir if datalist is None else datalist
+    is_own = isinstance(source, str) and Path(source).resolve().is_relative_to(Path(bundle_root).resolve() / "samples")
+    name = "the bundle's own samples" if is_own else str(source) if isinstance(source, str) else "images handed over"
+    return f"{split} split of {name}" if split else name
 
 
 class EngineWatch:
@@ -112,6 +139,7 @@ class EngineWatch:
         prints_metrics: print of an evaluation, where a validation inside a training leaves it to the line.
         options: hash of the run's options, which a folder of outputs is marked with.
         split: that an evaluation is of, by which its metrics are called.
+        data: the name of its data, which stands before the number of its images.
     """
 
     def __init__(
@@ -121,7 +149,9 @@ class EngineWatch:
         prints_metrics: bool = True,
         options: str | None = None,
         split: str | None = None,
+        data: str | None = None,
     ) -> None:
+        self.data = data
         self.validator, self.prints_metrics, self.options, self.split = validator, prints_metrics, options, split
         self.losses: dict[str, list[float]] = {}
         self.seconds: list[float] = []
@@ -130,7 +160,7 @@ class EngineWatch:
         """Watch an engine, in place of its own log."""
         engine.logger.addFilter(_nothing)
         state: Any = engine.state
-        state.run_options = self.options
+        state.run_options, state.run_data = self.options, self.data
         if os.environ.get("RANK", "0") != "0":
             return
         if isinstance(engine, Trainer):

@@ -126,7 +126,7 @@ class ClassTableWriter:
         self._write_json(rows)
         write_summary(self.output_dir, summarize_classes(rows, self.class_names))
         if self.says_counts or any(row["failure"] for row in rows):
-            say_failures(rows)
+            say_failures(rows, engine)
 
     def _row(self, item: dict[str, Any], keys: set[str]) -> dict[str, Any]:
         """Make an item's row of the table; ``keys`` are those that any item has."""

@@ -190,7 +190,7 @@ class InstanceWriter:
         write_csv_atomically(self.output_dir / "per_cell.csv", self.cells, columns=CELL_COLUMNS)
         content = {"images": self.images, "annotations": self.annotations, "categories": [{"id": 1, "name": "cell"}]}
         write_atomically(self.output_dir / "detections.json", json.dumps(content))
-        say_failures(self.rows)
+        say_failures(self.rows, engine)
 
 
 def check_map(labels: np.ndarray, image: np.ndarray, path: Path) -> None:

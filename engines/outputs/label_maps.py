@@ -199,7 +199,7 @@ class LabelMapWriter:
             write_summary(self.output_dir, metrics, name="metrics.json")
         if self.source is not None:
             self._write_list(Path(self.source))
-        say_failures(self.rows)
+        say_failures(self.rows, engine)
 
     def _write_list(self, source: Path) -> None:
         window = json.loads(source.read_text(encoding="utf-8")).get("window_hu")

@@ -160,7 +160,7 @@ class PredictionWriter:
         if metrics:
             patients = [row.get("patient", "") for row in self.rows]
             write_summary(self.output_dir, summarize_metrics(metrics, patients, self.sources), name="metrics.json")
-        say_failures(self.rows)
+        say_failures(self.rows, engine)
 
 
 def _plane(image: torch.Tensor) -> np.ndarray:

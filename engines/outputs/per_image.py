@@ -150,15 +150,20 @@ class NothingUsedError(ValueError):
     """All files of a run were left out, and its table is complete."""
 
 
-def say_failures(rows: Sequence[Mapping[str, Any]]) -> None:
+def say_failures(rows: Sequence[Mapping[str, Any]], engine: Engine | None = None) -> None:
     """Print how many images were used and left out, by the ``failure`` that their rows may have.
+
+    Args:
+        rows: one an image.
+        engine: the evaluator; a command leaves the name of its data as ``state.run_data``.
 
     Raises:
         NothingUsedError: none was used.
     """
     failed = sum(bool(row.get("failure")) for row in rows)
     counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} left out"
-    print(counts + (": per_image.csv says why." if failed else "."), flush=True)
+    data = getattr(getattr(engine, "state", None), "run_data", None)
+    print((f"{data}: " if data else "") + counts + (": per_image.csv says why." if failed else "."), flush=True)
     if failed == len(rows):
         raise NothingUsedError(
             f"0 of {len(rows)} images could be read: per_image.csv says why, and of the first: {rows[0]['failure']}"

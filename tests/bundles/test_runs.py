@@ -82,7 +82,8 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
     items = json.loads((bundle / "samples" / "datalist.json").read_text())["test"]
     table = rows(Path("runs", bundle.name, "evaluation", "per_image.csv"))
     assert len(table) == len(items)
-    assert f"{len(items)} in, {len(items)} used, 0 left out." in said
+    counts = f"{len(items)} in, {len(items)} used, 0 left out."
+    assert [line for line in said if line.endswith(counts)] == [f"test split of the bundle's own samples: {counts}"]
     # What intervals resample: the groups that the split keeps together.
     assert len({row["patient"] for row in table}) == len({item["group"] for item in items})
     metrics = json.loads(Path("runs", bundle.name, "evaluation", "metrics.json").read_text())
@@ -99,7 +100,9 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
     run_configs(bundle, ["inference"])
     shipped = bundle / "models" / "model.pt"
     digits = hashlib.sha256(shipped.read_bytes()).hexdigest()[:12]
-    assert capsys.readouterr().out.splitlines()[0] == f"weights: {shipped}, sha256 {digits}"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"weights: {shipped}, sha256 {digits}"
+    assert [line for line in said if line.startswith("the bundle's own samples: ")]
     warning = load(bundle, "../models/model.json")["warning"]
     table = rows(Path("runs", bundle.name, "inference", "per_image.csv"))
     assert {row["weights"] for row in table} == {f"sha256 {digits}: {warning}"}

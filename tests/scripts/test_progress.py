@@ -1,12 +1,15 @@
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from clinbundles.scripts import bars
-from clinbundles.scripts.progress import digest_options
+from clinbundles.scripts.progress import digest_options, name_data
 from clinbundles.scripts.run import run
 
+ROOT = Path(__file__).parents[2]
 CHANNELS = [4, 4, 4, 4, 4]
 
 
@@ -56,6 +59,32 @@ def test_the_metrics_of_an_evaluation_are_called_by_its_split(
     lines = capfd.readouterr().out.splitlines()
     assert sum(f" {prefix}accuracy " in line for line in lines) == 1
     assert sum(" used, " in line or " images, " in line for line in lines) == 1, "the counts, once"
+
+
+def test_an_evaluation_says_which_data_it_was_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    samples = ROOT / "bundles" / "covid_xray_transfer" / "samples"
+    content = json.loads((samples / "datalist.json").read_text())
+    content["test"] = content["test"][:2]
+    Path("own.json").write_text(json.dumps(content))
+    run("covid_xray_transfer", "evaluate", dataset_dir=str(samples), datalist="own.json")
+    lines = capfd.readouterr().out.splitlines()
+    assert [line for line in lines if " used, " in line] == ["test split of own.json: 2 in, 2 used, 0 left out."]
+    shutil.copytree(samples / "images", "frames")
+    run("covid_xray_transfer", "inference", dataset_dir="frames")
+    count = len(list(Path("frames").iterdir()))
+    assert f"frames: {count} in, {count} used, 0 left out." in capfd.readouterr().out.splitlines()
+
+
+def test_data_are_named_by_their_list_or_folder_and_the_samples_of_the_bundle_as_its_own(tmp_path: Path) -> None:
+    root, samples = str(tmp_path / "toy"), tmp_path / "toy" / "samples"
+    assert name_data(root, dataset_dir=str(samples / "images")) == "the bundle's own samples"
+    own, mine = str(samples / "datalist.json"), str(tmp_path / "mine.json")
+    assert name_data(root, datalist=own, dataset_dir="x", split="test") == "test split of the bundle's own samples"
+    assert name_data(root, datalist=mine, dataset_dir=str(samples), split="validation") == f"validation split of {mine}"
+    assert name_data(root, datalist=[{"image": "a.png"}], split="test") == "test split of images handed over"
 
 
 def test_a_long_evaluation_says_how_far_it_is(
