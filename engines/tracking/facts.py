@@ -51,6 +51,27 @@ def knobs(config: Mapping[str, Any], *, untracked: Sequence[str] = ()) -> dict[s
     return result
 
 
+def used_by(config: Mapping[str, Any], name: str) -> set[str]:
+    """Find the top-level keys of a config that one of its values needs, by the references from there on.
+
+    Args:
+        config: the config as MONAI saves it, with expressions unevaluated.
+        name: id of the value, such as "run".
+    """
+    ids, rest = {name}, [name]
+    while rest:
+        value: Any = config
+        for key in re.split("#|::", rest.pop()):
+            if isinstance(value, list):
+                value = value[int(key)] if key.isdecimal() and int(key) < len(value) else None
+            else:
+                value = value.get(key) if isinstance(value, Mapping) else None
+        references = set(re.findall(r"@(\w+(?:(?:#|::)\w+)*)", json.dumps(value, default=str))) - ids
+        ids |= references
+        rest += references
+    return {re.split("#|::", each)[0] for each in ids}
+
+
 def scrub(config: Any, *, key: str = "") -> Any:
     """Copy a config without private paths: absolute ones keep their last part, lists of data are counted.
 

@@ -25,6 +25,7 @@ from ignite.engine import Engine, Events
 
 from ..outputs.files import write_atomically
 from ..outputs.summary import named_by_split
+from ..weights_card import read_card
 from .artifacts import log_text, overlays_in, reports_in
 from .deadline import seconds_of
 from .description import command_of, describe_experiment, description_tags, network_name, readable_name
@@ -38,6 +39,7 @@ from .facts import (
     packages,
     scalars,
     scrub,
+    used_by,
     without_credentials,
 )
 from .inputs import data_sets, log_inputs, splits_of
@@ -179,8 +181,11 @@ class TrackingHandler:
         self._network = getattr(engine, "network", None)
         self._trained = self._trained_by()
         # What the weights were trained with, where the config of an evaluation has another value or the default.
-        options = self._trained.get("options", {})
+        options = self._trained.get("options", {}) or self._options_of_card()
         self._facts = self._config | {key: value for key, value in options.items() if key in self._config}
+        # Of an evaluation, not the defaults of what a training alone needs.
+        is_part = self._kind != "training" and "run" in self._config
+        self._known = used_by(self._config, "run") | options.keys() if is_part else self._facts.keys()
         previous = _read_run(self.output_dir / "run.json") if self.resume and self._kind == "training" else {}
         name = previous.get("run_name") or self.run_name or self._readable_name()
         self._store = RunStore(self.uri, experiment=self.experiment_name, name=name, previous=previous.get("run_id"))
@@ -206,7 +211,7 @@ class TrackingHandler:
         return readable_name(self._facts, self._network, kind=self._kind, name_knobs=knobs, bundle=bundle)
 
     def _log_facts(self, engine: Engine) -> None:
-        params = knobs(self._facts, untracked=self.untracked)
+        params = knobs({k: v for k, v in self._facts.items() if k in self._known}, untracked=self.untracked)
         data_params, data_tags = describe_datalist(self.datalist)
         if "device" in params:
             params["device"] = str(getattr(engine.state, "device", params["device"]))
@@ -267,6 +272,12 @@ class TrackingHandler:
         ):
             return run
         return {key: value for key, value in run.items() if key not in ("model", "options")}
+
+    def _options_of_card(self) -> dict[str, Any]:
+        """Give what the weights were trained with where no ``run.json`` says so: of a training that was not tracked."""
+        if self._kind == "training" or self.ckpt_path is None or not self.ckpt_path.is_file():
+            return {}
+        return {key: scrub(value, key=key) for key, value in read_card(self.ckpt_path).get("options", {}).items()}
 
     def _log_outputs(self) -> None:
         files = [*overlays_in(self.output_dir, since=self._start)]

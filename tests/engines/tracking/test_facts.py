@@ -13,6 +13,7 @@ from clinbundles.engines.tracking.facts import (
     losses_of,
     scalars,
     scrub,
+    used_by,
     without_credentials,
 )
 
@@ -29,6 +30,21 @@ def test_knobs_are_scalars_and_plain_lists_but_not_components():
     config = {"lr": "$1e-3 * 2", "net": "$@net_def", "also": "@lr", "flag": True, "none": None, "run": ["$1"], "d": {}}
     assert knobs(config) == {"lr": "$1e-3 * 2", "flag": "True", "none": "None"}
     assert knobs(config, untracked=["flag", "other"]) == {"lr": "$1e-3 * 2", "none": "None"}
+
+
+def test_what_a_run_needs_is_what_its_config_refers_to_from_there_on():
+    config = {
+        "run": ["$@validate#evaluator.run()"],
+        "validate": {"evaluator": {"loader": "@loaders::0", "network": "@network"}, "unused": "@other"},
+        "loaders": [{"data": "$load(@datalist, @split)"}, "@elsewhere"],
+        "network": {"size": "@size", "again": "@network"},
+        "train": {"trainer": {"epochs": "@max_epochs", "validator": "@validate#evaluator"}},
+        **dict.fromkeys(("other", "datalist", "split", "elsewhere", "size", "max_epochs"), 1),
+    }
+    evaluated = {"run", "validate", "loaders", "network", "datalist", "split", "size"}
+    assert used_by(config, "run") == evaluated
+    assert used_by(config | {"run": "$@train#trainer.run()"}, "run") == evaluated | {"train", "max_epochs"}
+    assert used_by({"run": "$@absent#0 + @network#1"}, "run") == {"run", "absent", "network"}
 
 
 def test_a_datalist_that_is_not_json_is_named(tmp_path):

@@ -11,6 +11,8 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
+from clinbundles.engines.weights_card import write_card
+
 # MLflow's queries use an option that SQLAlchemy gives up, and its pools are closed by the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
@@ -135,6 +137,24 @@ def test_an_evaluation_has_the_options_that_its_weights_were_trained_with_and_ot
     assert [run.data.params["arm"] for run in (trained, same, other)] == ["original", "original", "positive"]
     assert "original" in same.info.run_name
     assert "original" not in other.info.run_name
+
+
+def test_an_evaluation_has_no_options_of_training_but_those_on_the_card_of_its_weights(
+    handler, runs, config, tmp_path, evaluator
+):
+    file, weights = config["executed_config"], tmp_path / "model.pt"
+    more = {"max_epochs": 200, "batch": 4, "run": ["$@network.evaluate(@batch)"], "learning_rate": 0.1, "arm": "all"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    torch.save({"weight": torch.ones(1)}, weights)
+    judge = {"iteration_log": False, "ckpt_path": weights, **config}
+    evaluator([0.75] * 2, [handler(output_dir=tmp_path / "none", **judge)]).run()
+    write_card(weights, {"options": {"arm": "original"}})
+    evaluator([0.75] * 2, [handler(output_dir=tmp_path / "card", **judge)]).run()
+    without, with_card = (run.data.params for run in runs()[1])
+    assert without["batch"] == with_card["batch"] == "4"
+    assert not without.keys() & {"max_epochs", "learning_rate", "arm"}
+    assert not with_card.keys() & {"max_epochs", "learning_rate"}
+    assert with_card["arm"] == "original"
 
 
 def test_metrics_of_an_evaluation_are_called_after_its_split_and_best_values_are_of_validations(

@@ -114,6 +114,9 @@ def test_the_shipped_settings_track_a_bundle_and_its_evaluation(bundle, uri, run
         "device": "cpu",
         "samples": "$[{'image': torch.ones(1, 2), 'label': torch.zeros(1, 1)}] * 3",
     }
+    # What a training alone needs has in a config of an evaluation its default, whatever the weights were trained with.
+    judged = {"network_name", "dataset_dir", "datalist", "device", "samples"}
+    assert evaluation.data.params.keys() == judged - {"network_name", "dataset_dir"}
     steps = [m.step for m in client.get_metric_history(training.info.run_id, "val_mae")]
     assert steps == [1, 2]
     assert len(client.list_artifacts(training.info.run_id, "config")) == 1
