@@ -204,6 +204,8 @@ class TrackingHandler:
                 raise ConnectionError(f"{text} With --on_unreachable warn, train without it.") from None
             logger.warning("%s Recording in %s.", text, self.output_dir)
             self.record.wait()
+        else:
+            print(f"tracked as {self._store.name} {self._store.place}", flush=True)
         _OPEN[self.output_dir] = self
 
     def _readable_name(self) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,6 +64,14 @@ class RunStore:
         self._database = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
         if self._database is not None:
             _check_writable(self._database)
+
+    @property
+    def place(self) -> str:
+        """Say where the run is and, of a SQLite file, what shows it from any folder."""
+        if self._database is None:
+            return f"on {without_credentials(self._uri)}"
+        uri = shlex.quote(f"sqlite:///{self._database.as_posix()}")
+        return f"in {self._database}: mlflow ui --backend-store-uri {uri} shows it"
 
     def open(self) -> tuple[mlflow.MlflowClient, str]:
         """Give the client and the run's id; of several processes that open one SQLite file, each waits for the others.

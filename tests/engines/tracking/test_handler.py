@@ -157,6 +157,15 @@ def test_an_evaluation_has_no_options_of_training_but_those_on_the_card_of_its_w
     assert with_card["arm"] == "original"
 
 
+def test_a_run_says_its_name_and_what_shows_it(handler, runs, uri, evaluator, capsys):
+    evaluator([0.75, 0.75], [handler(run_name="mine")]).run()
+    database = uri.removeprefix("sqlite:///")
+    shown = f"in {database}: mlflow ui --backend-store-uri {uri} shows it"
+    assert [line for line in capsys.readouterr().out.splitlines() if "mlflow" in line] == [f"tracked as mine {shown}"]
+    evaluator([0.75, 0.75], [handler(run_name="mine")]).run()
+    assert f"tracked as mine-2 {shown}" in capsys.readouterr().out
+
+
 def test_metrics_of_an_evaluation_are_called_after_its_split_and_best_values_are_of_validations(
     handler, runs, config, tmp_path, evaluator, two_epochs
 ):

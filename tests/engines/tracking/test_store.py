@@ -39,6 +39,15 @@ def test_a_database_that_cannot_be_written_is_one_clear_error(tmp_path):
         RunStore(f"sqlite:///{tmp_path / 'file' / 'x.db'}", experiment="e", name="n", previous=None)
 
 
+def test_a_store_says_where_it_is_for_any_folder_and_without_a_password(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of me").mkdir()
+    file = tmp_path / "of me" / "x.db"
+    place = RunStore("sqlite:///of me/x.db", experiment="e", name="n", previous=None).place
+    assert place == f"in {file}: mlflow ui --backend-store-uri 'sqlite:///{file}' shows it"
+    assert RunStore("http://doe:secret@h:5000", experiment="e", name="n", previous=None).place == "on http://h:5000"
+
+
 def test_a_failure_is_told_without_the_password():
     text = what_failed("http://doe:secret@host:5000", OSError("no route to doe:secret@host:5000\nTraceback"))
     assert "http://host:5000" in text
