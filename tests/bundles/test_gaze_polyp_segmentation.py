@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from clinbundles.engines.checkpoint import epochs_done
 from clinbundles.engines.sentences import sentence_of
-from clinbundles.scripts.bundle import open_configs, run_configs
+from clinbundles.scripts.bundle import open_configs, run_configs, tracking_file
 from clinbundles.scripts.verbs import VERBS
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "gaze_polyp_segmentation"
@@ -84,6 +84,11 @@ def test_an_arm_that_needs_gaze_stops_without_it_unless_told_otherwise(tmp_path:
     ways = ("--arm original trains", "clinbundles simulate-gaze draws", "--allow_missing_gaze true")
     assert all(way in str(stop.value) for way in ways)
     assert "simulate-gaze" in VERBS
+    tracked = {"tracking": str(tracking_file()), "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    with pytest.raises(RuntimeError) as error:
+        run_configs(BUNDLE, ["train"], datalist=str(tmp_path / "list.json"), ckpt_dir=str(tmp_path / "out"), **tracked)
+    assert str(sentence_of(error.value)).startswith("the datalist has no gaze: add --arm original")
+    assert not list(tmp_path.glob("mlflow.db*"))
     passed = first_training_image("positive", datalist=str(tmp_path / "list.json"), allow_missing_gaze=True)
     assert torch.equal(passed, first_training_image("original", datalist=str(tmp_path / "list.json")))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,34 @@ def _checked_observer(group: Any, number: int) -> np.ndarray:
         if duration < 0:
             raise ValueError(f"fixation {row} of observer {number} has the negative duration_ms {duration}")
     return rows
+
+
+def check_gaze(
+    datalist: Any, split: str, *, arm: str, allow_missing_gaze: bool = False, key: str = "fixations"
+) -> None:
+    """Refuse, before a training on gaze begins, a datalist that has none on some of the images.
+
+    Args:
+        datalist: the JSON file; what is no file is let pass.
+        split: of the images to train on.
+        arm: "original" needs no gaze.
+        allow_missing_gaze: no image needs any.
+
+    Raises:
+        ValueError: an image has no gaze; the message says on how many.
+    """
+    if arm == "original" or allow_missing_gaze or not isinstance(datalist, str | Path) or not Path(datalist).is_file():
+        return
+    content = json.loads(Path(datalist).read_text(encoding="utf-8"))
+    items = content.get(split, []) if isinstance(content, Mapping) else []
+    missing = sum(isinstance(item, Mapping) and item.get("fixations") is None for item in items)
+    if missing:
+        some = "" if missing == len(items) else f" on {missing} of {len(items)} images"
+        raise ValueError(
+            f"the datalist has no gaze{some}: add --arm original to train without ({datalist}, {split} split). "
+            "clinbundles add-gaze adds recorded gaze, clinbundles simulate-gaze draws some from masks, and "
+            "--allow_missing_gaze true leaves such images unblurred."
+        )
 
 
 class GazeToAttentionMap(Transform):

@@ -1,4 +1,5 @@
 import copy
+import json
 import logging
 import math
 
@@ -9,7 +10,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, Flipd, Resized
 from scipy.ndimage import gaussian_filter
 
-from clinbundles.transforms.gaze.attention_map import GazeToAttentionMap, GazeToAttentionMapd, as_observers
+from clinbundles.transforms.gaze.attention_map import GazeToAttentionMap, GazeToAttentionMapd, as_observers, check_gaze
 
 HEIGHT, WIDTH = 48, 64
 SIZE = (HEIGHT, WIDTH)
@@ -326,3 +327,18 @@ def test_an_image_that_is_missing_or_not_channel_first_is_named():
         GazeToAttentionMapd()({"image": torch.zeros(SIZE), "fixations": [[at_pixel(1, 1)]]})
     with pytest.raises(ValueError, match="not str"):
         GazeToAttentionMapd()({"image": "polyp.png", "fixations": [[at_pixel(1, 1)]]})
+
+
+def test_a_training_on_gaze_is_refused_before_it_begins_where_the_datalist_has_none(tmp_path):
+    plain, seen = {"image": "a.png"}, {"image": "b.png", "fixations": []}
+    for items, how_many in (([plain, plain], ""), ([plain, seen, seen], " on 1 of 3 images")):
+        path = tmp_path / "list.json"
+        path.write_text(json.dumps({"training": items}))
+        for arm in ("positive", "reverse"):
+            with pytest.raises(ValueError, match=f"^the datalist has no gaze{how_many}: add --arm original to train"):
+                check_gaze(path, "training", arm=arm)
+        check_gaze(path, "training", arm="original")
+        check_gaze(path, "training", arm="positive", allow_missing_gaze=True)
+    path.write_text(json.dumps({"training": [seen]}))
+    check_gaze(path, "training", arm="positive")
+    check_gaze([plain], "training", arm="positive")
