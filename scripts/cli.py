@@ -22,6 +22,7 @@ from typing import Any
 import fire
 
 from clinbundles.engines.sentences import sentence_of
+from clinbundles.scripts.bundle import find_bundle
 from clinbundles.scripts.flags import (
     REQUIRED,
     Option,
@@ -47,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that no text has
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # a progress bar in a file is thousands of lines
+    # A progress bar in a file is thousands of lines; in a terminal without a size, as of some servers, an empty one.
+    if not sys.stderr.isatty() or not os.get_terminal_size(sys.stderr.fileno()).lines:
+        os.environ.setdefault("TQDM_DISABLE", "1")
     # MONAI tells of a decoder that nobody asked for.
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
@@ -64,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(help_of(name, words))
             return
         values = values_of(VERBS[name], words)
+        if not VERBS[name].is_quick:
+            start(name, words, values.get("bundle"))
         # Fire reads a Python literal as just that.
         literals = [f"--{option}={value!r}" for option, value in values.items()]
         fire.Fire(load(VERBS[name].target), command=literals, name=f"clinbundles {name}")
@@ -74,6 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if sentence is None or os.environ.get("CLINBUNDLES_TRACEBACK"):
             raise
         sys.exit(f"{' '.join(['clinbundles', *name.split()])}: {sentence}")
+
+
+def start(name: str, words: Sequence[str], bundle: Any) -> None:
+    """Say that a verb starts, where its imports take seconds, and refuse before them a bundle that is not there.
+
+    Args:
+        name: verb.
+        words: what was typed after it.
+        bundle: the name, folder or zip among them; what is no text is let pass.
+
+    Raises:
+        FileNotFoundError: there is no such bundle.
+    """
+    if isinstance(bundle, str) and not Path(bundle).is_file():
+        if bundle.endswith(".zip"):
+            raise FileNotFoundError(f"{bundle}: no such file.")
+        find_bundle(bundle)
+    if "torch" not in sys.modules:
+        print(f"clinbundles {' '.join([name, *split_words(words)[0]])}: starting", file=sys.stderr, flush=True)
 
 
 def raise_stack_limit() -> None:

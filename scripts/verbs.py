@@ -15,12 +15,14 @@ class Verb:
         examples: two, without the command and the verb.
         more: "module:function" that takes the values by name and returns the options that these bring, for a verb
             whose function takes any name.
+        is_quick: it is there at once, as it does without torch.
     """
 
     target: str
     purpose: str
     examples: tuple[str, str]
     more: str | None = None
+    is_quick: bool = False
 
 
 # Verbs of before by their first word, which other verbs have now.
@@ -40,6 +42,7 @@ VERBS: dict[str, Verb] = {
         "label_slices:label",
         "give generated slices their label maps, drawn by hand or by thresholds of HU, and check them",
         ("/data/to_label --class_names background,nucleus", "/data/to_label --by automatic"),
+        is_quick=True,
     ),
     "label start": Verb(
         "label.start:start",
@@ -53,11 +56,13 @@ VERBS: dict[str, Verb] = {
         "label.client:status",
         "say which bundles a server of MONAI Label offers, and how many of its images are labelled",
         ("", "http://10.0.0.7:8001 --token_file /run/secrets/label"),
+        is_quick=True,
     ),
     "label env": Verb(
         "label.environment:make_environment",
         "make the environment in which MONAI Label runs, beforehand",
         ("", "--cache_dir /opt/clinbundles"),
+        is_quick=True,
     ),
     "prepare": Verb(
         "prepare.command:prepare",
@@ -76,6 +81,7 @@ VERBS: dict[str, Verb] = {
             "/data/ct/datalist.json /data/ct/folds",
             "/data/ct.json /data/folds --folds 3 --validation false",
         ),
+        is_quick=True,
     ),
     "add-gaze": Verb(
         "prepare.gaze:add_gaze",
@@ -86,11 +92,13 @@ VERBS: dict[str, Verb] = {
             "--output /data/kvasir_gaze.json",
         ),
         more="prepare.command:describe_reading",
+        is_quick=True,
     ),
     "simulate-gaze": Verb(
         "simulate_gaze:simulate_gaze",
         "add simulated gaze to a datalist",
         ("/data/kvasir.json", "/data/kvasir.json --profile webcam --observers 2 --output /data/kvasir_gaze.json"),
+        is_quick=True,
     ),
     "annotate": Verb(
         "annotate.run:annotate",
@@ -99,6 +107,7 @@ VERBS: dict[str, Verb] = {
             "/data/cells /data/boxes.json --annotator ann",
             "/data/cells /data/boxes.json --n_points 2 --ask uncertain --ckpt_path runs/cells/model.pt",
         ),
+        is_quick=True,
     ),
     "reproduce": Verb(
         "reproduce.run:reproduce",
@@ -112,6 +121,7 @@ VERBS: dict[str, Verb] = {
         "report.run:report",
         "fill the pages' tables from the bundles' results, or say which pages differ",
         ("", "two_stage_segmentation --merge runs/reproduce/two_stage_segmentation_cpu/results.json"),
+        is_quick=True,
     ),
     "score": Verb(
         "score.run:score",

@@ -1,6 +1,9 @@
+import os
 import subprocess
 import sys
+import termios
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -136,6 +139,52 @@ def test_a_fault_of_the_program_keeps_its_traceback(toy: ModuleType) -> None:
         main(["fail", "fault"])
     with pytest.raises(SystemExit, match="130"):
         main(["fail", "interrupt"])
+
+
+def test_a_verb_whose_imports_take_seconds_says_that_it_starts_and_a_quick_one_does_not(
+    toy: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    main(["cook", "soup", "--seed", "2"])
+    assert capsys.readouterr().err == "clinbundles cook soup: starting\n"
+    monkeypatch.setitem(cli.VERBS, "cook", replace(cli.VERBS["cook"], is_quick=True))
+    main(["cook", "soup"])
+    assert not capsys.readouterr().err
+
+
+def test_the_verbs_that_are_quick_import_no_torch() -> None:
+    modules = [verb.target.partition(":")[0] for verb in VERBS.values() if verb.is_quick]
+    assert len(modules) > 3
+    lines = [
+        *(f"import clinbundles.scripts.{module}" for module in modules),
+        "import sys",
+        "print('torch' in sys.modules)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("verb", ["predict", "doctor", "deploy", "pack"])
+def test_a_bundle_that_is_not_there_is_refused_before_anything_slow_is_imported(verb: str, tmp_path: Path) -> None:
+    more = ["in", "out"] if verb in ("predict", "deploy") else []
+    for bundle, sentence in (("absent.zip", "absent.zip: no such file."), ("absent", "'absent' is no bundle and no")):
+        code = f"import sys\nfrom clinbundles.scripts.cli import main\nmain({[verb, bundle, *more]})"
+        watch = f"import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))\n{code}"
+        done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (done.returncode, done.stdout) == (1, "False\n")
+        assert done.stderr.startswith(f"clinbundles {verb}: {sentence}")
+
+
+def test_a_terminal_without_a_size_has_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as terminal:
+        for lines, is_disabled in ((0, "1"), (40, None)):
+            termios.tcsetwinsize(terminal, (lines, 80))
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stderr", terminal)
+                patch.setattr(os, "environ", {})
+                main(["--help"])
+                assert os.environ.get("TQDM_DISABLE") == is_disabled
 
 
 def test_help_begins_with_two_examples(capsys: pytest.CaptureFixture) -> None:
