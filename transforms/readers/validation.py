@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
+from .datalist import datalist_items, read_content
 
 
 def has_no_validation(content: Mapping[str, Any], split: str) -> bool:
@@ -42,11 +41,11 @@ def validation_items(
         the items with whole paths.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such list or split, or there are no items and they are needed.
+        FileNotFoundError, ValueError: as :func:`.datalist.datalist_items`, or there are no items and they are needed.
     """
     path = Path(datalist)
-    if split is None or has_no_validation(json.loads(path.read_text(encoding="utf-8")), split):
+    if split is None or has_no_validation(read_content(path), split):
         if needed_for is not None:
             raise ValueError(f"{path}: there are no validation images (split {split!r}), and {needed_for}.")
         return []
-    return load_decathlon_datalist(path, is_segmentation, split, dataset_dir)
+    return datalist_items(path, dataset_dir, split, is_segmentation=is_segmentation)

@@ -39,7 +39,7 @@ def test_where_there_are_none_a_training_goes_without_or_says_why_it_cannot(
 
 def test_a_split_that_is_misspelt_is_not_taken_for_none(tmp_path: Path) -> None:
     path = write(tmp_path, validation=ITEMS)
-    with pytest.raises(ValueError, match="valid not specified"):
+    with pytest.raises(ValueError, match="no item in its split 'valid'; it has training, validation"):
         validation_items(path, "data", "valid")
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         validation_items(tmp_path / "none.json", "data", "validation")
