@@ -25,6 +25,7 @@ from clinbundles.scripts.flags import (
     refuse_code,
 )
 from clinbundles.scripts.next_command import configs_of, with_options
+from clinbundles.scripts.option_values import check_value
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -35,7 +36,6 @@ NOT_RUN = ("metadata", "reproduce")
 # What monai.bundle.run takes beside the values of a config.
 OF_MONAI = ("run_id", "init_id", "final_id", "meta_file", "logging_file")
 PATH_ENDINGS = ("_dir", "_path", "datalist")
-AT_LEAST_ONE = ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval")
 
 
 def run(
@@ -247,8 +247,7 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
                 f"{nearest(name, tops, prefix='--')}"
             )
         known[name].check(value)
-        if name in AT_LEAST_ONE and isinstance(value, int | float) and value < 1:
-            raise ValueError(f"--{name} is {value}, expected 1 or more.")
+        check_value(name, value)
 
 
 def options_for(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
