@@ -20,7 +20,7 @@ def datalist_items(
     dataset_dir: str | PathLike,
     split: str,
     *,
-    is_segmentation: bool = True,
+    class_names: Sequence[str] | None = None,
     apart_from: Sequence[str | None] = (),
     compared_with: Sequence[str | None] = (),
 ) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def datalist_items(
         datalist: the JSON file.
         dataset_dir: folder that its paths start from.
         split: name of the split.
-        is_segmentation: labels are files, and no numbers.
+        class_names: names of the classes whose numbers the labels are; None for labels that are files.
         apart_from: other splits; of them and this one no two may have an image in common. None, and a split that is not
             there, has no images.
         compared_with: other splits; how many images this one shares with them is logged as a warning.
@@ -40,7 +40,7 @@ def datalist_items(
     """
     path = Path(datalist)
     content = read_content(path)
-    check_items(content, path, split, is_segmentation=is_segmentation)
+    check_items(content, path, split, class_names=class_names)
     root = os.fspath(dataset_dir)
     _refuse_shared(content, path, root, [split, *apart_from])
     for other in _names(content, compared_with):
@@ -54,7 +54,7 @@ def datalist_items(
                 split,
                 other,
             )
-    return load_decathlon_datalist(path, is_segmentation, split, dataset_dir)
+    return load_decathlon_datalist(path, class_names is None, split, dataset_dir)
 
 
 def read_content(datalist: str | PathLike) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def check_items(
     split: str,
     *,
     keys: Sequence[str] = ("image", "label"),
-    is_segmentation: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Refuse a split of a datalist that has no items, or one that lacks its image or its label.
 
@@ -91,7 +91,7 @@ def check_items(
         path: its file, for the message.
         split: name of the split.
         keys: what each item must have.
-        is_segmentation: labels are files, else numbers of classes.
+        class_names: names of the classes whose numbers the labels are; None for labels that are files.
 
     Raises:
         ValueError: the message names file, split, item and field.
@@ -107,11 +107,13 @@ def check_items(
         if not isinstance(item, Mapping):
             raise ValueError(f'{where} is {_short(item)}, expected an item such as {{"image": "a.png"}}.')
         for key in keys:
-            kind, words = (int, "the number of a class") if key == "label" and not is_segmentation else (str, "a path")
-            value = item.get(key)
+            value, fits, words = item.get(key), isinstance(item.get(key), str), "a path"
+            if key == "label" and class_names is not None:
+                fits = type(value) is int and value in range(len(class_names))
+                words = f"0 to {len(class_names) - 1}, for {', '.join(class_names)}"
             if value is None or value == "":
                 raise ValueError(f"{where} has no {key}: expected {words}.")
-            if not isinstance(value, kind) or isinstance(value, bool):
+            if not fits:
                 raise ValueError(f"{where} has the {key} {_short(value)}: expected {words}.")
 
 

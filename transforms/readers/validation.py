@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def validation_items(
     dataset_dir: str | PathLike,
     split: str | None,
     *,
-    is_segmentation: bool = True,
+    class_names: Sequence[str] | None = None,
     needed_for: str | None = None,
 ) -> list[dict[str, Any]]:
     """List the items of the split that a training validates on: none where the datalist was made without it.
@@ -34,7 +34,7 @@ def validation_items(
         datalist: the JSON file.
         dataset_dir: folder that its paths start from.
         split: name of the split; None for no validation.
-        is_segmentation: labels are files, and no numbers.
+        class_names: names of the classes whose numbers the labels are; None for labels that are files.
         needed_for: why there must be some, as a clause about the training; None where it does without.
 
     Returns:
@@ -48,4 +48,4 @@ def validation_items(
         if needed_for is not None:
             raise ValueError(f"{path}: there are no validation images (split {split!r}), and {needed_for}.")
         return []
-    return datalist_items(path, dataset_dir, split, is_segmentation=is_segmentation)
+    return datalist_items(path, dataset_dir, split, class_names=class_names)

@@ -32,7 +32,7 @@ def test_items_have_whole_paths_and_labels_that_are_files_or_numbers(tmp_path: P
         ("data/b.png", "data/b_mask.png"),
     ]
     numbers = write(tmp_path, training=[item("a", label=0)])
-    assert datalist_items(numbers, "data", "training", is_segmentation=False)[0]["label"] == 0
+    assert datalist_items(numbers, "data", "training", class_names=["normal"])[0]["label"] == 0
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_what_an_item_lacks_is_named_with_file_split_item_and_field(
         datalist_items(path, tmp_path, "training", apart_from=["test"])
 
 
-@pytest.mark.parametrize("label", ["normal", True, 1.5])
+@pytest.mark.parametrize("label", ["normal", True, 1.5, 2, -1])
 def test_the_label_of_an_image_of_a_class_is_a_number(tmp_path: Path, label: Any) -> None:
     path = write(tmp_path, training=[item("a", label=label)])
-    with pytest.raises(ValueError, match=r"has the label .*: expected the number of a class\.$"):
-        datalist_items(path, tmp_path, "training", is_segmentation=False)
+    with pytest.raises(ValueError, match=r"has the label .*: expected 0 to 1, for normal, ill\.$"):
+        datalist_items(path, tmp_path, "training", class_names=["normal", "ill"])
 
 
 @pytest.mark.parametrize(

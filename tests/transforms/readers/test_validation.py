@@ -21,7 +21,7 @@ def test_items_have_whole_paths_and_labels_that_are_files_or_numbers(tmp_path: P
         ("data/b.png", "data/b_mask.png"),
     ]
     numbers = write(tmp_path, validation=[{"image": "a.png", "label": 2}])
-    assert validation_items(numbers, "data", "validation", is_segmentation=False)[0]["label"] == 2
+    assert validation_items(numbers, "data", "validation", class_names=["a", "b", "c"])[0]["label"] == 2
 
 
 @pytest.mark.parametrize(
