@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from itertools import count
 from pathlib import Path
 
 try:
@@ -41,8 +40,10 @@ def lock_folder(folder: str | os.PathLike, *, doing: str) -> bool:
     if place in _held or fcntl is None:
         path.mkdir(parents=True, exist_ok=True)
         return False
-    for attempt in count(1):
-        if (descriptor := _opened(path, is_last=attempt == ATTEMPTS)) is None:
+    attempts = ATTEMPTS
+    while True:
+        attempts -= 1
+        if (descriptor := _opened(path, is_last=not attempts)) is None:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

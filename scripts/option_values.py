@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 AT_LEAST = {
-    **dict.fromkeys(("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval", "image_size"), 1),
+    **dict.fromkeys(
+        ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval", "image_size", "scale"), 1
+    ),
     **dict.fromkeys(("num_workers", "n_timed_files"), 0),
 }
 ABOVE_ZERO = ("learning_rate", "temperature")
@@ -40,6 +42,8 @@ def check_value(name: str, value: Any) -> None:
             raise ValueError(f"--{name} is {value!r}, expected {kind}, one of each channel, such as 0.5,0.5,0.5.")
     if name == "channels" and any(isinstance(each, int) and each < 1 for each in _parts(value)):
         raise ValueError(f"--channels is {value}, expected numbers of 1 or more.")
+    if name == "aspect_ratios" and not all(_is_finite(each) and each > 0 for each in _parts(value)):
+        raise ValueError(f"--aspect_ratios is {value!r}, expected numbers above 0.")
     if name == "phases" and not (_parts(value) and all(isinstance(each, Mapping) for each in _parts(value))):
         example = '[{"layers": "all", "learning_rate": 0.001}]'
         raise ValueError(f"--phases is {value!r}, expected a list such as {example}.")

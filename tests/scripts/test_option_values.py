@@ -12,6 +12,7 @@ from clinbundles.scripts.option_values import check_value
     ("name", "value", "sentence"),
     [
         ("image_size", 0, "--image_size is 0, expected 1 or more."),
+        ("scale", 0, "--scale is 0, expected 1 or more."),
         ("batch_size", -4, "--batch_size is -4, expected 1 or more."),
         ("num_workers", -1, "--num_workers is -1, expected 0 or more."),
         ("learning_rate", 0, "--learning_rate is 0, expected a number above 0."),
@@ -23,6 +24,7 @@ from clinbundles.scripts.option_values import check_value
         ("mean", ["a", 1, 2], "--mean is ['a', 1, 2], expected three numbers, one of each channel"),
         ("intensity_std", [1, 0, 1], "--intensity_std is [1, 0, 1], expected three numbers above 0, one of each"),
         ("channels", [8, 0], "--channels is [8, 0], expected numbers of 1 or more."),
+        ("aspect_ratios", [1, "a"], "--aspect_ratios is [1, 'a'], expected numbers above 0."),
         ("phases", [], "--phases is [], expected a list such as [{"),
         ("phases", 5, "--phases is 5, expected a list such as [{"),
         ("device", "foo", "--device is 'foo', and this machine has cpu"),
