@@ -25,7 +25,7 @@ from clinbundles.scripts.flags import (
     refuse_code,
 )
 from clinbundles.scripts.next_command import configs_of, with_options
-from clinbundles.scripts.option_values import check_value
+from clinbundles.scripts.option_values import check_datalist, check_value
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -206,16 +206,13 @@ def read_configs(folder: Path, names: Sequence[str]) -> dict[str, Any]:
 
 def _read_object(file: Path) -> dict[str, Any]:
     """Read a config or a metadata.json, and refuse what is no JSON object, by the name of its file."""
-    if not isinstance(content := _read_json(file, str(file)), dict):
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: is not JSON ({error}).") from error
+    if not isinstance(content, dict):
         raise ValueError(f"{file}: is no JSON object, which begins with {{.")
     return content
-
-
-def _read_json(file: Path, called: str) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{called}: is not JSON ({error}).") from error
 
 
 def options_of_config(content: Mapping[str, Any]) -> dict[str, Option]:
@@ -306,19 +303,6 @@ def _check_run(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -
         more += json.loads(Path(options["tracking"]).read_text())["configs"]
     check_options(folder, names, options, more=more)
     check_datalist(options.get("datalist"))
-
-
-def check_datalist(path: Any, *, option: str = "--datalist") -> None:
-    """Refuse a datalist that is given, by an option, and is not there or no JSON.
-
-    Raises:
-        FileNotFoundError, ValueError: the message names the file.
-    """
-    if not isinstance(path, str) or path[:1] in ("$", "@", "%"):
-        return
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path}: no such file.")
-    _read_json(Path(path), f"{option} {path}")
 
 
 def load_network(parser: ConfigParser) -> nn.Module:

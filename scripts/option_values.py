@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 AT_LEAST = {
@@ -49,6 +51,22 @@ def check_value(name: str, value: Any) -> None:
         raise ValueError(f"--phases is {value!r}, expected a list such as {example}.")
     if name == "device":
         _check_device(value)
+
+
+def check_datalist(path: Any, *, option: str = "--datalist") -> None:
+    """Refuse a datalist that is given, by an option, and is not there or no JSON.
+
+    Raises:
+        FileNotFoundError, ValueError: the message names the file.
+    """
+    if not isinstance(path, str) or path[:1] in ("$", "@", "%"):
+        return
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{option} {path}: no such file.")
+    try:
+        json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{option} {path}: is not JSON ({error}).") from error
 
 
 def _parts(value: Any) -> list[Any]:

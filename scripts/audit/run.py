@@ -35,8 +35,9 @@ from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row
 from clinbundles.scripts.audit.results import as_results
 from clinbundles.scripts.audit.setting import BUNDLE, Setting
 from clinbundles.scripts.audit.training_images import count_seen, say_seen
-from clinbundles.scripts.bundle import check_datalist, open_configs, options_for, run_configs
+from clinbundles.scripts.bundle import open_configs, options_for, run_configs
 from clinbundles.scripts.flags import choose_names
+from clinbundles.scripts.option_values import check_datalist
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS

@@ -1,11 +1,12 @@
 """Tests of values that no run can take, and of the sentence that names the option."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clinbundles.scripts.option_values import check_value
+from clinbundles.scripts.option_values import check_datalist, check_value
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,15 @@ def test_a_value_that_no_run_can_take_is_refused_by_the_name_of_the_option(
 )
 def test_what_a_run_can_take_or_works_out_is_let_pass(name: str, value: Any) -> None:
     check_value(name, value)
+
+
+def test_a_list_that_is_not_there_or_no_json_is_refused_by_the_name_of_its_option(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"--trained_on {path}: no such file.")):
+        check_datalist(str(path), option="--trained_on")
+    path.write_text("{")
+    with pytest.raises(ValueError, match=re.escape(f"--datalist {path}: is not JSON (")):
+        check_datalist(str(path))
+    path.write_text("{}")
+    check_datalist(str(path))
+    check_datalist("$@dataset_dir + '/datalist.json'")
