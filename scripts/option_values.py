@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-AT_LEAST = {
-    **dict.fromkeys(
-        ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval", "image_size", "scale"), 1
-    ),
-    **dict.fromkeys(("num_workers", "n_timed_files"), 0),
-}
+AT_LEAST_ONE = (
+    *("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval"),
+    *("image_size", "max_size", "scale", "detections"),
+)
+AT_LEAST = {**dict.fromkeys(AT_LEAST_ONE, 1), **dict.fromkeys(("num_workers", "n_timed_files"), 0)}
+SHARES = ("cache_rate", "score_threshold", "label_score_threshold")
 ABOVE_ZERO = ("learning_rate", "temperature")
 OF_CHANNELS = ("intensity_mean", "intensity_std", "mean", "std")
 
@@ -35,7 +35,7 @@ def check_value(name: str, value: Any) -> None:
         raise ValueError(f"--{name} is {value}, expected {AT_LEAST[name]} or more.")
     if name in ABOVE_ZERO and is_number and not 0 < value < math.inf:
         raise ValueError(f"--{name} is {value}, expected a number above 0.")
-    if name == "cache_rate" and is_number and not 0 <= value <= 1:
+    if name in SHARES and is_number and not 0 <= value <= 1:
         raise ValueError(f"--{name} is {value}, expected a share from 0 to 1.")
     if name in OF_CHANNELS:
         numbers = [each for each in value if _is_finite(each)] if isinstance(value, list | tuple) else []

@@ -12,7 +12,9 @@ from clinbundles.scripts.bundle import options_for, run_configs
 
 ROOT = Path(__file__).parents[2]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/train.json"))
-COVID, POLYPS = (ROOT / "bundles" / name for name in ("covid_xray_transfer", "gaze_polyp_segmentation"))
+COVID, POLYPS, SLICES = (
+    ROOT / "bundles" / name for name in ("covid_xray_transfer", "gaze_polyp_segmentation", "ct_datasetgan")
+)
 
 
 def refusal(bundle: Path, name: str, tmp_path: Path, **options: Any) -> str | None:
@@ -93,6 +95,7 @@ def test_a_label_that_is_no_class_of_the_network_is_named(write: Callable, tmp_p
         (POLYPS, "train", {"arm": "foo"}, "--arm is 'foo', expected one of original, positive, reverse."),
         (POLYPS, "inference", {"arm": "foo"}, "--arm is 'foo', expected one of original, positive, reverse."),
         (POLYPS, "inference", {"blur_at": "foo"}, "--blur_at is 'foo', expected one of train, all."),
+        (SLICES, "train", {"augmentation": "foo"}, "--augmentation is 'foo', expected one of none, strong."),
         (COVID, "inference", {"image_size": 0}, "--image_size is 0, expected 1 or more."),
         (COVID, "inference", {"image_size": 10}, "image_size is 10: 4 halvings leave nothing of it."),
         (COVID, "inference", {"intensity_mean": 1}, "--intensity_mean is 1, expected three numbers"),

@@ -19,6 +19,8 @@ from clinbundles.scripts.option_values import check_datalist, check_value
         ("learning_rate", 0, "--learning_rate is 0, expected a number above 0."),
         ("learning_rate", float("nan"), "--learning_rate is nan, expected a number above 0."),
         ("temperature", -1.5, "--temperature is -1.5, expected a number above 0."),
+        ("detections", 0, "--detections is 0, expected 1 or more."),
+        ("score_threshold", 7, "--score_threshold is 7, expected a share from 0 to 1."),
         ("cache_rate", 7, "--cache_rate is 7, expected a share from 0 to 1."),
         ("intensity_mean", 1, "--intensity_mean is 1, expected three numbers, one of each channel"),
         ("intensity_mean", [1, 2], "--intensity_mean is [1, 2], expected three numbers, one of each channel"),
