@@ -13,6 +13,7 @@ except ImportError:  # not on Windows
 
 logger = logging.getLogger(__name__)
 _held: dict[str, int] = {}  # descriptors by folder
+ATTEMPTS = 100  # to lock a folder that others remove
 
 
 def lock_folder(folder: str | os.PathLike, *, doing: str) -> bool:
@@ -29,6 +30,7 @@ def lock_folder(folder: str | os.PathLike, *, doing: str) -> bool:
         whether this call has locked it: False where this process held it before, or where there are no locks.
 
     Raises:
+        OSError: it cannot be made.
         ValueError: another process holds it.
     """
     path = Path(folder)
@@ -38,8 +40,10 @@ def lock_folder(folder: str | os.PathLike, *, doing: str) -> bool:
     if place in _held or fcntl is None:
         path.mkdir(parents=True, exist_ok=True)
         return False
+    attempts = ATTEMPTS
     while True:
-        if (descriptor := _opened(path)) is None:
+        attempts -= 1
+        if (descriptor := _opened(path, is_last=not attempts)) is None:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,13 +71,13 @@ def unlock_folder(folder: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
-def _opened(path: Path) -> int | None:
-    """Open a folder, made if it is not there; None where it is removed in between."""
+def _opened(path: Path, *, is_last: bool) -> int | None:
+    """Open a folder, made if it is not there; None where it is removed in between, unless it is the last attempt."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDONLY)
     except (FileNotFoundError, FileExistsError):
-        if os.path.lexists(path) and not path.is_dir():
+        if is_last or (os.path.lexists(path) and not path.is_dir()):
             raise
         return None
 

@@ -12,6 +12,7 @@ from types import TracebackType
 # first is this one; the code of a packed bundle lies below scripts.
 SPOKEN_BY = (__name__.partition(".")[0], "scripts", "monai", "json", "ignite", "torch")
 SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
+TOO_LARGE = re.compile(r"(?:can't allocate memory: you|out of memory\.) tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 
@@ -45,7 +46,7 @@ def sentence_of(error: BaseException) -> str | None:
             return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
         if isinstance(current, SPOKEN) and _origin(current) in SPOKEN_BY:
             return _one_line(current.args[0] if isinstance(current, KeyError) else current)
-        if sentence := _sentence_of_worker(current):
+        if sentence := _sentence_of_worker(current) or _sentence_of_memory(current):
             return sentence
         current = current.__cause__
     return None
@@ -57,6 +58,15 @@ def _sentence_of_worker(error: BaseException) -> str | None:
         return None
     found = re.search(r"^(?:ValueError|\w*(?:OS|NotFound)Error): (.+)$", str(error), re.MULTILINE)
     return found[1] if found else None
+
+
+def _sentence_of_memory(error: BaseException) -> str | None:
+    """Say that memory was asked for that is not there: torch says so among lines of its own source."""
+    found = TOO_LARGE.search(str(error)) if isinstance(error, RuntimeError) else None
+    if found is None and not isinstance(error, MemoryError):
+        return None
+    asked = f", {found[1]} at once" if found else ""
+    return f"there is not enough memory{asked}: give a smaller image_size or batch_size, or smaller images."
 
 
 def _one_line(text: object) -> str:

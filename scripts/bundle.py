@@ -22,6 +22,7 @@ from clinbundles.scripts.flags import (
     outlines,
 )
 from clinbundles.scripts.next_command import configs_of, with_options
+from clinbundles.scripts.option_values import check_datalist, check_value
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -32,7 +33,6 @@ NOT_RUN = ("metadata", "reproduce")
 # What monai.bundle.run takes beside the values of a config.
 OF_MONAI = ("run_id", "init_id", "final_id", "meta_file", "logging_file")
 PATH_ENDINGS = ("_dir", "_path", "datalist")
-AT_LEAST_ONE = ("batch_size", "steps_per_epoch", "max_epochs", "val_interval", "grid_interval")
 
 
 def describe_run(bundle: str = "", config: str = "", tracking: Any = None, **_: Any) -> dict[str, Option]:
@@ -133,16 +133,13 @@ def read_configs(folder: Path, names: Sequence[str]) -> dict[str, Any]:
 
 def _read_object(file: Path) -> dict[str, Any]:
     """Read a config or a metadata.json, and refuse what is no JSON object, by the name of its file."""
-    if not isinstance(content := _read_json(file, str(file)), dict):
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: is not JSON ({error}).") from error
+    if not isinstance(content, dict):
         raise ValueError(f"{file}: is no JSON object, which begins with {{.")
     return content
-
-
-def _read_json(file: Path, called: str) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{called}: is not JSON ({error}).") from error
 
 
 def options_of_config(content: Mapping[str, Any]) -> dict[str, Option]:
@@ -174,8 +171,7 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
                 f"{nearest(name, tops, prefix='--')}"
             )
         known[name].check(value)
-        if name in AT_LEAST_ONE and isinstance(value, int | float) and value < 1:
-            raise ValueError(f"--{name} is {value}, expected 1 or more.")
+        check_value(name, value)
 
 
 def options_for(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,19 +230,6 @@ def check_run(folder: Path, names: Sequence[str], options: Mapping[str, Any]) ->
         more += json.loads(Path(options["tracking"]).read_text())["configs"]
     check_options(folder, names, options, more=more)
     check_datalist(options.get("datalist"))
-
-
-def check_datalist(path: Any, *, option: str = "--datalist") -> None:
-    """Refuse a datalist that is given, by an option, and is not there or no JSON.
-
-    Raises:
-        FileNotFoundError, ValueError: the message names the file.
-    """
-    if not isinstance(path, str) or path[:1] in ("$", "@", "%"):
-        return
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option} {path}: no such file.")
-    _read_json(Path(path), f"{option} {path}")
 
 
 def load_network(parser: ConfigParser) -> nn.Module:

@@ -35,8 +35,9 @@ from clinbundles.scripts.audit.report import ANEW, AUDITED, DISEASE, INPUTS, Row
 from clinbundles.scripts.audit.results import as_results
 from clinbundles.scripts.audit.setting import BUNDLE, Setting
 from clinbundles.scripts.audit.training_images import count_seen, say_seen
-from clinbundles.scripts.bundle import check_datalist, open_configs, options_for, run_configs
+from clinbundles.scripts.bundle import open_configs, options_for, run_configs
 from clinbundles.scripts.flags import choose_names
+from clinbundles.scripts.option_values import check_datalist
 from clinbundles.scripts.report.provenance import run_of
 from clinbundles.scripts.report.results import as_json
 from clinbundles.transforms.image_region import REGIONS
@@ -237,7 +238,9 @@ def train_and_evaluate(setting: Setting, region: str) -> dict[str, Any]:
             print(f"training on {INPUTS[region]}, from epoch {epochs + 1}", flush=True)
             options = options_for(BUNDLE, ["train"], setting.common)
             options |= {"region": region, "output_dir": str(folder), "ckpt_dir": str(folder)}
-            run_configs(BUNDLE, ["train"], **options, resume=epochs > 0)
+            # Test images that are trained on too are counted in the report.
+            shared: dict[str, Any] = {"train#dataset#data#apart_from": [], "resume": epochs > 0}
+            run_configs(BUNDLE, ["train"], **options, **shared)
         write_atomically(done, json.dumps({"region": region, "seed": setting.seed}))
     return evaluate(setting, folder, folder / "test", region=region)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from clinbundles.engines.folds import folds_by_group
 from clinbundles.engines.outputs.files import write_atomically
-from clinbundles.scripts.bundle import check_datalist
 from clinbundles.scripts.flags import choose_names
+from clinbundles.scripts.option_values import check_datalist
 
 from .datalist import SPLITS, check_seed, datalist_as_json, items_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clinbundles.engines.outputs.files import write_atomically
-from clinbundles.scripts.bundle import check_datalist
+from clinbundles.scripts.option_values import check_datalist
 from clinbundles.scripts.prepare.datalist import items_of
 from clinbundles.transforms.readers.images import BinaryMaskReader
 

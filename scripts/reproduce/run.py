@@ -47,7 +47,6 @@ from clinbundles.engines.tracking.description import command_of, description_tag
 from clinbundles.engines.tracking.facts import describe_datalist, git_state
 from clinbundles.engines.tracking.store import RunStore, default_tracking_uri
 from clinbundles.scripts.bundle import (
-    check_datalist,
     check_options,
     find_bundle,
     options_for,
@@ -57,6 +56,7 @@ from clinbundles.scripts.bundle import (
     tracking_file,
 )
 from clinbundles.scripts.flags import as_parts, choose_names, nearest, parse_numbers
+from clinbundles.scripts.option_values import check_datalist
 from clinbundles.scripts.report.results import as_json, check_results
 from clinbundles.scripts.reproduce import averages
 from clinbundles.scripts.reproduce.correlation import as_notes, correlate

@@ -13,8 +13,8 @@ from clinbundles.engines.outputs.per_image import read_per_image
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.engines.weights_card import read_card
 from clinbundles.nets.weights import read_weights
-from clinbundles.scripts.bundle import check_datalist
 from clinbundles.scripts.large_image.opening import open_large_image
+from clinbundles.scripts.option_values import check_datalist
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.prepare import gaze
 from clinbundles.transforms.gaze.readers import read_fixations

@@ -257,9 +257,8 @@ def test_the_same_idea_has_the_same_name_in_every_bundle(bundle: Path) -> None:
 
 
 def test_an_evaluation_takes_its_split_whatever_the_training_validated_on(bundle: Path) -> None:
-    text = (bundle / "configs" / "evaluate.json").read_text()
-    assert "@split, @dataset_dir)" in text
-    assert "validation_split" not in text
+    content = read_configs(bundle, ["evaluate"])
+    assert content.get("evaluation", content["validate"])["dataset"]["data"]["split"] == "@split"
 
 
 def test_precision_is_one_of_three_words(bundle: Path) -> None:

@@ -48,6 +48,12 @@ def test_the_lock_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     unlock_folder(tmp_path)
 
 
+def test_a_folder_that_can_never_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(OSError, match=str(tmp_path / "link")):
+        lock_folder(tmp_path / "link" / "run", doing="training")
+
+
 @pytest.mark.parametrize("step", ["open", "flock"])
 def test_a_folder_that_its_holder_removes_in_between_is_made_again(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from clinbundles.engines.sentences import sentence_of, speak
 
@@ -19,6 +21,30 @@ def test_a_mistake_in_a_process_that_loads_data_is_found_in_its_traceback() -> N
     )
     assert sentence_of(RuntimeError(text)) == "a.png: is no image."
     assert sentence_of(RuntimeError("out of memory")) is None
+
+
+def allocate(by: str) -> None:
+    if by == "torch":
+        torch.zeros(10**15)  # more than there are addresses
+    np.zeros(10**15)
+
+
+@pytest.mark.parametrize("by", ["torch", "numpy"])
+def test_memory_that_is_not_there_is_one_sentence(by: str) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        allocate(by)
+    sentence = sentence_of(caught.value)
+    assert sentence is not None
+    assert sentence.startswith("there is not enough memory")
+    assert "smaller image_size" in sentence
+    assert ("4000000000000000 bytes" in sentence) == (by == "torch")
+
+
+def test_the_memory_of_a_gpu_is_told_as_torch_tells_it() -> None:
+    error = RuntimeError("CUDA out of memory. Tried to allocate 20.50 GiB. GPU 0 has a total capacity of 79 GiB")
+    assert sentence_of(error) == (
+        "there is not enough memory, 20.50 GiB at once: give a smaller image_size or batch_size, or smaller images."
+    )
 
 
 def test_a_fault_of_the_program_has_no_sentence() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from monai.data import load_decathlon_datalist
 
+from .datalist import check_items
 from .slices import check_datalist, read_datalist
 from .validation import has_no_validation
 
@@ -48,16 +49,11 @@ def choose_items(
     content = read_datalist(path)
     if optional and has_no_validation(content, split):
         return []
-    n_items = len(content.get(split, []))
-    if not n_items:
-        others = [name for name in ("training", "validation", "test") if content.get(name)]
-        raise ValueError(f"{path}: there is no item in its split {split!r}; it has {', '.join(others) or 'no split'}.")
+    check_items(content, path, split, keys=keys)
+    n_items = len(content[split])
     check_n_labelled(n_labelled, n_items, path, split)
     if rest and n_labelled in (None, n_items):
         raise ValueError(f"{path}: none of the {n_items} items of its split {split!r} is left, {n_labelled} labelled.")
-    for number, item in enumerate(content[split]):
-        if missing := [key for key in keys if not item.get(key)]:
-            raise ValueError(f"{path}: item {number} of its split {split!r} has no {missing[0]}.")
     items = load_decathlon_datalist(path, True, split, dataset_dir)
     if n_labelled is None:
         return items

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,6 +15,7 @@ from .class_names import compare_class_names
 from .ct import CTReader
 from .ct_series import is_slice_file
 from .ct_volume import CTVolume, to_grey
+from .datalist import read_content
 from .decoding import is_dicom, is_nifti
 from .folder import is_image, list_images
 from .images import RowMajorReader
@@ -166,15 +166,7 @@ def read_datalist(datalist: str | PathLike) -> dict[str, Any]:
         ValueError: it is no JSON of splits by name, an item of one has no image, or two splits share an image or a
             patient (``group``), whom the message does not name.
     """
-    path = Path(datalist)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a datalist was expected there.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is not JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: is no datalist, which has splits by name.")
+    path, content = Path(datalist), read_content(datalist)
     places: dict[tuple[str, str], tuple[str, int]] = {}
     for split, items in content.items():
         if split == "skipped" or not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
+from .datalist import datalist_items, read_content
 
 
 def has_no_validation(content: Mapping[str, Any], split: str) -> bool:
@@ -26,7 +25,7 @@ def validation_items(
     dataset_dir: str | PathLike,
     split: str | None,
     *,
-    is_segmentation: bool = True,
+    class_names: Sequence[str] | None = None,
     needed_for: str | None = None,
 ) -> list[dict[str, Any]]:
     """List the items of the split that a training validates on: none where the datalist was made without it.
@@ -35,18 +34,18 @@ def validation_items(
         datalist: the JSON file.
         dataset_dir: folder that its paths start from.
         split: name of the split; None for no validation.
-        is_segmentation: labels are files, and no numbers.
+        class_names: names of the classes whose numbers the labels are; None for labels that are files.
         needed_for: why there must be some, as a clause about the training; None where it does without.
 
     Returns:
         the items with whole paths.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such list or split, or there are no items and they are needed.
+        FileNotFoundError, ValueError: as :func:`.datalist.datalist_items`, or there are no items and they are needed.
     """
     path = Path(datalist)
-    if split is None or has_no_validation(json.loads(path.read_text(encoding="utf-8")), split):
+    if split is None or has_no_validation(read_content(path), split):
         if needed_for is not None:
             raise ValueError(f"{path}: there are no validation images (split {split!r}), and {needed_for}.")
         return []
-    return load_decathlon_datalist(path, is_segmentation, split, dataset_dir)
+    return datalist_items(path, dataset_dir, split, class_names=class_names)

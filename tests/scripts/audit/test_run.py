@@ -184,6 +184,9 @@ def test_each_region_is_seen_by_the_audited_model_and_by_one_trained_on_it(
     ]
     assert all(call["seed"] == 3 and call["image_size"] == 32 for call in runs.calls)
     assert all(call["initial_weights"] is None for call in runs.calls)
+    # Test images that are trained on too are counted by the report: a training would refuse them.
+    trainings = [call for call in runs.calls if call["name"].startswith("train")]
+    assert all(call["train#dataset#data#apart_from"] == [] for call in trainings)
 
 
 def test_retraining_can_be_left_out_and_made_up_for_with_the_whole_image_too(

@@ -21,7 +21,7 @@ def test_items_have_whole_paths_and_labels_that_are_files_or_numbers(tmp_path: P
         ("data/b.png", "data/b_mask.png"),
     ]
     numbers = write(tmp_path, validation=[{"image": "a.png", "label": 2}])
-    assert validation_items(numbers, "data", "validation", is_segmentation=False)[0]["label"] == 2
+    assert validation_items(numbers, "data", "validation", class_names=["a", "b", "c"])[0]["label"] == 2
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_where_there_are_none_a_training_goes_without_or_says_why_it_cannot(
 
 def test_a_split_that_is_misspelt_is_not_taken_for_none(tmp_path: Path) -> None:
     path = write(tmp_path, validation=ITEMS)
-    with pytest.raises(ValueError, match="valid not specified"):
+    with pytest.raises(ValueError, match="no item in its split 'valid'; it has training, validation"):
         validation_items(path, "data", "valid")
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         validation_items(tmp_path / "none.json", "data", "validation")
