@@ -23,6 +23,7 @@ def refusal(bundle: Path, name: str, tmp_path: Path, **options: Any) -> str | No
         name = "train_coarse"  # which needs no other weights
     plan = json.loads((bundle / "configs" / "reproduce.json").read_text())
     knobs = {} if name in ("evaluate", "inference") else plan["scales"]["smoke"]
+    knobs |= {"arm": "original"} if bundle == POLYPS else {}
     places = {"output_dir": str(tmp_path / "out"), "ckpt_dir": str(tmp_path / "out")}
     known = options_for(bundle, [name], {**knobs, "cache_rate": 0.0, "initial_weights": None, **places, **options})
     before = sorted(tmp_path.iterdir())

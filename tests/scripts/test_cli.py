@@ -127,11 +127,11 @@ def test_a_mistake_keeps_its_traceback_where_the_environment_asks_for_it(
         main(["fail", "ours"])
 
 
-def test_a_value_that_torch_or_ignite_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_number_out_of_range_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = ["--output_dir", str(tmp_path), "--ckpt_dir", str(tmp_path), "--cache_rate", "0", "--image_size", "32"]
     words = ["run", "gaze_polyp_segmentation", "train", "--arm", "original", *out]
-    assert "num_workers option should be non-negative" in error_of([*words, "--num_workers", "-1"], capsys)
-    assert "Invalid learning rate: -1" in error_of([*words, "--learning_rate=-1"], capsys)
+    assert "--num_workers is -1, expected 0 or more." in error_of([*words, "--num_workers", "-1"], capsys)
+    assert "--learning_rate is -1" in error_of([*words, "--learning_rate=-1"], capsys)
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(toy: ModuleType) -> None:

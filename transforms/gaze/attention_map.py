@@ -78,7 +78,9 @@ def check_gaze(
     if arm == "original" or allow_missing_gaze or not isinstance(datalist, str | Path) or not Path(datalist).is_file():
         return
     content = json.loads(Path(datalist).read_text(encoding="utf-8"))
-    items = content.get(split, []) if isinstance(content, Mapping) else []
+    items = content.get(split) if isinstance(content, Mapping) else None
+    if not isinstance(items, list):
+        return  # what reads the items says what is wrong with them
     missing = sum(isinstance(item, Mapping) and item.get("fixations") is None for item in items)
     if missing:
         some = "" if missing == len(items) else f" on {missing} of {len(items)} images"
