@@ -25,6 +25,7 @@ from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import NAME, carried_modules
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
+from clinbundles.scripts.pack.metadata import PATH, TEXTS, read_metadata
 from clinbundles.scripts.pack.own_weights import with_own_weights
 from clinbundles.scripts.pack.pure import pure_files
 from clinbundles.scripts.pack.sbom import bill_of_materials, requirements
@@ -32,6 +33,7 @@ from clinbundles.scripts.pack.sbom import bill_of_materials, requirements
 FOLDERS = ("configs", "docs", "models", "samples")
 RUNTIMES = ("eager", "onnx")
 PROFILES = ("full", "pure")
+MODEL_INFO = "model_info.json"
 LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
 PAGE = "docs/README.md"
 # The end of a zip's page.
@@ -100,12 +102,14 @@ def pack(
         raise ValueError("say which bundle to pack, by its name or folder, or --all.")
     folders = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json")) if all else []
     folders = folders or [find_bundle(str(bundle))]
+    target = Path(out)
+    _read_model_info(target / MODEL_INFO)  # before the work of packing
     packed = {}
     for number, folder in enumerate(folders, start=1):
         name, content = packed_bundle(folder, runtime=runtime, profile=profile, weights=ckpt_path, own_version=version)
         packed[name] = content
         print(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB", file=sys.stderr)
-    target = Path(out)
+    entries = _read_model_info(target / MODEL_INFO)
     target.mkdir(parents=True, exist_ok=True)
     for name, content in packed.items():
         file = target / f"{name}.zip"
@@ -113,7 +117,8 @@ def pack(
             raise ValueError(f"{file}: is there, with other contents: give another --version, or another --out.")
     for name, content in packed.items():
         write_atomically(target / f"{name}.zip", content)
-    _write_model_info(target / "model_info.json", packed)
+    entries |= checksums(packed)
+    write_atomically(target / MODEL_INFO, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
     print(f"{len(packed)} zips and model_info.json: {target}")
 
 
@@ -129,8 +134,9 @@ def packed_bundle(
 
     Raises:
         FileNotFoundError: the bundle has no weights.
-        ValueError: a text of the bundle names a folder of this machine; the exported network gives other results; own
-            weights, or their version, are refused by :func:`.own_weights.with_own_weights`.
+        ValueError: its metadata has no version; a text of the bundle names a folder of this machine; the exported
+            network gives other results; own weights, or their version, are refused by
+            :func:`.own_weights.with_own_weights`.
     """
     name = folder.resolve().name
     if weights is not None:
@@ -144,14 +150,15 @@ def packed_bundle(
     if not (folder / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{folder / 'models' / 'model.pt'}: no weights, and a zip without them runs nothing.")
     files = bundle_files(folder)
+    metadata = read_metadata(files.get(PATH), name, texts=TEXTS if profile == "pure" else ())
     if profile == "pure":
         files = pure_files(folder, files)
+        metadata = json.loads(files[PATH])
         name = f"{name}_pure"
-    metadata = json.loads(files["configs/metadata.json"])
     if runtime == "onnx":
         files |= _with_onnx(folder, files)
         metadata["required_packages_version"]["onnxruntime"] = installed.version("onnxruntime")
-        files["configs/metadata.json"] = as_json(metadata)
+        files[PATH] = as_json(metadata)
     texts = {path: content.decode("utf-8") for path, content in files.items() if _is_config(path)}
     code = {
         file.relative_to(ROOT).as_posix(): file.read_bytes() for file in carried_modules(texts.values(), ROOT).values()
@@ -236,13 +243,27 @@ def _is_config(path: str) -> bool:
     return path.startswith("configs/") and path.endswith(".json")
 
 
-def _write_model_info(path: Path, packed: Mapping[str, bytes]) -> None:
-    """Add the checksums of new zips to those that the file has."""
-    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name, content in packed.items():
-        entries[name] = {
+def checksums(packed: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Make the entries of zips for ``model_info.json``, by name."""
+    return {
+        name: {
             "checksum": hashlib.sha1(content, usedforsecurity=False).hexdigest(),  # what MONAI's download compares
             "sha256": hashlib.sha256(content).hexdigest(),
             "source": f"{name}.zip",
         }
-    write_atomically(path, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
+        for name, content in packed.items()
+    }
+
+
+def _read_model_info(path: Path) -> dict[str, Any]:
+    """Read the entries of zips that were packed before; none where there is no file."""
+    if not path.is_file():
+        return {}
+    way_out = "mend it or move it away, and pack again; nothing was written."
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON ({error}): {way_out}") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ValueError(f"{path}: is no object with an entry for each zip: {way_out}")
+    return entries

@@ -296,21 +296,52 @@ def test_model_info_has_the_checksum_of_each_zip(unzipped: Path) -> None:
         assert info[name]["sha256"] == hashlib.sha256(content).hexdigest()
 
 
-def test_hidden_files_stay_out_and_a_folder_of_this_machine_is_refused(tmp_path: Path) -> None:
+METADATA = {"version": "0.1", "monai_version": "1", "pytorch_version": "2", "numpy_version": "2"}
+METADATA |= {"required_packages_version": {}}
+
+
+@pytest.fixture
+def polyps(tmp_path: Path) -> Path:
+    """A bundle of no network."""
     bundle = tmp_path / "polyps"
     for path in ("configs", "models", "docs"):
         (bundle / path).mkdir(parents=True)
     (bundle / "LICENSE").write_text("Apache-2.0")
-    (bundle / "configs" / ".secret").write_text("x")
-    metadata = {"version": "0.1", "monai_version": "1", "pytorch_version": "2", "numpy_version": "2"}
-    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata | {"required_packages_version": {}}))
-    with pytest.raises(FileNotFoundError, match=r"model.pt: no weights"):
-        packed_bundle(bundle)
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(METADATA))
     (bundle / "models" / "model.pt").write_bytes(b"x")
-    assert "configs/.secret" not in bundle_files(bundle)
-    (bundle / "docs" / "README.md").write_text("fine\nsee /home/ann/data\n")
+    return bundle
+
+
+def test_hidden_files_stay_out_and_a_folder_of_this_machine_is_refused(polyps: Path) -> None:
+    (polyps / "configs" / ".secret").write_text("x")
+    assert "configs/.secret" not in bundle_files(polyps)
+    (polyps / "docs" / "README.md").write_text("fine\nsee /home/ann/data\n")
     with pytest.raises(ValueError, match=r"polyps/docs/README.md, line 2: names a folder of a machine"):
-        packed_bundle(bundle)
+        packed_bundle(polyps)
+    (polyps / "models" / "model.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model.pt: no weights"):
+        packed_bundle(polyps)
+
+
+@pytest.mark.parametrize("version", ["1/../../../escaped", "a/b", None])
+def test_a_version_that_is_none_writes_nothing_anywhere(polyps: Path, tmp_path: Path, version: str | None) -> None:
+    (polyps / "configs" / "metadata.json").write_text(json.dumps(METADATA | {"version": version}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"polyps/configs/metadata\.json: version is .+, expected a version"):
+        pack(str(polyps), out=str(tmp_path / "a" / "dist"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["[]", '{"polyps_v0.1": {"checksum"', '{"polyps_v0.1": []}', "\xff"])
+def test_a_torn_list_of_zips_is_named_before_a_zip_is_written(polyps: Path, tmp_path: Path, text: str) -> None:
+    info = tmp_path / "model_info.json"
+    info.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"model_info\.json: is .+: mend it or move it away, and pack again"):
+        pack(str(polyps), out=str(tmp_path))
+    assert not list(tmp_path.glob("*.zip"))
+    info.write_text('{"other_v1": {"source": "other_v1.zip"}}')
+    pack(str(polyps), out=str(tmp_path))
+    assert list(json.loads(info.read_text())) == ["other_v1", "polyps_v0.1"]
 
 
 def test_pack_wants_one_bundle_or_all() -> None:
