@@ -9,8 +9,9 @@ import sys
 from types import TracebackType
 
 # Libraries whose errors of these kinds are sentences for the user; those of others are faults of the program. The
-# first is this one; the code of a packed bundle lies below scripts.
-SPOKEN_BY = (__name__.partition(".")[0], "scripts", "monai", "json", "ignite", "torch")
+# first is this one; the code of a packed bundle lies in a package of its name and eight digits.
+SPOKEN_BY = (__name__.partition(".")[0], "monai", "json", "ignite", "torch")
+PACKED = re.compile(r"\w+_[0-9a-f]{8}")
 SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
@@ -43,7 +44,7 @@ def sentence_of(error: BaseException) -> str | None:
         if isinstance(current, OSError):
             plain = current.filename is not None and current.strerror
             return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
-        if isinstance(current, SPOKEN) and _origin(current) in SPOKEN_BY:
+        if isinstance(current, SPOKEN) and _is_spoken(_origin(current)):
             return _one_line(current.args[0] if isinstance(current, KeyError) else current)
         if sentence := _sentence_of_worker(current):
             return sentence
@@ -57,6 +58,10 @@ def _sentence_of_worker(error: BaseException) -> str | None:
         return None
     found = re.search(r"^(?:ValueError|\w*(?:OS|NotFound)Error): (.+)$", str(error), re.MULTILINE)
     return found[1] if found else None
+
+
+def _is_spoken(origin: str) -> bool:
+    return origin in SPOKEN_BY or PACKED.fullmatch(origin) is not None
 
 
 def _one_line(text: object) -> str:

@@ -117,7 +117,7 @@ def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iter
 
     Args:
         content: of the config, or of the metadata that its expressions refer to.
-        own: name of the package that holds the bundle's code, such as ``scripts.NAME``.
+        own: name of the package that holds the bundle's code, such as ``NAME_1234abcd``.
         files: configs that are looked at, too, and so may be named in a macro, such as ``configs/train.json``.
 
     Yields:

@@ -23,7 +23,7 @@ from typing import Any
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
-from clinbundles.scripts.pack.closure import NAME, carried_modules
+from clinbundles.scripts.pack.closure import NAME, carried_modules, package_stem
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
 from clinbundles.scripts.pack.metadata import PATH, TEXTS, read_metadata
 from clinbundles.scripts.pack.own_weights import with_own_weights
@@ -71,9 +71,9 @@ def pack(
     """Write NAME_vVERSION.zip of a bundle: configs, weights, samples, docs, and the code that the configs name.
 
     Unzipped, it runs with ``python -m monai.bundle run`` from its folder where this project is not installed. Its code
-    lies below ``scripts/``, in a folder of the bundle's name and the code's hash, so that two bundles, or two releases
-    of one, do not run each other's code in one process. The same input gives the same bytes. ``model_info.json`` beside
-    the zips has the checksum of each.
+    lies in a package of the bundle's name and the code's hash, so that two bundles, or two releases of one, do not run
+    each other's code in one process, nor that of a package called ``scripts``. The same input gives the same bytes.
+    ``model_info.json`` beside the zips has the checksum of each.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
@@ -165,8 +165,8 @@ def packed_bundle(
     }
     own = own_package(name, code)
     for path, text in texts.items():
-        files[path] = NAME.sub(rf"scripts.{own}\1", text).encode()
-    files |= {f"scripts/{own}/{path}": content for path, content in code.items()}
+        files[path] = NAME.sub(rf"{own}\1", text).encode()
+    files |= {f"{own}/{path}": content for path, content in code.items()}
     for path, content in files.items():
         if path.endswith((".json", ".md", ".txt", ".py", ".conf")) and (found := OF_A_MACHINE.search(content)):
             line = content[: found.start()].count(b"\n") + 1
@@ -196,14 +196,17 @@ def load_call(name: str, *, url: str | None = None) -> str:
 
 
 def own_package(name: str, code: Mapping[str, bytes]) -> str:
-    """Name the folder of a zip's code by the bundle and what the code is: of two releases in a process, each has one.
+    """Name the package of a zip's code by the bundle and what the code is: of two releases in a process, each has one.
+
+    It lies at the top of the zip: below a ``scripts`` without an ``__init__.py`` it would not be found where another
+    ``scripts``, which has one, is installed.
 
     Args:
         name: of the bundle.
         code: contents of its modules by path.
     """
     each = {path: hashlib.sha256(content).hexdigest() for path, content in code.items()}
-    return f"{name}_{hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{package_stem(name)}_{hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:

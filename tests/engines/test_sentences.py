@@ -21,6 +21,13 @@ def test_a_mistake_in_a_process_that_loads_data_is_found_in_its_traceback() -> N
     assert sentence_of(RuntimeError("out of memory")) is None
 
 
+@pytest.mark.parametrize(("package", "is_spoken"), [("polyps_0123abcd", True), ("numpy", False), ("scripts", False)])
+def test_the_code_of_any_zip_in_a_process_speaks_to_the_user(package: str, is_spoken: bool) -> None:
+    with pytest.raises(ValueError, match=r"a\.png") as caught:
+        exec("raise ValueError('a.png: is no image.')", {"__name__": f"{package}.readers"})
+    assert sentence_of(caught.value) == ("a.png: is no image." if is_spoken else None)
+
+
 def test_a_fault_of_the_program_has_no_sentence() -> None:
     assert sentence_of(ValueError("raised by no library of those that speak to users")) is None
     assert sentence_of(OSError("disk.png: cannot be\nwritten")) == "disk.png: cannot be written"
