@@ -7,7 +7,7 @@ from typing import Any
 
 PATH = "configs/metadata.json"
 VERSIONS = ("version", "monai_version", "pytorch_version", "numpy_version")
-PACKAGES = "required_packages_version"
+PACKAGES, OF_OPTIONS = "required_packages_version", "packages_of_options"
 # What the page and the metadata of a pure zip repeat.
 TEXTS = ("name", "description", "intended_use")
 
@@ -36,11 +36,11 @@ def read_metadata(content: bytes | None, name: str, *, texts: tuple[str, ...] = 
         raise ValueError(f"{file}: is {type(metadata).__name__}, expected an object.")
     for entry in VERSIONS:
         _check_version(metadata.get(entry), f"{file}: {entry}")
-    packages = metadata.get(PACKAGES)
-    if not isinstance(packages, dict):
-        raise ValueError(f"{file}: {PACKAGES} is {packages!r}, expected versions by name of the package, or {{}}.")
-    for package, version in packages.items():
-        _check_version(version, f"{file}: {PACKAGES} of {package!r}")
+    for entry, packages in ((PACKAGES, metadata.get(PACKAGES)), (OF_OPTIONS, metadata.get(OF_OPTIONS, {}))):
+        if not isinstance(packages, dict):
+            raise ValueError(f"{file}: {entry} is {packages!r}, expected versions by name of the package, or {{}}.")
+        for package, version in packages.items():
+            _check_version(version, f"{file}: {entry} of {package!r}")
     for entry in texts:
         if not isinstance(metadata.get(entry), str):
             raise ValueError(f"{file}: {entry} is {metadata.get(entry)!r}, expected a text.")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata as installed
@@ -25,6 +24,7 @@ from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import NAME, carried_modules, package_stem
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
+from clinbundles.scripts.pack.machine_paths import check_machine_paths
 from clinbundles.scripts.pack.metadata import PATH, TEXTS, read_metadata
 from clinbundles.scripts.pack.own_weights import with_own_weights
 from clinbundles.scripts.pack.pure import pure_files
@@ -54,8 +54,6 @@ bundle has to be in it.
 
     monai.bundle.{call}
 """
-# What a folder of this or that machine would look like in a text.
-OF_A_MACHINE = re.compile(rb"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt)/[\w.-]")
 
 
 def pack(
@@ -139,8 +137,10 @@ def packed_bundle(
             :func:`.own_weights.with_own_weights`.
     """
     name = folder.resolve().name
+    files = bundle_files(folder)
+    metadata = read_metadata(files.get(PATH), name, texts=TEXTS if profile == "pure" else ())
     if weights is not None:
-        with_own = with_own_weights(folder, bundle_files(folder), Path(weights), own_version)
+        with_own = with_own_weights(folder, files, Path(weights), own_version)
         with TemporaryDirectory() as scratch:
             copy = Path(scratch) / name
             for path, content in with_own.items():
@@ -149,8 +149,6 @@ def packed_bundle(
             return packed_bundle(copy, runtime=runtime, profile=profile)
     if not (folder / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{folder / 'models' / 'model.pt'}: no weights, and a zip without them runs nothing.")
-    files = bundle_files(folder)
-    metadata = read_metadata(files.get(PATH), name, texts=TEXTS if profile == "pure" else ())
     if profile == "pure":
         files = pure_files(folder, files)
         metadata = json.loads(files[PATH])
@@ -168,9 +166,7 @@ def packed_bundle(
         files[path] = NAME.sub(rf"{own}\1", text).encode()
     files |= {f"{own}/{path}": content for path, content in code.items()}
     for path, content in files.items():
-        if path.endswith((".json", ".md", ".txt", ".py", ".conf")) and (found := OF_A_MACHINE.search(content)):
-            line = content[: found.start()].count(b"\n") + 1
-            raise ValueError(f"{name}/{path}, line {line}: names a folder of a machine ({found[0].decode()}…).")
+        check_machine_paths(f"{name}/{path}", content)
     title = f"{name}_v{metadata['version']}"
     ending = ENDING.format(call=load_call(name, url=f"file:///PATH/{title}.zip"))
     files[PAGE] = files.get(PAGE, b"") + ending.encode()
@@ -228,12 +224,21 @@ def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def bundle_files(folder: Path) -> dict[str, bytes]:
-    """Read what a zip takes of a bundle's folder, by path in it: no hidden file, nothing of Python's caches."""
-    paths = [folder / "LICENSE", *(path for each in FOLDERS for path in sorted((folder / each).rglob("*")))]
+    """Read what a zip takes of a bundle's folder, by path in it: no hidden file, nothing of Python's caches.
+
+    Raises:
+        ValueError: one is a link, which may lead to what nobody wants in a zip.
+    """
+    tops = [folder / each for each in FOLDERS]
+    paths = [folder / "LICENSE", *tops, *(path for top in tops for path in sorted(top.rglob("*")))]
     files = {}
     for path in paths:
         inside = path.relative_to(folder)
         hidden = any(part.startswith((".", "__")) for part in inside.parts)
+        if path.is_symlink() and not hidden:
+            raise ValueError(
+                f"{folder.name}/{inside.as_posix()}: is a link, and a zip would hold what it leads to: put a copy."
+            )
         if path.is_file() and not hidden and path.name not in LEFT_OUT:
             files[inside.as_posix()] = path.read_bytes()
     tracking = ROOT / "mlflow" / "tracking.json"

@@ -40,6 +40,7 @@ def test_a_version_is_taken(version: str) -> None:
         (json.dumps({n: v for n, v in PLAIN.items() if n != "version"}).encode(), "version is None"),
         (json.dumps(PLAIN | {"required_packages_version": None}).encode(), "required_packages_version is None"),
         (json.dumps(PLAIN | {"required_packages_version": ["pillow"]}).encode(), r"packages_version is \['pil"),
+        (json.dumps(PLAIN | {"packages_of_options": {"timm": None}}).encode(), "packages_of_options of 'timm' is None"),
         (json.dumps(PLAIN | {"name": ["polyps"]}).encode(), r"name is \['polyps'\], expected a text"),
     ],
 )

@@ -16,8 +16,9 @@ from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.doctor.run import doctor
 from clinbundles.scripts.label.bundles import lay_out
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.machine_paths import IN_EXAMPLES
 from clinbundles.scripts.pack.pure import check_is_full, pure_inference, torchscript
-from clinbundles.scripts.pack.run import OF_A_MACHINE, pack
+from clinbundles.scripts.pack.run import pack
 
 ROOT = Path(__file__).parents[3]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -109,8 +110,8 @@ def test_a_pure_zip_has_no_python_and_the_doctor_finds_nothing(
     text = (folder / "configs" / "inference.json").read_text()
     assert "clinbundles." not in text
     assert "scripts." not in text
-    assert list(foreign_code(json.loads(text), "scripts.none")) == []
-    assert not OF_A_MACHINE.search((folder / "models" / "model.ts").read_bytes())
+    assert list(foreign_code(json.loads(text), "none_00000000")) == []
+    assert not IN_EXAMPLES.search((folder / "models" / "model.ts").read_bytes().decode("latin-1"))
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     assert "pydicom" not in metadata["required_packages_version"]
     assert "packages_of_options" not in metadata

@@ -331,6 +331,19 @@ def test_hidden_files_stay_out_and_a_folder_of_this_machine_is_refused(polyps: P
         packed_bundle(polyps)
 
 
+@pytest.mark.parametrize("link", ["docs/p.txt", "LICENSE", "samples", "models/more"])
+def test_a_link_is_refused_whatever_it_leads_to(polyps: Path, tmp_path: Path, link: str) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "passwd").write_text("jane:x:1000")
+    (polyps / "LICENSE").unlink()
+    is_file = Path(link).suffix or link == "LICENSE"
+    (polyps / link).symlink_to(tmp_path / "secret" / "passwd" if is_file else tmp_path / "secret")
+    with pytest.raises(ValueError, match=rf"polyps/{link}: is a link, and a zip would hold what it leads to"):
+        packed_bundle(polyps)
+    (polyps / link).rename((polyps / link).with_name(".hidden"))
+    packed_bundle(polyps)
+
+
 @pytest.mark.parametrize("version", ["1/../../../escaped", "a/b", None])
 def test_a_version_that_is_none_writes_nothing_anywhere(polyps: Path, tmp_path: Path, version: str | None) -> None:
     (polyps / "configs" / "metadata.json").write_text(json.dumps(METADATA | {"version": version}))
