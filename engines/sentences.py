@@ -13,6 +13,7 @@ from types import TracebackType
 SPOKEN_BY = (__name__.partition(".")[0], "monai", "json", "ignite", "torch")
 PACKED = re.compile(r"\w+_[0-9a-f]{8}")
 SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
+UNREAD = re.compile(r"cannot find a suitable reader for file: (.+)\.$", re.MULTILINE)  # of MONAI, for a pure zip
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 
@@ -46,6 +47,8 @@ def sentence_of(error: BaseException) -> str | None:
             return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
         if isinstance(current, SPOKEN) and _is_spoken(_origin(current)):
             return _one_line(current.args[0] if isinstance(current, KeyError) else current)
+        if unread := UNREAD.search(str(current)):
+            return f"{unread[1]}: no reader of MONAI can read it."
         if sentence := _sentence_of_worker(current):
             return sentence
         current = current.__cause__

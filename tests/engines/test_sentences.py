@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from monai.transforms import Compose, LoadImaged
 
 from clinbundles.engines.sentences import sentence_of, speak
 
@@ -26,6 +27,14 @@ def test_the_code_of_any_zip_in_a_process_speaks_to_the_user(package: str, is_sp
     with pytest.raises(ValueError, match=r"a\.png") as caught:
         exec("raise ValueError('a.png: is no image.')", {"__name__": f"{package}.readers"})
     assert sentence_of(caught.value) == ("a.png: is no image." if is_spoken else None)
+
+
+@pytest.mark.filterwarnings("ignore")  # ITK, which MONAI tries too, dies of a warning that is an error
+def test_a_file_that_monai_cannot_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_text("junk")
+    with pytest.raises(RuntimeError, match="applying transform") as caught:
+        Compose([LoadImaged("image", reader="PILReader")])({"image": str(tmp_path / "a b.png")})
+    assert sentence_of(caught.value) == f"{tmp_path}/a b.png: no reader of MONAI can read it."
 
 
 def test_a_fault_of_the_program_has_no_sentence() -> None:

@@ -30,6 +30,7 @@ def listed(content: Any, **options: Any) -> list[str]:
         'f"{@epoch:03d} of {len(@items)}"',
         "@timing()",
         "import sys",
+        "lambda image: ImageOps.exif_transpose(image.convert('L'))",
     ],
 )
 def test_references_arithmetic_and_the_known_names_are_plain(expression: str) -> None:
@@ -71,6 +72,7 @@ def test_references_arithmetic_and_the_known_names_are_plain(expression: str) ->
         "import subprocess",
         "from os import system",
         "os.environ['AWS_SECRET']",
+        "ImageOps.Image.open('/etc/passwd')",
         "sys.path.insert(0, '/somewhere')",
         "os._exit(0)",
         "x = 1",
@@ -200,7 +202,8 @@ def test_what_the_lists_name_is_there() -> None:
         assert not rest or any(each.startswith(rest) for each in dir(module)), name
     for name in NAMES:
         top, *parts = name.split(".")
-        thing: Any = import_module({"np": "numpy", "dist": "torch.distributed"}.get(top, top))
+        others = {"np": "numpy", "dist": "torch.distributed", "ImageOps": "PIL.ImageOps"}
+        thing: Any = import_module(others.get(top, top))
         for part in parts:
             thing = getattr(thing, part)
     for name in TOOLS:
