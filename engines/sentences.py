@@ -9,10 +9,12 @@ import sys
 from types import TracebackType
 
 # Libraries whose errors of these kinds are sentences for the user; those of others are faults of the program. The
-# first is this one; the code of a packed bundle lies below scripts.
-SPOKEN_BY = (__name__.partition(".")[0], "scripts", "monai", "json", "ignite", "torch")
+# first is this one; the code of a packed bundle lies in a package of its name and eight digits.
+SPOKEN_BY = (__name__.partition(".")[0], "monai", "json", "ignite", "torch")
+PACKED = re.compile(r"\w+_[0-9a-f]{8}")
 SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
 TOO_LARGE = re.compile(r"(?:can't allocate memory: you|out of memory\.) tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
+UNREAD = re.compile(r"cannot find a suitable reader for file: (.+)\.$", re.MULTILINE)  # of MONAI, for a pure zip
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 
@@ -44,8 +46,10 @@ def sentence_of(error: BaseException) -> str | None:
         if isinstance(current, OSError):
             plain = current.filename is not None and current.strerror
             return f"{current.filename}: {current.strerror}." if plain else _one_line(current)
-        if isinstance(current, SPOKEN) and _origin(current) in SPOKEN_BY:
+        if isinstance(current, SPOKEN) and _is_spoken(_origin(current)):
             return _one_line(current.args[0] if isinstance(current, KeyError) else current)
+        if unread := UNREAD.search(str(current)):
+            return f"{unread[1]}: no reader of MONAI can read it."
         if sentence := _sentence_of_worker(current) or _sentence_of_memory(current):
             return sentence
         current = current.__cause__
@@ -67,6 +71,10 @@ def _sentence_of_memory(error: BaseException) -> str | None:
         return None
     asked = f", {found[1]} at once" if found else ""
     return f"there is not enough memory{asked}: give a smaller image_size or batch_size, or smaller images."
+
+
+def _is_spoken(origin: str) -> bool:
+    return origin in SPOKEN_BY or PACKED.fullmatch(origin) is not None
 
 
 def _one_line(text: object) -> str:

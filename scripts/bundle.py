@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 NOT_RUN = ("metadata", "reproduce")
 # What monai.bundle.run takes beside the values of a config.
-OF_MONAI = ("run_id", "init_id", "final_id", "meta_file", "logging_file")
+IDS = ("run_id", "init_id", "final_id")
+OF_MONAI = (*IDS, "meta_file", "logging_file")
 PATH_ENDINGS = ("_dir", "_path", "datalist")
 
 
@@ -160,16 +161,16 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
     if (metadata := folder / "configs" / "metadata.json").is_file():
         _read_object(metadata)
     known = options_of_config(read_configs(folder, names))
+    no_value = f"is no value of {' and '.join(f'{config}.json' for config in names)}"
     for name, value in options.items():
         name = name.replace("::", "#")
+        if name in IDS and str(value).replace("::", "#") not in known:
+            raise ValueError(f"--{name}: {value!r} {no_value}{nearest(str(value), known)}")
         if name in more:
             continue
         if name not in known:
             tops = [*more, *(option for option in known if "#" not in option)]
-            raise ValueError(
-                f"--{name} is no value of {' and '.join(f'{config}.json' for config in names)}"
-                f"{nearest(name, tops, prefix='--')}"
-            )
+            raise ValueError(f"--{name} {no_value}{nearest(name, tops, prefix='--')}")
         known[name].check(value)
         check_value(name, value)
 

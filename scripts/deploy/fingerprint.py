@@ -21,10 +21,9 @@ def digest_of_bundle(folder: Path) -> str:
     """Hash all that a result of a bundle rests on: its weights, its configs, its code, and the code of this module.
 
     Args:
-        folder: of the bundle; a packed one has its code in scripts, and another uses that of this package.
+        folder: of the bundle; a packed one has its code with it, and another uses that of this package.
     """
-    packed = folder / "scripts"
-    code = [packed] if packed.is_dir() else [ROOT / name for name in CODE]
+    code = [folder] if any(folder.rglob("*.py")) else [ROOT / name for name in CODE]
     models = [folder / "models" / name for name in ("model.pt", "model.json")]
     files = [*filter(Path.is_file, models), *sorted((folder / "configs").glob("*.json"))]
     files += [file for place in (*code, ROOT / "scripts" / "deploy") for file in sorted(place.rglob("*.py"))]

@@ -14,6 +14,7 @@ from typing import Any
 
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.doctor.code import foreign_code
+from clinbundles.scripts.pack.closure import packed_package
 
 OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
 OK, LOOK, FAULT = "ok", "look", "FAULT"
@@ -30,6 +31,7 @@ METADATA: tuple[str, ...] = (
 METADATA += ("task", "description", "authors", "copyright", "network_data_format")
 # What Python would import, or take for a folder to import from; and git, which a tracked run asks, runs what .git says.
 IMPORTABLE = (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".whl", ".egg")
+NO_PACKAGE = "none_00000000"  # of a bundle that brings no code
 # Facts of the weights that inference.json repeats, for hosts read only it.
 REPEATED = ("class_names", "temperature", "window_hu", "image_size", "color_space")
 
@@ -130,19 +132,17 @@ def check_code(folder: Path) -> Iterator[Finding]:
     is listed, and so is what Python could import from elsewhere in the folder; it is a fault where that would be taken
     for an installed package.
     """
-    pattern = f"{folder.resolve().name}_{'[0-9a-f]' * 8}"
-    name = next((path.name for path in sorted((folder / "scripts").glob(pattern))), folder.resolve().name)
-    own = f"scripts.{name}"
+    own = packed_package(folder)
     shadows = set()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         top, *inside = parts = file.relative_to(folder).parts
-        here = ROOT.joinpath(*inside[1:])
-        is_ours = (top, inside[:1]) == ("scripts", [name]) and here.is_file() and here.read_bytes() == file.read_bytes()
-        could_run = top == "scripts" or file.name.lower().endswith(IMPORTABLE) or ".git" in parts
+        here = ROOT.joinpath(*inside)
+        is_ours = top == own and here.is_file() and here.read_bytes() == file.read_bytes()
+        could_run = top in (own, "scripts") or file.name.lower().endswith(IMPORTABLE) or ".git" in parts
         if is_ours or not could_run:
             continue
         yield Finding(LOOK, "code", f"{file.relative_to(folder)} is not the code of this project, and could run.")
-        shadows |= {top.partition(".")[0]} - {"scripts", "__main__"}
+        shadows |= {top.partition(".")[0]} - {own, "scripts", "__main__"}
     for package in sorted(shadows):
         is_loaded = package in {*sys.stdlib_module_names, *sys.modules}
         if is_loaded or getattr(PathFinder.find_spec(package), "origin", None):
@@ -150,7 +150,7 @@ def check_code(folder: Path) -> Iterator[Finding]:
             yield Finding(FAULT, "code", sentence)
     configs = {path.relative_to(folder).as_posix(): path for path in sorted((folder / "configs").rglob("*.json"))}
     for config, path in configs.items():
-        for line in foreign_code(read_json(path), own, files=configs):
+        for line in foreign_code(read_json(path), own or NO_PACKAGE, files=configs):
             yield Finding(LOOK, "code", f"{config} would run {line}")
     for path in sorted(each for each in (folder / "configs").rglob("*") if each.suffix.lower() in (".yaml", ".yml")):
         yield Finding(LOOK, "code", f"{path.relative_to(folder)} is a config that was not looked at.")

@@ -51,14 +51,16 @@ WRITERS = ("ITKWriter", "NibabelWriter", "PILWriter")
 # The one value that an argument may have, wherever it is passed on to.
 FIXED = {"allow_pickle": False, "weights_only": True, "_debug_": False, "pretrained_url": None}
 
-MODULES = {"dist", "glob", "json", "math", "monai", "np", "numpy", "os", "sys", "torch"}
+MODULES = {"ImageOps", "dist", "glob", "json", "math", "monai", "np", "numpy", "os", "sys", "torch"}
 IMPORTS = {"import sys", "import os", "import torch.distributed as dist", "import math", "import glob", "import json"}
+IMPORTS |= {"from PIL import ImageOps"}
 # What an expression may name of a module, or without one.
 NAMES_OF = {
     "builtins": "abs all any bool dict enumerate float int isinstance len list max min print range reversed round set "
     "sorted str sum tuple zip",
     "dist": "barrier destroy_process_group get_rank get_world_size is_initialized",
-    "glob": "glob",
+    "glob": "escape glob",
+    "ImageOps": "exif_transpose",
     "math": "ceil exp floor log pi prod sqrt",
     "monai.data": "list_data_collate load_decathlon_datalist pad_list_data_collate partition_dataset",
     "monai.engines": "default_prepare_batch",
@@ -78,7 +80,7 @@ NAMES = {f"{module}.{name}" for module, names in NAMES_OF.items() for name in na
 BUILTINS = frozenset(NAMES_OF["builtins"].split())
 # Attributes and methods of what is no module: of texts and lists, of arrays, of engines and networks, of pictures.
 ATTRIBUTES_OF = (
-    "endswith get items keys lower split startswith strip upper values",
+    "endswith get items keys lower removesuffix rpartition split startswith strip upper values",
     "abs amax amin argmax bool clamp clamp_min cpu cuda detach device dtype exp flatten float half int item log long "
     "max mean meta min ndim numpy permute reshape shape sigmoid size softmax squeeze sum to transpose "
     "unsqueeze view",
@@ -117,7 +119,7 @@ def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iter
 
     Args:
         content: of the config, or of the metadata that its expressions refer to.
-        own: name of the package that holds the bundle's code, such as ``scripts.NAME``.
+        own: name of the package that holds the bundle's code, such as ``NAME_1234abcd``.
         files: configs that are looked at, too, and so may be named in a macro, such as ``configs/train.json``.
 
     Yields:

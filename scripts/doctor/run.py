@@ -18,6 +18,7 @@ from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle
 from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding, is_pure, read_json
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.closure import packed_package
 from clinbundles.scripts.pack.run import load_call
 
 
@@ -38,7 +39,7 @@ def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
         findings = [*check_checksum(Path(bundle)), *examine(folder, run=run)]
         is_sound = not any(each.status == FAULT or (each.check in RUNNING and each.sentence) for each in findings)
         lines = list(_bench(bundle, folder)) if bench and is_sound else []
-        is_packed = is_sound and (is_pure(folder) or (folder / "scripts").is_dir())
+        is_packed = is_sound and (is_pure(folder) or packed_package(folder) is not None)
         call = load_call(folder.name) if is_packed else ""
     for finding in findings:
         print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}")

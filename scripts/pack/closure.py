@@ -47,6 +47,17 @@ def carried_modules(texts: Iterable[str], root: Path = ROOT) -> dict[str, Path]:
     return dict(sorted(carried.items()))
 
 
+def package_stem(name: str) -> str:
+    """Make of a bundle's name what the name of a package may begin with."""
+    return re.sub(r"\W|^(?=\d)", "_", name)
+
+
+def packed_package(folder: Path) -> str | None:
+    """Name the package that has the code of a packed bundle; None of a bundle without."""
+    names = folder.glob(f"{package_stem(folder.resolve().name)}_{'[0-9a-f]' * 8}")
+    return next((path.name for path in sorted(names) if path.is_dir()), None)
+
+
 def imported_packages(files: Iterable[Path]) -> set[str]:
     """Return the top-level names of other packages that files import, wherever in the file."""
     found = set()

@@ -53,7 +53,12 @@ PICTURES, VOLUMES = "*.[jJpP]*[gG]", "*.nii*"
 # What is no picture ends the run behind MONAI's reader: a fault within has its loader try another reader.
 OF_8_BITS = "if image.mode in @modes else image.mode + ' has not 8 bits a channel'"
 SAVED = {"keys": "pred", "output_dir": "@output_dir", "output_postfix": "", "separate_folder": False, "resample": False}
-SAVED |= {"_target_": "SaveImaged", "output_dtype": "$np.uint8"}
+# With the suffix in all names where two images would have one, such as a.jpg and a.png.
+SAVED |= {
+    "_target_": "SaveImaged",
+    "output_dtype": "$np.uint8",
+    "output_name_formatter": "$lambda meta, _: {'subject': meta['filename_or_obj'] + ('' if @stems_differ else '.')}",
+}
 # What becomes of a label map of instances, which MONAI's writer wants with columns first.
 INSTANCES = [
     {
@@ -65,11 +70,22 @@ INSTANCES = [
     },
     SAVED | {"output_ext": ".png", "output_dtype": "$np.uint16"},
 ]
+# The images of a folder, and what lies beside them.
+FILES = {
+    "images": "$[item['image'] for item in @dataset#data]",
+    "stems": "$set(image.lower().removesuffix('.gz').rpartition('.')[0] for image in @images)",
+    "stems_differ": "$len(@stems) == len(@images)",
+    "entries": "$sorted(glob.glob(glob.escape(@dataset_dir) + '/*'))",
+    "left_out": "$[entry for entry in @entries if entry not in @images]",
+}
+PATH_OF = "item['image'].meta['filename_or_obj']"
+TITLES = f"@titles if os.path.basename({PATH_OF}) == os.path.basename(@images[0]) else ''"
 TABLE = {
     "_target_": "ClassificationSaver",
     "output_dir": "@output_dir",
     "filename": "predictions.csv",
-    "batch_transform": "$lambda items: {'filename_or_obj': [item['image'].meta['filename_or_obj'] for item in items]}",
+    # MONAI's table has no titles of its own: they stand before the name of the first image.
+    "batch_transform": f"$lambda items: {{'filename_or_obj': [({TITLES}) + {PATH_OF} for item in items]}}",
     "output_transform": "$monai.handlers.from_engine(['pred'])",
 }
 
@@ -80,9 +96,10 @@ PAGE = """# {name}, pure form
 Inference alone, without Python of its own: MONAI's transforms and the network as TorchScript, for hosts that refuse a
 bundle's code. {warning}
 
-It reads {reads}, and its results are those of the full bundle on them. What the full bundle does beside that is not
-here: it reads more kinds of files, refuses images that are none of its kind, goes on behind a file that cannot be read,
-and writes overlays and a table with the hash of the weights.
+It reads {reads}, and its results are those of the full bundle on them. Other files of the folder are left out, and
+their names are printed. What the full bundle does beside that is not here: it reads more kinds of files, refuses images
+that are none of its kind, goes on behind a file that cannot be read, which ends this run, and writes overlays and a
+table with the hash of the weights. Where two images differ in their suffix alone, all masks have it in their names.
 """
 
 
@@ -130,9 +147,10 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
         steps.append(SAVED | {"output_ext": ".png", "scale": 255})
     elif writer == "LabelMapWriter":
         steps.append(SAVED | {"output_ext": ".nii.gz"})
+    kinds = "NIfTI" if result["pattern"] == VOLUMES else "JPEG or PNG"
     result |= {
         "_desc_": f"python -m monai.bundle run --config_file configs/inference.json: {name} without code of its own.",
-        "imports": ["$import glob"],
+        "imports": ["$import glob", "$import os", "$from PIL import ImageOps"],
         "modes": ["L", "LA", "P", "RGB", "RGBA"],
         "ckpt_path": f"$@bundle_root + '/{FILE}'",
         "exported": {
@@ -144,9 +162,11 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
         "network": "$@network_def.to(@device)",
         "dataset": {
             "_target_": "Dataset",
-            "data": "$[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/' + @pattern))]",
+            "data": "$[{'image': p} for p in sorted(glob.glob(glob.escape(@dataset_dir) + '/' + @pattern))]",
             "transform": "@preprocessing",
         },
+        **FILES,
+        "run": [f"$print('Left out, for {kinds} alone is read:', *@left_out) if @left_out else None", *result["run"]],
         "inferer": {"_target_": "SimpleInferer"},
         "handlers": [{"_target_": "StatsHandler", "iteration_log": False}],
     }
@@ -155,6 +175,7 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
         result["inferer"] = {"_target_": "SliceInferer", "roi_size": size, "sw_batch_size": 64, "spatial_dim": 2}
     if writer == "ClassTableWriter":
         result["handlers"].append(TABLE)
+        result["titles"] = ",".join(["image", *result["class_names"]]) + "\n"
     names = names_behind(result, ROOTS)  # what no host reads and the engine does not run is left out
     return {name: value for name, value in result.items() if name in names}
 
@@ -172,7 +193,7 @@ def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], diges
     # A network that finds instances has operations of torchvision, which MONAI imports.
     needed |= {"torchvision"} if "tile_size" in content or "TorchVisiond" in json.dumps(content) else set()
     packages = metadata["required_packages_version"]
-    pictures = "jpeg, png (8 bits a channel, upright" + (
+    pictures = "jpeg, png (8 bits a channel" + (
         f", up to {content['tile_size']} px a side)" if "tile_size" in content else ")"
     )
     return {
@@ -260,11 +281,11 @@ def _loading(content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     if kind == "SliceReader":
         yield {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"}
         return
-    converter = f"$lambda image: image.convert('RGB') {_of_one_tile(content)}"
+    converter = f"$lambda image: ImageOps.exif_transpose(image.convert('RGB')) {_of_one_tile(content)}"
     if kind == "ChestXRayReader":  # decoded at a part of its size
         converter = (
-            "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), image.convert('L'))[1] "
-            + OF_8_BITS
+            "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), "
+            "ImageOps.exif_transpose(image.convert('L')))[1] " + OF_8_BITS
         )
     elif kind != "RGBImageReader":
         raise ValueError(f"{name}: has no pure form, for MONAI has nothing like {kind}.")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata as installed
@@ -23,8 +22,10 @@ from typing import Any
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
-from clinbundles.scripts.pack.closure import NAME, carried_modules
+from clinbundles.scripts.pack.closure import NAME, carried_modules, package_stem
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
+from clinbundles.scripts.pack.machine_paths import check_machine_paths
+from clinbundles.scripts.pack.metadata import PATH, TEXTS, read_metadata
 from clinbundles.scripts.pack.own_weights import with_own_weights
 from clinbundles.scripts.pack.pure import pure_files
 from clinbundles.scripts.pack.sbom import bill_of_materials, requirements
@@ -32,6 +33,7 @@ from clinbundles.scripts.pack.sbom import bill_of_materials, requirements
 FOLDERS = ("configs", "docs", "models", "samples")
 RUNTIMES = ("eager", "onnx")
 PROFILES = ("full", "pure")
+MODEL_INFO = "model_info.json"
 LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
 PAGE = "docs/README.md"
 # The end of a zip's page.
@@ -52,8 +54,6 @@ bundle has to be in it.
 
     monai.bundle.{call}
 """
-# What a folder of this or that machine would look like in a text.
-OF_A_MACHINE = re.compile(rb"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt)/[\w.-]")
 
 
 def pack(
@@ -69,9 +69,9 @@ def pack(
     """Write NAME_vVERSION.zip of a bundle: configs, weights, samples, docs, and the code that the configs name.
 
     Unzipped, it runs with ``python -m monai.bundle run`` from its folder where this project is not installed. Its code
-    lies below ``scripts/``, in a folder of the bundle's name and the code's hash, so that two bundles, or two releases
-    of one, do not run each other's code in one process. The same input gives the same bytes. ``model_info.json`` beside
-    the zips has the checksum of each.
+    lies in a package of the bundle's name and the code's hash, so that two bundles, or two releases of one, do not run
+    each other's code in one process, nor that of a package called ``scripts``. The same input gives the same bytes.
+    ``model_info.json`` beside the zips has the checksum of each.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
@@ -100,12 +100,14 @@ def pack(
         raise ValueError("say which bundle to pack, by its name or folder, or --all.")
     folders = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json")) if all else []
     folders = folders or [find_bundle(str(bundle))]
+    target = Path(out)
+    _read_model_info(target / MODEL_INFO)  # before the work of packing
     packed = {}
     for number, folder in enumerate(folders, start=1):
         name, content = packed_bundle(folder, runtime=runtime, profile=profile, weights=ckpt_path, own_version=version)
         packed[name] = content
         print(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB", file=sys.stderr)
-    target = Path(out)
+    entries = _read_model_info(target / MODEL_INFO)
     target.mkdir(parents=True, exist_ok=True)
     for name, content in packed.items():
         file = target / f"{name}.zip"
@@ -113,7 +115,8 @@ def pack(
             raise ValueError(f"{file}: is there, with other contents: give another --version, or another --out.")
     for name, content in packed.items():
         write_atomically(target / f"{name}.zip", content)
-    _write_model_info(target / "model_info.json", packed)
+    entries |= checksums(packed)
+    write_atomically(target / MODEL_INFO, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
     print(f"{len(packed)} zips and model_info.json: {target}")
 
 
@@ -129,12 +132,15 @@ def packed_bundle(
 
     Raises:
         FileNotFoundError: the bundle has no weights.
-        ValueError: a text of the bundle names a folder of this machine; the exported network gives other results; own
-            weights, or their version, are refused by :func:`.own_weights.with_own_weights`.
+        ValueError: its metadata has no version; a text of the bundle names a folder of this machine; the exported
+            network gives other results; own weights, or their version, are refused by
+            :func:`.own_weights.with_own_weights`.
     """
     name = folder.resolve().name
+    files = bundle_files(folder)
+    metadata = read_metadata(files.get(PATH), name, texts=TEXTS if profile == "pure" else ())
     if weights is not None:
-        with_own = with_own_weights(folder, bundle_files(folder), Path(weights), own_version)
+        with_own = with_own_weights(folder, files, Path(weights), own_version)
         with TemporaryDirectory() as scratch:
             copy = Path(scratch) / name
             for path, content in with_own.items():
@@ -143,27 +149,24 @@ def packed_bundle(
             return packed_bundle(copy, runtime=runtime, profile=profile)
     if not (folder / "models" / "model.pt").is_file():
         raise FileNotFoundError(f"{folder / 'models' / 'model.pt'}: no weights, and a zip without them runs nothing.")
-    files = bundle_files(folder)
     if profile == "pure":
         files = pure_files(folder, files)
+        metadata = json.loads(files[PATH])
         name = f"{name}_pure"
-    metadata = json.loads(files["configs/metadata.json"])
     if runtime == "onnx":
         files |= _with_onnx(folder, files)
         metadata["required_packages_version"]["onnxruntime"] = installed.version("onnxruntime")
-        files["configs/metadata.json"] = as_json(metadata)
+        files[PATH] = as_json(metadata)
     texts = {path: content.decode("utf-8") for path, content in files.items() if _is_config(path)}
     code = {
         file.relative_to(ROOT).as_posix(): file.read_bytes() for file in carried_modules(texts.values(), ROOT).values()
     }
     own = own_package(name, code)
     for path, text in texts.items():
-        files[path] = NAME.sub(rf"scripts.{own}\1", text).encode()
-    files |= {f"scripts/{own}/{path}": content for path, content in code.items()}
+        files[path] = NAME.sub(rf"{own}\1", text).encode()
+    files |= {f"{own}/{path}": content for path, content in code.items()}
     for path, content in files.items():
-        if path.endswith((".json", ".md", ".txt", ".py", ".conf")) and (found := OF_A_MACHINE.search(content)):
-            line = content[: found.start()].count(b"\n") + 1
-            raise ValueError(f"{name}/{path}, line {line}: names a folder of a machine ({found[0].decode()}…).")
+        check_machine_paths(f"{name}/{path}", content)
     title = f"{name}_v{metadata['version']}"
     ending = ENDING.format(call=load_call(name, url=f"file:///PATH/{title}.zip"))
     files[PAGE] = files.get(PAGE, b"") + ending.encode()
@@ -189,14 +192,17 @@ def load_call(name: str, *, url: str | None = None) -> str:
 
 
 def own_package(name: str, code: Mapping[str, bytes]) -> str:
-    """Name the folder of a zip's code by the bundle and what the code is: of two releases in a process, each has one.
+    """Name the package of a zip's code by the bundle and what the code is: of two releases in a process, each has one.
+
+    It lies at the top of the zip: below a ``scripts`` without an ``__init__.py`` it would not be found where another
+    ``scripts``, which has one, is installed.
 
     Args:
         name: of the bundle.
         code: contents of its modules by path.
     """
     each = {path: hashlib.sha256(content).hexdigest() for path, content in code.items()}
-    return f"{name}_{hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"{package_stem(name)}_{hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -218,12 +224,21 @@ def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def bundle_files(folder: Path) -> dict[str, bytes]:
-    """Read what a zip takes of a bundle's folder, by path in it: no hidden file, nothing of Python's caches."""
-    paths = [folder / "LICENSE", *(path for each in FOLDERS for path in sorted((folder / each).rglob("*")))]
+    """Read what a zip takes of a bundle's folder, by path in it: no hidden file, nothing of Python's caches.
+
+    Raises:
+        ValueError: one is a link, which may lead to what nobody wants in a zip.
+    """
+    tops = [folder / each for each in FOLDERS]
+    paths = [folder / "LICENSE", *tops, *(path for top in tops for path in sorted(top.rglob("*")))]
     files = {}
     for path in paths:
         inside = path.relative_to(folder)
         hidden = any(part.startswith((".", "__")) for part in inside.parts)
+        if path.is_symlink() and not hidden:
+            raise ValueError(
+                f"{folder.name}/{inside.as_posix()}: is a link, and a zip would hold what it leads to: put a copy."
+            )
         if path.is_file() and not hidden and path.name not in LEFT_OUT:
             files[inside.as_posix()] = path.read_bytes()
     tracking = ROOT / "mlflow" / "tracking.json"
@@ -236,13 +251,27 @@ def _is_config(path: str) -> bool:
     return path.startswith("configs/") and path.endswith(".json")
 
 
-def _write_model_info(path: Path, packed: Mapping[str, bytes]) -> None:
-    """Add the checksums of new zips to those that the file has."""
-    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name, content in packed.items():
-        entries[name] = {
+def checksums(packed: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Make the entries of zips for ``model_info.json``, by name."""
+    return {
+        name: {
             "checksum": hashlib.sha1(content, usedforsecurity=False).hexdigest(),  # what MONAI's download compares
             "sha256": hashlib.sha256(content).hexdigest(),
             "source": f"{name}.zip",
         }
-    write_atomically(path, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
+        for name, content in packed.items()
+    }
+
+
+def _read_model_info(path: Path) -> dict[str, Any]:
+    """Read the entries of zips that were packed before; none where there is no file."""
+    if not path.is_file():
+        return {}
+    way_out = "mend it or move it away, and pack again; nothing was written."
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON ({error}): {way_out}") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ValueError(f"{path}: is no object with an entry for each zip: {way_out}")
+    return entries

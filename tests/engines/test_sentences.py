@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Compose, LoadImaged
 
 from clinbundles.engines.sentences import sentence_of, speak
 
@@ -45,6 +46,21 @@ def test_the_memory_of_a_gpu_is_told_as_torch_tells_it() -> None:
     assert sentence_of(error) == (
         "there is not enough memory, 20.50 GiB at once: give a smaller image_size or batch_size, or smaller images."
     )
+
+
+@pytest.mark.parametrize(("package", "is_spoken"), [("polyps_0123abcd", True), ("numpy", False), ("scripts", False)])
+def test_the_code_of_any_zip_in_a_process_speaks_to_the_user(package: str, is_spoken: bool) -> None:
+    with pytest.raises(ValueError, match=r"a\.png") as caught:
+        exec("raise ValueError('a.png: is no image.')", {"__name__": f"{package}.readers"})
+    assert sentence_of(caught.value) == ("a.png: is no image." if is_spoken else None)
+
+
+@pytest.mark.filterwarnings("ignore")  # ITK, which MONAI tries too, dies of a warning that is an error
+def test_a_file_that_monai_cannot_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_text("junk")
+    with pytest.raises(RuntimeError, match="applying transform") as caught:
+        Compose([LoadImaged("image", reader="PILReader")])({"image": str(tmp_path / "a b.png")})
+    assert sentence_of(caught.value) == f"{tmp_path}/a b.png: no reader of MONAI can read it."
 
 
 def test_a_fault_of_the_program_has_no_sentence() -> None:

@@ -27,15 +27,16 @@ def test_other_weights_at_the_same_path_give_another_digest(tmp_path: Path) -> N
     assert digests[0] == digests[2] != digests[1]
 
 
-@pytest.mark.parametrize("changed", ["models/model.pt", "configs/metadata.json", "scripts/nets/a.py", "scripts/b.py"])
+@pytest.mark.parametrize("changed", ["models/model.pt", "configs/metadata.json", "p_0123abcd/nets/a.py", "p_01/b.py"])
 def test_each_part_of_a_packed_bundle_counts(changed: str, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(XRAYS / "configs", folder / "configs")
-    for name in ("models/model.pt", "scripts/nets/a.py"):
+    for name in ("models/model.pt", "p_0123abcd/nets/a.py"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(b"#")
     with opened(str(folder)) as bundle:
         before = bundle.digest
+    (folder / changed).parent.mkdir(exist_ok=True)
     with (folder / changed).open("ab") as file:
         file.write(b"\n")
     with opened(str(folder)) as bundle:

@@ -1,13 +1,17 @@
 """Pure zips: no Python, and on real samples the outputs of the full bundles."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, decollate_batch
+from monai.handlers import ClassificationSaver
 from PIL import Image
 
 from clinbundles.scripts.bundle import load_network, open_configs, read_configs
@@ -16,8 +20,9 @@ from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.doctor.run import doctor
 from clinbundles.scripts.label.bundles import lay_out
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.machine_paths import IN_EXAMPLES
 from clinbundles.scripts.pack.pure import check_is_full, pure_inference, torchscript
-from clinbundles.scripts.pack.run import OF_A_MACHINE, pack
+from clinbundles.scripts.pack.run import pack
 
 ROOT = Path(__file__).parents[3]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -71,6 +76,85 @@ def test_a_pure_zip_gives_what_the_full_bundle_gives(pair: tuple[Path, Path, Pat
         assert here[path].std() > 0.001
 
 
+def opened_on(name: str, folder: Path) -> ConfigParser:
+    """The pure inference.json of a bundle, with a folder of images."""
+    parser = ConfigParser(pure_inference(read_configs(ROOT / "bundles" / name, ["inference"]), name))
+    parser.update({"bundle_root": str(folder), "dataset_dir": str(folder), "output_dir": str(folder / "out")})
+    parser.update({"device": "cpu"})
+    return parser
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Two images of one stem, one that EXIF turns upright, and what is not read, in a folder of a name for glob."""
+    folder = tmp_path / "p[1]"
+    folder.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(folder / "turned.png", exif=exif)
+    for file in ("same.jpg", "same.png", "left.tif"):
+        image.save(folder / file)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["covid_xray_transfer", "gaze_polyp_segmentation", "pace_cell_segmentation"])
+def test_a_picture_is_turned_upright_as_exif_says(name: str, study: Path) -> None:
+    read = opened_on(name, study).get_parsed_content("preprocessing")
+    with Image.open(study / "turned.png") as image:
+        image.save(study / "turned.jpg", exif=image.getexif(), quality=100, subsampling=0)
+    files = ("turned.png", "turned.jpg", "same.png")
+    png, jpeg, upright = (torch.as_tensor(read({"image": str(study / file)})["image"]) for file in files)
+    torch.testing.assert_close(png, upright)
+    assert (jpeg - upright).abs().mean() < 0.05 * upright.std()
+
+
+def test_all_images_of_a_folder_are_read_whatever_its_name_and_the_rest_is_told(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = opened_on("gaze_polyp_segmentation", study)
+    assert [Path(path).name for path in parser.get_parsed_content("images")] == ["same.jpg", "same.png", "turned.png"]
+    parser.get_parsed_content("run#0")
+    assert capsys.readouterr().out == f"Left out, for JPEG or PNG alone is read: {study}/left.tif\n"
+    (study / "left.tif").unlink()
+    opened_on("gaze_polyp_segmentation", study).get_parsed_content("run#0")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["gaze_polyp_segmentation", "pace_cell_segmentation"])
+def test_images_that_differ_in_their_suffix_alone_have_a_mask_each(name: str, study: Path) -> None:
+    for masks in (["same.jpg.png", "same.png.png", "turned.png.png"], ["same.png", "turned.png"]):
+        parser = opened_on(name, study)
+        save = parser.get_parsed_content("postprocessing").transforms[-1]
+        read = parser.get_parsed_content("preprocessing")
+        for path in parser.get_parsed_content("images"):
+            save({"pred": read({"image": path})["image"][:1]})
+        assert sorted(path.name for path in (study / "out").iterdir()) == masks
+        shutil.rmtree(study / "out")
+        (study / "same.jpg").unlink(missing_ok=True)
+
+
+def test_the_table_of_classes_has_titles(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(study.parent)
+    parser = opened_on("covid_xray_transfer", Path(study.name))
+    parser.update({"dataset_dir": f"./{study.name}"})  # which a reader makes another path of
+    handlers = parser.get_parsed_content("handlers")
+    (saver,) = (handler for handler in handlers if isinstance(handler, ClassificationSaver))
+    loader = DataLoader(parser.get_parsed_content("dataset"))
+    engine = Engine(lambda _, batch: [{"pred": torch.tensor([0.25, 0.5, 0.25])}])
+
+    def decollate(engine: Engine) -> None:
+        engine.state.batch = decollate_batch(engine.state.batch)
+
+    engine.add_event_handler(Events.ITERATION_STARTED, decollate)
+    saver.attach(engine)
+    engine.run(loader)
+    table = pd.read_csv(study / "out" / "predictions.csv")
+    assert list(table) == ["image", "normal", "bacterial", "covid19"]
+    assert [Path(path).name for path in table["image"]] == ["same.jpg", "same.png", "turned.png"]
+    assert list(table["bacterial"]) == [0.5, 0.5, 0.5]
+
+
 # MONAI's reader leaves a refused file open.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["covid_xray_transfer", "gaze_polyp_segmentation", "pace_cell_segmentation"])
@@ -109,8 +193,8 @@ def test_a_pure_zip_has_no_python_and_the_doctor_finds_nothing(
     text = (folder / "configs" / "inference.json").read_text()
     assert "clinbundles." not in text
     assert "scripts." not in text
-    assert list(foreign_code(json.loads(text), "scripts.none")) == []
-    assert not OF_A_MACHINE.search((folder / "models" / "model.ts").read_bytes())
+    assert list(foreign_code(json.loads(text), "none_00000000")) == []
+    assert not IN_EXAMPLES.search((folder / "models" / "model.ts").read_bytes().decode("latin-1"))
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     assert "pydicom" not in metadata["required_packages_version"]
     assert "packages_of_options" not in metadata

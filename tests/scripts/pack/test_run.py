@@ -33,9 +33,10 @@ DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-
 DISTRIBUTIONS |= {"segmentation_models_pytorch": "segmentation-models-pytorch", "faster_coco_eval": "faster-coco-eval"}
 # What the code does without (a slower blur), or what tracking alone takes.
 OPTIONAL = {"numba", "triton", "mlflow", "sqlalchemy", "filelock"}
-# A process in which this project is not installed.
+# A process in which this project is not installed, and another package is that is called scripts.
 ELSEWHERE = """
-import json, os, sys
+import json, os, re, sys
+import scripts
 class NotHere:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "clinbundles":
@@ -51,8 +52,8 @@ from monai.bundle import run
 for folder, files, options in json.loads(sys.argv[1]):
     os.chdir(folder)
     run(config_file=files, **options)
-    mine = {n.split(".")[1] for n in sys.modules if n.startswith("scripts.")}
-    print("ran", os.path.basename(folder), sorted(n.rpartition("_")[0] for n in mine))
+    mine = {n for n in sys.modules if re.fullmatch(r"\\w+_[0-9a-f]{8}", n)}
+    print("ran", os.path.basename(folder), sorted(n[:-9] for n in mine))
 """
 )
 # It gives the commands of `python -m monai.bundle`, each in the folder of a bundle.
@@ -80,7 +81,9 @@ def unzipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_stranger(runs: list, folder: Path, code: str = STRANGER) -> str:
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": ""}
+    (folder / "installed" / "scripts").mkdir(parents=True, exist_ok=True)
+    (folder / "installed" / "scripts" / "__init__.py").touch()
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(folder / "installed")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, json.dumps(runs)],
         cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=1200,
@@ -126,10 +129,9 @@ def test_a_zip_is_the_same_each_time_and_holds_its_own_code_alone(bundle: Path) 
         texts = {n: archive.read(n).decode() for n in names if n.endswith((".json", ".py"))}
     top = f"{bundle.name}/"
     assert all(n.startswith(top) for n in names)
-    assert f"{top}scripts/__init__.py" not in names
-    (own,) = {n.split("/")[2] for n in names if n.startswith(f"{top}scripts/")}
+    (own,) = {n.split("/")[1] for n in names if n.endswith(".py")}
     assert own.startswith(f"{bundle.name}_")
-    assert f"{top}scripts/{own}/__init__.py" not in names
+    assert own.isidentifier()
     for path in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md"):
         assert top + path in names
     assert not [n for n, text in texts.items() if n.startswith(f"{top}configs") and "clinbundles.nets" in text]
@@ -140,14 +142,14 @@ def test_two_releases_of_a_bundle_in_one_process_run_their_own_code(unzipped: Pa
     """Of the second, one line of code is another: it says which it is."""
     first = unzipped / "unzipped" / "covid_xray_transfer"
     second = Path(shutil.copytree(first, tmp_path / "later" / first.name))
-    (code,) = (second / "scripts").iterdir()
+    (code,) = second.glob(f"{first.name}_*")
     files = {path.relative_to(code).as_posix(): path.read_bytes() for path in code.rglob("*.py")}
     files["nets/pneumonia_cnn.py"] += b"\nprint('the second release')\n"
     (code / "nets" / "pneumonia_cnn.py").write_bytes(files["nets/pneumonia_cnn.py"])
     own = own_package(first.name, files)
     assert own != code.name
     for config in (second / "configs").glob("*.json"):
-        config.write_text(config.read_text().replace(f"scripts.{code.name}", f"scripts.{own}"))
+        config.write_text(config.read_text().replace(code.name, own))
     code.rename(code.with_name(own))
     files_of = [
         [str(folder), "configs/inference.json", {"bundle_root": str(folder), "output_dir": str(tmp_path / number)}]
@@ -260,7 +262,8 @@ def test_metadata_names_every_package_that_the_code_of_a_zip_imports(bundle: Pat
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     known = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
     known |= set(metadata.get("packages_of_options", {}))
-    imported = imported_packages((folder / "scripts").rglob("*.py")) - set(sys.stdlib_module_names)
+    imported = imported_packages(folder.rglob("*.py")) - set(sys.stdlib_module_names)
+    assert "torch" in imported
     # The runner asks for these by name, ignite's bar for tqdm, and MONAI brings neither.
     runner = Path(monai.bundle.__file__).with_name("__main__.py").read_text()
     imported |= (asked := set(re.findall(r'optional_import\("(\w+)"\)', runner)))
@@ -296,21 +299,70 @@ def test_model_info_has_the_checksum_of_each_zip(unzipped: Path) -> None:
         assert info[name]["sha256"] == hashlib.sha256(content).hexdigest()
 
 
-def test_hidden_files_stay_out_and_a_folder_of_this_machine_is_refused(tmp_path: Path) -> None:
+METADATA = {"version": "0.1", "monai_version": "1", "pytorch_version": "2", "numpy_version": "2"}
+METADATA |= {"required_packages_version": {}}
+
+
+@pytest.fixture
+def polyps(tmp_path: Path) -> Path:
+    """A bundle of no network."""
     bundle = tmp_path / "polyps"
     for path in ("configs", "models", "docs"):
         (bundle / path).mkdir(parents=True)
     (bundle / "LICENSE").write_text("Apache-2.0")
-    (bundle / "configs" / ".secret").write_text("x")
-    metadata = {"version": "0.1", "monai_version": "1", "pytorch_version": "2", "numpy_version": "2"}
-    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata | {"required_packages_version": {}}))
-    with pytest.raises(FileNotFoundError, match=r"model.pt: no weights"):
-        packed_bundle(bundle)
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(METADATA))
     (bundle / "models" / "model.pt").write_bytes(b"x")
-    assert "configs/.secret" not in bundle_files(bundle)
-    (bundle / "docs" / "README.md").write_text("fine\nsee /home/ann/data\n")
+    return bundle
+
+
+def test_the_package_of_a_bundle_of_any_name_is_one_that_python_imports() -> None:
+    assert own_package("3d-polyps.v2", {}).startswith("_3d_polyps_v2_")
+    assert own_package("3d-polyps.v2", {}).isidentifier()
+
+
+def test_hidden_files_stay_out_and_a_folder_of_this_machine_is_refused(polyps: Path) -> None:
+    (polyps / "configs" / ".secret").write_text("x")
+    assert "configs/.secret" not in bundle_files(polyps)
+    (polyps / "docs" / "README.md").write_text("fine\nsee /home/ann/data\n")
     with pytest.raises(ValueError, match=r"polyps/docs/README.md, line 2: names a folder of a machine"):
-        packed_bundle(bundle)
+        packed_bundle(polyps)
+    (polyps / "models" / "model.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model.pt: no weights"):
+        packed_bundle(polyps)
+
+
+@pytest.mark.parametrize("link", ["docs/p.txt", "LICENSE", "samples", "models/more"])
+def test_a_link_is_refused_whatever_it_leads_to(polyps: Path, tmp_path: Path, link: str) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "passwd").write_text("jane:x:1000")
+    (polyps / "LICENSE").unlink()
+    is_file = Path(link).suffix or link == "LICENSE"
+    (polyps / link).symlink_to(tmp_path / "secret" / "passwd" if is_file else tmp_path / "secret")
+    with pytest.raises(ValueError, match=rf"polyps/{link}: is a link, and a zip would hold what it leads to"):
+        packed_bundle(polyps)
+    (polyps / link).rename((polyps / link).with_name(".hidden"))
+    packed_bundle(polyps)
+
+
+@pytest.mark.parametrize("version", ["1/../../../escaped", "a/b", None])
+def test_a_version_that_is_none_writes_nothing_anywhere(polyps: Path, tmp_path: Path, version: str | None) -> None:
+    (polyps / "configs" / "metadata.json").write_text(json.dumps(METADATA | {"version": version}))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"polyps/configs/metadata\.json: version is .+, expected a version"):
+        pack(str(polyps), out=str(tmp_path / "a" / "dist"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["[]", '{"polyps_v0.1": {"checksum"', '{"polyps_v0.1": []}', "\xff"])
+def test_a_torn_list_of_zips_is_named_before_a_zip_is_written(polyps: Path, tmp_path: Path, text: str) -> None:
+    info = tmp_path / "model_info.json"
+    info.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"model_info\.json: is .+: mend it or move it away, and pack again"):
+        pack(str(polyps), out=str(tmp_path))
+    assert not list(tmp_path.glob("*.zip"))
+    info.write_text('{"other_v1": {"source": "other_v1.zip"}}')
+    pack(str(polyps), out=str(tmp_path))
+    assert list(json.loads(info.read_text())) == ["other_v1", "polyps_v0.1"]
 
 
 def test_pack_wants_one_bundle_or_all() -> None:
