@@ -14,7 +14,7 @@ from typing import Any
 
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.doctor.code import foreign_code
-from clinbundles.scripts.pack.closure import packed_package
+from clinbundles.scripts.pack.closure import FINDER, packed_package
 
 OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
 OK, LOOK, FAULT = "ok", "look", "FAULT"
@@ -136,9 +136,11 @@ def check_code(folder: Path) -> Iterator[Finding]:
     shadows = set()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         top, *inside = parts = file.relative_to(folder).parts
-        here = ROOT.joinpath(*inside)
-        is_ours = top == own and here.is_file() and here.read_bytes() == file.read_bytes()
-        could_run = top in (own, "scripts") or file.name.lower().endswith(IMPORTABLE) or ".git" in parts
+        here = ROOT.joinpath(*inside[1:])
+        is_carried = (top, inside[:1]) == ("scripts", [own]) and here.is_file()
+        ours = here.read_bytes() if is_carried else FINDER.encode() if parts == (f"{own}.py",) else None
+        is_ours = file.read_bytes() == ours
+        could_run = top == "scripts" or file.name.lower().endswith(IMPORTABLE) or ".git" in parts
         if is_ours or not could_run:
             continue
         yield Finding(LOOK, "code", f"{file.relative_to(folder)} is not the code of this project, and could run.")

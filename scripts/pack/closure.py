@@ -11,6 +11,14 @@ from clinbundles.scripts.bundle import ROOT
 
 PACKAGE = "clinbundles"
 NAME = re.compile(rf"\b{PACKAGE}((?:\.\w+)+)")
+# The module at the top of a zip by which Python finds the code below scripts/. To import it from a package called
+# scripts would fail wherever another scripts, which has an __init__.py, is installed.
+FINDER = '''"""The code of this bundle, which lies below scripts/."""
+
+from pathlib import Path
+
+__path__ = [str(Path(__file__).parent / "scripts" / __name__)]
+'''
 
 
 def carried_modules(texts: Iterable[str], root: Path = ROOT) -> dict[str, Path]:
@@ -54,7 +62,7 @@ def package_stem(name: str) -> str:
 
 def packed_package(folder: Path) -> str | None:
     """Name the package that has the code of a packed bundle; None of a bundle without."""
-    names = folder.glob(f"{package_stem(folder.resolve().name)}_{'[0-9a-f]' * 8}")
+    names = (folder / "scripts").glob(f"{package_stem(folder.resolve().name)}_{'[0-9a-f]' * 8}")
     return next((path.name for path in sorted(names) if path.is_dir()), None)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
-from clinbundles.scripts.pack.closure import NAME, carried_modules, package_stem
+from clinbundles.scripts.pack.closure import FINDER, NAME, carried_modules, package_stem
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
 from clinbundles.scripts.pack.machine_paths import check_machine_paths
 from clinbundles.scripts.pack.metadata import PATH, TEXTS, read_metadata
@@ -69,9 +69,9 @@ def pack(
     """Write NAME_vVERSION.zip of a bundle: configs, weights, samples, docs, and the code that the configs name.
 
     Unzipped, it runs with ``python -m monai.bundle run`` from its folder where this project is not installed. Its code
-    lies in a package of the bundle's name and the code's hash, so that two bundles, or two releases of one, do not run
-    each other's code in one process, nor that of a package called ``scripts``. The same input gives the same bytes.
-    ``model_info.json`` beside the zips has the checksum of each.
+    lies below ``scripts/``, in a package of the bundle's name and the code's hash, so that two bundles, or two releases
+    of one, do not run each other's code in one process, nor that of another package called ``scripts``. The same input
+    gives the same bytes. ``model_info.json`` beside the zips has the checksum of each.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.
@@ -164,7 +164,8 @@ def packed_bundle(
     own = own_package(name, code)
     for path, text in texts.items():
         files[path] = NAME.sub(rf"{own}\1", text).encode()
-    files |= {f"{own}/{path}": content for path, content in code.items()}
+    files |= {f"scripts/{own}/{path}": content for path, content in code.items()}
+    files |= {f"{own}.py": FINDER.encode()} if code else {}
     for path, content in files.items():
         check_machine_paths(f"{name}/{path}", content)
     title = f"{name}_v{metadata['version']}"
@@ -193,9 +194,6 @@ def load_call(name: str, *, url: str | None = None) -> str:
 
 def own_package(name: str, code: Mapping[str, bytes]) -> str:
     """Name the package of a zip's code by the bundle and what the code is: of two releases in a process, each has one.
-
-    It lies at the top of the zip: below a ``scripts`` without an ``__init__.py`` it would not be found where another
-    ``scripts``, which has one, is installed.
 
     Args:
         name: of the bundle.

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clinbundles.engines.weights_card import write_card
-from clinbundles.scripts.bundle import ROOT, open_configs, options_for, read_configs, run
+from clinbundles.scripts.bundle import ROOT, open_configs, options_for, read_configs
 from clinbundles.scripts.cli import main
 from clinbundles.scripts.deploy.inference import infer, opened
 from clinbundles.scripts.doctor.run import doctor
@@ -22,6 +22,7 @@ from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.own_weights import checked_version, options_of_card
 from clinbundles.scripts.pack.run import pack
 from clinbundles.scripts.predict.run import predict
+from clinbundles.scripts.run import run
 
 # Other options of the training than the configs have, and an image to apply them to.
 OWN: dict[str, tuple[dict[str, Any], str]] = {

@@ -129,7 +129,8 @@ def test_a_zip_is_the_same_each_time_and_holds_its_own_code_alone(bundle: Path) 
         texts = {n: archive.read(n).decode() for n in names if n.endswith((".json", ".py"))}
     top = f"{bundle.name}/"
     assert all(n.startswith(top) for n in names)
-    (own,) = {n.split("/")[1] for n in names if n.endswith(".py")}
+    (own,) = {n.split("/")[2] for n in names if n.startswith(f"{top}scripts/")}
+    assert [n for n in names if n.endswith(".py") and not n.startswith(f"{top}scripts/")] == [f"{top}{own}.py"]
     assert own.startswith(f"{bundle.name}_")
     assert own.isidentifier()
     for path in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md"):
@@ -142,7 +143,7 @@ def test_two_releases_of_a_bundle_in_one_process_run_their_own_code(unzipped: Pa
     """Of the second, one line of code is another: it says which it is."""
     first = unzipped / "unzipped" / "covid_xray_transfer"
     second = Path(shutil.copytree(first, tmp_path / "later" / first.name))
-    (code,) = second.glob(f"{first.name}_*")
+    (code,) = (second / "scripts").glob(f"{first.name}_*")
     files = {path.relative_to(code).as_posix(): path.read_bytes() for path in code.rglob("*.py")}
     files["nets/pneumonia_cnn.py"] += b"\nprint('the second release')\n"
     (code / "nets" / "pneumonia_cnn.py").write_bytes(files["nets/pneumonia_cnn.py"])
@@ -151,6 +152,7 @@ def test_two_releases_of_a_bundle_in_one_process_run_their_own_code(unzipped: Pa
     for config in (second / "configs").glob("*.json"):
         config.write_text(config.read_text().replace(code.name, own))
     code.rename(code.with_name(own))
+    (second / f"{code.name}.py").rename(second / f"{own}.py")
     files_of = [
         [str(folder), "configs/inference.json", {"bundle_root": str(folder), "output_dir": str(tmp_path / number)}]
         for number, folder in (("1", first), ("2", second))
