@@ -102,8 +102,11 @@ class WatchedWorkflow(ConfigWorkflow):
         for key in ("dataset", "data"):
             part = self.parser.get(data[1:]) if isinstance(data, str) and data[:1] == "@" else data
             data = part.get(key) if isinstance(part, dict) else None
-        names = re.findall(r"@(datalist|dataset_dir|\w*split)\b", json.dumps(data))
-        values = {"split" if name.endswith("split") else name: f"@{name}" for name in names}
+        if isinstance(data, dict) and "datalist" in data:  # which may name other splits to compare with, too
+            values = {name: data[name] for name in ("datalist", "dataset_dir", "split") if name in data}
+        else:
+            names = re.findall(r"@(datalist|dataset_dir|\w*split)\b", json.dumps(data))
+            values = {"split" if name.endswith("split") else name: f"@{name}" for name in names}
         return {"_target_": f"{__name__}.name_data", "bundle_root": "@bundle_root", **values} if values else None
 
     def finalize(self) -> Any:

@@ -316,7 +316,7 @@ def test_a_segmenter_of_other_classes_than_its_data_is_refused(work: Path) -> No
 def test_parts_of_the_test_split_choose_the_epoch_as_in_the_published_code(work: Path, tmp_path: Path) -> None:
     config = open_configs(BUNDLE, ["checkpoint_cv"])
     assert (config["folds"], config["split"]) == (5, "test")
-    assert "@split" in config["validate"]["dataset"]["data"]
+    assert config["validate"]["dataset"]["data"]["split"] == "@split"
     options = {**SEGMENTER, "dataset_dir": str(work / "real"), "cache_rate": 0.0, "batch_size": 4, "steps_per_epoch": 2}
     run_configs(BUNDLE, ["checkpoint_cv"], **options, max_epochs=2, folds=2, ckpt_dir=str(tmp_path / "cv"))
     written = json.loads((tmp_path / "cv" / "checkpoint_cv.json").read_text())
