@@ -13,19 +13,22 @@ LINE_PX = 16
 GREY = (200, 200, 200)
 
 
-def slice_positions(affine: np.ndarray, n_slices: int, axis: int) -> list[str]:
-    """Say where the slices of a volume lie along the patient, as viewers of DICOM do.
+def slice_positions(affine: np.ndarray, shape: Sequence[int], axis: int) -> list[str]:
+    """Say where the middles of the slices of a volume lie along the patient, as viewers of DICOM do.
 
     Args:
         affine: (4, 4), from voxels to millimetres towards right, anterior and superior.
-        n_slices: of them.
+        shape: of the volume, three sides in voxels.
         axis: of the array that runs through the slices.
 
     Returns:
         Millimetres towards the head, of each slice from the feet, such as "z -120 mm".
     """
-    steps = affine[2, axis] * np.arange(n_slices) + affine[2, 3]
-    return [f"z {z:.0f} mm" for z in sorted(steps)]
+    middle = (np.asarray(shape) - 1) / 2
+    middle[axis] = 0
+    places = np.sort(affine[2, axis] * np.arange(shape[axis]) + affine[2, :3] @ middle + affine[2, 3])
+    digits = 0 if abs(affine[2, axis]) >= 1 else 1
+    return [f"z {round(z, digits) + 0.0:.{digits}f} mm" for z in places.tolist()]  # + 0.0, for there is a -0.0
 
 
 def with_text(picture: np.ndarray, text: str) -> np.ndarray:

@@ -160,7 +160,7 @@ class LabelMapWriter:
         pictures = [with_square_pixels(overlays[k], affine) for k in places]
         if is_volume(path):
             axis = int(np.flatnonzero(io_orientation(affine)[:, 0] == HEAD)[0])
-            positions = slice_positions(affine, n, axis)
+            positions = slice_positions(affine, classes.shape, axis)
             pictures = [with_text(picture, positions[k]) for picture, k in zip(pictures, places, strict=True)]
         sheet = tile(np.stack(pictures), min(len(places), 4))
         self._save(with_legend(sheet, self.legend) if is_volume(path) else sheet, "overlays", path)

@@ -12,9 +12,16 @@ def colors_in(picture: np.ndarray) -> set[tuple[int, ...]]:
 def test_slices_are_named_by_their_height_from_the_feet_whichever_way_the_array_runs() -> None:
     affine = np.diag([1.0, 1.0, -5.0, 1.0])
     affine[2, 3] = -100
-    assert slice_positions(affine, 3, axis=2) == ["z -110 mm", "z -105 mm", "z -100 mm"]
+    assert slice_positions(affine, (9, 9, 3), axis=2) == ["z -110 mm", "z -105 mm", "z -100 mm"]
     coronal = np.array([[1.0, 0, 0, 0], [0, 0, 2, 0], [0, 3, 0, 7], [0, 0, 0, 1]])
-    assert slice_positions(coronal, 2, axis=1) == ["z 7 mm", "z 10 mm"]
+    assert slice_positions(coronal, (1, 2, 1), axis=1) == ["z 7 mm", "z 10 mm"]
+
+
+def test_the_place_of_a_tilted_slice_is_that_of_its_middle_and_thin_slices_differ() -> None:
+    tilted = np.diag([0.8, 0.8, 0.5, 1.0])
+    tilted[2, 1] = 0.01
+    assert slice_positions(tilted, (101, 101, 3), axis=2) == ["z 0.5 mm", "z 1.0 mm", "z 1.5 mm"]
+    assert slice_positions(np.diag([1.0, 1.0, -2.0, 1.0]), (3, 3, 2), axis=2) == ["z -2 mm", "z 0 mm"]
 
 
 def test_a_legend_lies_below_the_picture_with_the_colour_of_each_class() -> None:
