@@ -56,7 +56,10 @@ def weights_sentence(digits: str, card: Mapping[str, Any], options: Mapping[str,
         card: of them; empty where there is none.
         options: of the run; one that was fitted to other weights is said too, see :func:`describe_unfitted`.
     """
-    warning = card.get("warning") or "no card says what these weights are for."
+    nothing = (
+        "their card does not say what these weights are for." if card else "no card says what these weights are for."
+    )
+    warning = card.get("warning") or nothing
     return " ".join(filter(None, (f"sha256 {digits}: {warning}", describe_unfitted(card, options or {}))))
 
 

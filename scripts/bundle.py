@@ -217,6 +217,8 @@ def next_command(folder: Path, names: Sequence[str], options: Mapping[str, Any])
         return None
     command = open_configs(folder, names, **options_for(folder, names, options)).get_parsed_content("next_command")
     added = options_for(folder, configs_of(command), options)
+    if options.get("tracking"):
+        added["tracking"] = options["tracking"]
     if code_in(added) is not None:
         added["allow_expressions"] = True
     places = (place / "bundles" / folder.name for place in (Path(), ROOT))

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.uid import UID, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    UID,
+    EnhancedCTImageStorage,
+    MediaStorageDirectoryStorage,
+    OphthalmicPhotography8BitImageStorage,
+    OphthalmicPhotography16BitImageStorage,
+    VLWholeSlideMicroscopyImageStorage,
+)
 
 from clinbundles.transforms.readers.ct_series import is_slice_file
 from clinbundles.transforms.readers.decoding import is_dicom
@@ -26,6 +33,13 @@ MANUFACTURER = "clinbundles"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 GREYS = ("MONOCHROME1", "MONOCHROME2")
 PIXELS = (b"\xe0\x7f", b"\x7f\xe0")  # group 7FE0, in either order of bytes
+# Classes whose files hold frames, be it one: libraries that write results expect the fields of frames in them.
+OF_FRAMES = (
+    OphthalmicPhotography8BitImageStorage,
+    OphthalmicPhotography16BitImageStorage,
+    VLWholeSlideMicroscopyImageStorage,
+    EnhancedCTImageStorage,
+)
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -239,6 +253,12 @@ def _check_series(instances: Sequence[Dataset], rule: Rule, place: str) -> None:
         if not rule.takes(dataset):
             kind = f"{dataset.get('Modality')} {dataset.get('PhotometricInterpretation')}"
             raise ValueError(f"{place}: one series mixes kinds of images: {name} is {kind}, no {rule.name}.")
+        if dataset.SOPClassUID in OF_FRAMES:
+            raise ValueError(
+                f"{place}: {name} is of the class {UID(dataset.SOPClassUID).name}, whose files hold frames, and no "
+                "result could refer to it: export it as a Secondary Capture, one image a file, such as by dcmj2pnm of "
+                "DCMTK and img2dcm."
+            )
         if (frames := dataset.get("NumberOfFrames") or 1) != 1:
             raise ValueError(
                 f"{place}: NumberOfFrames of {name} is {frames}, expected one frame a file; split it first, an "

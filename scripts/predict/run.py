@@ -194,6 +194,8 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
             as_folder(study, work / "in") as images,
             log_file.open("w", encoding="utf-8", errors="backslashreplace") as log,  # a name may be no text
         ):
+            if not any(is_image(path) for path in files_below(images)):  # such as Thumbs.db among the studies
+                return status(REFUSED, sentence=f"{study.name}: holds no image of any kind that is read.")
             made = work / "out"
             shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
             made.mkdir()

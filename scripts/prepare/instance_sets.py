@@ -11,6 +11,7 @@ from clinbundles.transforms.readers.coco import CocoList, read_coco
 from clinbundles.transforms.readers.folder import image_stem, is_image
 
 from .annotations import AnnotatedImage, Annotation, InstanceSet, annotation_of, label_map_annotations
+from .folders import compile_pattern, patient_of
 from .pairs import Record, pair_by_name, read_label_map
 
 # What the name of a list or of a folder says about the split.
@@ -57,8 +58,10 @@ def coco(
     )
 
 
-def instance_maps(root: Path, *, label: str = "cell", modality: str = "microscopy") -> InstanceSet:
-    """Label maps, one number an instance: images/ and masks/ with the same names, or IMG.png beside IMG_masks.png.
+def instance_maps(
+    root: Path, *, label: str = "cell", modality: str = "microscopy", patient_pattern: str | None = None
+) -> InstanceSet:
+    r"""Label maps, one number an instance: images/ and masks/ with the same names, or IMG.png beside IMG_masks.png.
 
     These may also be in folders train, val and test, which make an official split. Numbers may be missing.
 
@@ -66,10 +69,15 @@ def instance_maps(root: Path, *, label: str = "cell", modality: str = "microscop
         root: the folder.
         label: what an instance is, such as nucleus.
         modality: how the images were taken, such as "fluorescence microscopy".
+        patient_pattern: regular expression that an image's name begins with, whose first group is the patient, the
+            slide or the plate, such as "(\d+)_"; without it every image counts as one of its own.
     """
     pairs = [(pair, split) for folder, split in split_folders(root) for pair in label_map_pairs(folder)]
     if not any(pair.image and pair.label for pair, _ in pairs):
         raise FileNotFoundError(f"{root}: no folder images/ and masks/ here, and no image beside a label map *_masks.")
+    pattern = None if patient_pattern is None else compile_pattern(patient_pattern)
+    if pattern is None:
+        print("every image counts as a patient of its own: --patient_pattern finds the patient in its name")
     return InstanceSet(
         name=root.resolve().name,
         description=f"Images with instances ({label})",
@@ -79,7 +87,7 @@ def instance_maps(root: Path, *, label: str = "cell", modality: str = "microscop
         images=[
             AnnotatedImage(
                 p.path,
-                p.path.relative_to(root).as_posix(),
+                p.path.relative_to(root).as_posix() if pattern is None else patient_of(p.path, pattern),
                 partial(instances_of_map, p.label or p.path),
                 split=split,
                 fault=p.missing(),

@@ -91,7 +91,7 @@ def test_every_engine_of_a_loader_knows_which_weights_it_ran_with(weights: Path,
         for _ in range(2):  # a second run adds nothing
             engine.run([0])
         assert list(engine.state.weights) == sentences
-    assert weights_sentence("0" * 12, {"warning": ""}).endswith("no card says what these weights are for.")
+    assert weights_sentence("0" * 12, {"warning": ""}).endswith("their card does not say what these weights are for.")
 
 
 def test_weights_in_half_precision_keep_their_card(weights: Path, tmp_path: Path) -> None:

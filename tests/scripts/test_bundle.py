@@ -113,7 +113,7 @@ def test_a_bundle_and_its_data_run_from_folders_with_a_hash(
 def test_what_monai_is_to_run_has_to_be_in_the_config(name: str, tmp_path: Path) -> None:
     options = {"output_dir": str(tmp_path / "out"), name: "zz"}
     with pytest.raises(ValueError, match=rf"^--{name}: 'zz' is no value of inference\.json"):
-        bundle.run("ct_datasetgan", "inference", **options)
+        bundle.run_configs(bundle.find_bundle("ct_datasetgan"), ["inference"], **options)
     assert not list(tmp_path.iterdir())
     folder = bundle.find_bundle("ct_datasetgan")
     bundle.check_options(folder, ["inference"], {"init_id": "initialize", "run_id": "finalize"}, more=bundle.OF_MONAI)

@@ -41,7 +41,10 @@ def _read_values(path: Path) -> np.ndarray:
         return values.astype(np.uint8)
     image = open_image(path)
     if image.mode not in PIL_8BIT_MODES:
-        raise ValueError(f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel.")
+        raise ValueError(
+            f"{path}: pixel mode {image.mode!r} is deeper than 8 bits a channel, as of a label map that "
+            "numbers its objects, which is for clinbundles prepare instance_maps."
+        )
     values = _brightness(image, path)
     return _without_transparent(image, values, path) if image.has_transparency_data else values
 

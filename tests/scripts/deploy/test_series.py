@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import OphthalmicPhotography8BitImageStorage
 
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.deploy.series import (
@@ -54,6 +55,11 @@ def test_an_x_ray_is_found_among_reports_segmentations_and_results_of_an_earlier
             {"NumberOfFrames": 3},
             XRAY,
             "NumberOfFrames of .* is 3, expected one frame a file; split it first, .*emf2sf of dcm4che",
+        ),
+        (
+            {"SOPClassUID": OphthalmicPhotography8BitImageStorage, "NumberOfFrames": 1},
+            XRAY,
+            "of the class Ophthalmic Photography 8 Bit Image Storage, whose files hold frames.*Secondary Capture",
         ),
     ],
 )

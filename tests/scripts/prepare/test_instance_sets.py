@@ -208,6 +208,14 @@ def test_folders_of_splits_are_official(tmp_path):
     assert [image.split for image in instance_maps(tmp_path).images] == ["test", "training", "training", "training"]
 
 
+def test_images_of_one_slide_stay_together_where_a_pattern_finds_it(tmp_path, capsys):
+    folders(tmp_path)
+    assert len({image.group for image in instance_maps(tmp_path).images}) == 4
+    assert "every image counts as a patient of its own" in capsys.readouterr().out
+    assert {image.group for image in instance_maps(tmp_path, patient_pattern=r".*(\.)").images} == {"."}
+    assert "patient of its own" not in capsys.readouterr().out
+
+
 def test_what_is_no_label_map_is_named(tmp_path, run):
     folders(tmp_path / "maps")
     path = tmp_path / "maps" / "masks" / "0.tif"
