@@ -56,6 +56,13 @@ def sentence_of(error: BaseException) -> str | None:
     return None
 
 
+def innermost(error: BaseException) -> str:
+    """Give in one line what an exception goes back to: a library that raises another from it says only where it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {_one_line(error)}"
+
+
 def _sentence_of_worker(error: BaseException) -> str | None:
     """The first mistake in what a data loader's process raised: torch hands it on as the text of its traceback."""
     if "DataLoader worker process" not in str(error):

@@ -50,7 +50,7 @@ def read_card(weights: Path) -> dict[str, Any]:
         return {}
     if not isinstance(card.get("options", {}), dict):
         raise ValueError(f"{path}: options is {json.dumps(card['options'])}, expected a JSON object.")
-    for name, value in {**card, **card.get("options", {})}.items():
+    for name, value in {**card.get("options", {}), **card}.items():
         if (part := _no_plain_part(value)) is not None:
             raise ValueError(
                 f"{path}: {name} has {part!r}, which a config would run or look up: a card has plain values; take the "
