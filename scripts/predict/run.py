@@ -72,7 +72,8 @@ def predict(
     """Apply a bundle to each study of a folder or a list; started again, it goes on with those that are left.
 
     Any top-level value of the config is an option: --ckpt_path FILE applies weights of your own, such as
-    runs/BUNDLE/train/model.pt, with the options that they were trained with. A zip that ``clinbundles pack BUNDLE
+    runs/BUNDLE/train/model.pt; type the options that they were trained with, too, such as --image_size 96: they are not
+    taken from the card of the weights, and one that differs from it is refused. A zip that ``clinbundles pack BUNDLE
     --ckpt_path FILE`` has made of them needs neither.
 
     Args:
