@@ -15,6 +15,7 @@ PACKED = re.compile(r"\w+_[0-9a-f]{8}")
 SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
 TOO_LARGE = re.compile(r"(?:can't allocate memory: you|out of memory\.) tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 UNREAD = re.compile(r"cannot find a suitable reader for file: (.+)\.$", re.MULTILINE)  # of MONAI, for a pure zip
+NO_PICTURE = "has not 8 bits a channel"  # of a pure zip, too
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 
@@ -54,6 +55,18 @@ def sentence_of(error: BaseException) -> str | None:
             return sentence
         current = current.__cause__
     return None
+
+
+def innermost(error: BaseException) -> str:
+    """Give in one line what an exception goes back to: a library that raises another from it says only where it was.
+
+    A pure bundle, which has no code that could raise one, puts a sentence in the place of a picture that it refuses.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, AttributeError) and isinstance(error.obj, str) and NO_PICTURE in error.obj:
+        return _one_line(error.obj)
+    return f"{type(error).__name__}: {_one_line(error)}"
 
 
 def _sentence_of_worker(error: BaseException) -> str | None:

@@ -32,8 +32,10 @@ def write_card(weights: Path, facts: Mapping[str, Any]) -> None:
 def read_card(weights: Path) -> dict[str, Any]:
     """Read the card of weights; of weights without one, or with that of others, it is empty.
 
+    Its values become options of configs, so that none may be what a config runs or refers to.
+
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: it is no JSON object, its options are none, or a value would run code or refer to another.
     """
     path = card_path(weights)
     if not path.is_file():
@@ -44,8 +46,26 @@ def read_card(weights: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is not JSON ({error}).") from error
     if not isinstance(card, dict):
         raise ValueError(f"{path}: is no card of weights, which is a JSON object.")
-    is_of_them = card.get("weights_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest()
-    return card if is_of_them else {}
+    if card.get("weights_sha256") != hashlib.sha256(weights.read_bytes()).hexdigest():
+        return {}
+    if not isinstance(card.get("options", {}), dict):
+        raise ValueError(f"{path}: options is {json.dumps(card['options'])}, expected a JSON object.")
+    for name, value in {**card.get("options", {}), **card}.items():
+        if (part := _no_plain_part(value)) is not None:
+            raise ValueError(
+                f"{path}: {name} has {part!r}, which a config would run or look up: a card has plain values; take the "
+                "card that the training wrote."
+            )
+    return card
+
+
+def _no_plain_part(value: Any) -> str | None:
+    """Find the part of a value that a config would not take as it stands: an expression, a reference, a class."""
+    if isinstance(value, dict):
+        return "_target_" if "_target_" in value else _no_plain_part(list(value.values()))
+    if isinstance(value, list):
+        return next((part for each in value if (part := _no_plain_part(each)) is not None), None)
+    return value if isinstance(value, str) and value[:1] in ("$", "@", "%") else None
 
 
 def weights_sentence(digits: str, card: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> str:

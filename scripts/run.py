@@ -43,8 +43,8 @@ def run(
     A path is taken from the current folder. A training without --ckpt_dir and an evaluation or inference without
     --output_dir have a folder of their own: that of the config or, where another run has that, the same with a number,
     such as train_2. With --resume true a training goes on with the last of these, or with that in --ckpt_dir.
-    --ckpt_path FILE evaluates or applies weights of your own, such as runs/BUNDLE/train/model.pt, with the options that
-    they were trained with.
+    --ckpt_path FILE evaluates or applies weights of your own, such as runs/BUNDLE/train/model.pt; type the options that
+    they were trained with, too: they are not taken from the card of the weights, and one that differs is refused.
 
     Args:
         bundle: name of a bundle, in ./bundles or in the checkout of this project, or a folder.

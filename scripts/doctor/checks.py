@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from clinbundles.scripts.bundle import ROOT
+from clinbundles.scripts.bundle import ROOT, names_behind
 from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.pack.closure import FINDER, packed_package
 
@@ -32,8 +32,8 @@ METADATA += ("task", "description", "authors", "copyright", "network_data_format
 # What Python would import, or take for a folder to import from; and git, which a tracked run asks, runs what .git says.
 IMPORTABLE = (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".whl", ".egg")
 NO_PACKAGE = "none_00000000"  # of a bundle that brings no code
-# Facts of the weights that inference.json repeats, for hosts read only it.
-REPEATED = ("class_names", "temperature", "window_hu", "image_size", "color_space")
+# What of inference.json the card has to agree with: hosts read that file alone. The pure form has no loader of weights.
+OF_RESULT = ("network_def", "preprocessing", "postprocessing", "weights_loader")
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ def check_card(folder: Path) -> Iterator[Finding]:
             yield Finding(FAULT, "card", "models/exported.onnx is not the export of model.pt that its card is of.")
     content = read_json(folder / "configs" / "inference.json")
     options = {**card, **card.get("options", {})}
-    for name in REPEATED:
-        if name in content and name in options and content[name] != options[name]:
+    for name in sorted(names_behind(content, OF_RESULT) & options.keys()):
+        if not str(content[name]).startswith("$") and content[name] != options[name]:
             told = f"{json.dumps(options[name])} on the card, {json.dumps(content[name])} in inference.json"
             yield Finding(FAULT, "card", f"{name} is {told}.")
 

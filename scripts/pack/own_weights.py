@@ -11,9 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clinbundles.engines.sentences import innermost
 from clinbundles.engines.weights_card import FITTED, card_path, read_card
 from clinbundles.nets.weights import read_weights
-from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
+from clinbundles.scripts.bundle import (
+    PATH_ENDINGS,
+    load_network,
+    names_behind,
+    open_configs,
+    options_of_config,
+    read_configs,
+)
 from clinbundles.scripts.pack.archive import as_json
 
 # What a run's result is made of, in inference.json: the options behind it have to be those of the training.
@@ -41,8 +49,9 @@ def with_own_weights(
         own_version: of the zip; None adds hexadecimal digits of weights and card to the bundle's.
 
     Raises:
-        FileNotFoundError, ValueError: there are no such weights, they are damaged, have no card of their own or are of
-            another network; the version is none, or could be one of the bundle's.
+        FileNotFoundError, ValueError: there are no such weights, they are damaged, have no card of their own or one
+            that lacks what a run shares with the training, or are of another network; the version is none, or could be
+            one of the bundle's.
     """
     read_weights(weights)
     card = read_card(weights)
@@ -51,16 +60,27 @@ def with_own_weights(
             f"{weights}: has no card of its own ({card_path(weights).name} beside it, which its training wrote), so "
             "that nothing says what it was trained with."
         )
-    options = options_of_card(read_configs(folder, ["inference"]), card)
-    with contextlib.redirect_stdout(io.StringIO()):  # which weights they are, is said elsewhere
-        load_network(open_configs(folder, ["inference"], ckpt_path=str(weights), device="cpu", **options))
-    content, said = weights.read_bytes(), card_path(weights).read_bytes()
+    content = read_configs(folder, ["inference"])
+    options = options_of_card(content, card)
+    if missing := sorted(compared(content) - options.keys()):
+        raise ValueError(
+            f"{card_path(weights)}: its options lack {', '.join(missing)}, which {folder.name} has to share with the "
+            "training: add them there as the weights were trained, or train anew."
+        )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # which weights they are, is said elsewhere
+            load_network(open_configs(folder, ["inference"], ckpt_path=str(weights), device="cpu", **options))
+    except RuntimeError as error:  # what MONAI makes of any fault in a network's arguments
+        raise ValueError(
+            f"{card_path(weights)}: no network of {folder.name} can be made with its options: {innermost(error)}"
+        ) from error
+    data, said = weights.read_bytes(), card_path(weights).read_bytes()
     metadata = json.loads(files["configs/metadata.json"])
-    version = checked_version(own_version, metadata["version"], hashlib.sha256(content + said).hexdigest()[:8])
-    digest = hashlib.sha256(content).hexdigest()
+    version = checked_version(own_version, metadata["version"], hashlib.sha256(data + said).hexdigest()[:8])
+    digest = hashlib.sha256(data).hexdigest()
     note = NOTE.format(data=card.get("data_name", "their card names no data"), digits=digest[:12])
     result = {path: each for path, each in files.items() if path not in OF_RESULTS}
-    result |= {"models/model.pt": content, "models/model.json": said}
+    result |= {"models/model.pt": data, "models/model.json": said}
     before = json.loads(files["configs/inference.json"])
     for path in (f"configs/{name}.json" for name in CONFIGS):
         if path in files and (shared := options.keys() & (config := json.loads(files[path])).keys()):
@@ -78,10 +98,17 @@ def options_of_card(content: Mapping[str, Any], card: Mapping[str, Any]) -> dict
         content: of inference.json.
         card: of the weights.
     """
-    names = names_behind(content, PARTS)
+    plain = {name for name, option in options_of_config(content).items() if option.listed}
+    plain = {name for name in plain if not name.endswith((*PATH_ENDINGS, "bundle_root"))}
+    names = (names_behind(content, PARTS) & plain) | compared(content)
     trained = {name: value for name, value in (card.get("options") or {}).items() if name in names}
     fitted = {name: card.get(name, neutral) for name, neutral in FITTED.items() if name in content}
     return trained | fitted
+
+
+def compared(content: Mapping[str, Any]) -> set[str]:
+    """Name the options that a config's loader of weights compares with their card."""
+    return set(content.get("weights_loader", {}).get("options", {}))
 
 
 def checked_version(version: str | None, bundle_version: str, digits: str) -> str:

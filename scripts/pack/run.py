@@ -82,7 +82,8 @@ def pack(
         profile: "pure" packs inference alone as NAME_pure_vVERSION.zip, without Python: MONAI's own transforms and the
             network as TorchScript, for hosts that refuse a bundle's code; "full" packs everything.
         ckpt_path: weights of your own in place of the shipped ones, such as runs/BUNDLE/train/model.pt, with the card
-            model.json beside them; the configs of the zip get the options that it names, and its pages say so.
+            model.json beside them; the configs of the zip get the options that it names, and its pages say so. A card
+            that lacks one that inference compares with it is refused.
         version: of a zip with weights of your own, such as 0.1.0+mine; without it the bundle's, with digits of the
             weights and their card behind a plus.
     """

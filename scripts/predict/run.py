@@ -27,7 +27,7 @@ from typing import Any
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import remove_partials, replacing
 from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
-from clinbundles.engines.sentences import sentence_of
+from clinbundles.engines.sentences import innermost, sentence_of
 from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.flags import refuse_code
@@ -54,6 +54,8 @@ from .studies import (
     write_table,
 )
 
+LEFT_OUT = "Left out, for "  # so begins what a pure zip says of files that it does not read
+
 
 def predict(
     bundle: str,
@@ -70,7 +72,8 @@ def predict(
     """Apply a bundle to each study of a folder or a list; started again, it goes on with those that are left.
 
     Any top-level value of the config is an option: --ckpt_path FILE applies weights of your own, such as
-    runs/BUNDLE/train/model.pt, with the options that they were trained with. A zip that ``clinbundles pack BUNDLE
+    runs/BUNDLE/train/model.pt; type the options that they were trained with, too, such as --image_size 96: they are not
+    taken from the card of the weights, and one that differs from it is refused. A zip that ``clinbundles pack BUNDLE
     --ckpt_path FILE`` has made of them needs neither.
 
     Args:
@@ -203,13 +206,15 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
                 with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
                     run_configs(bundle, [config], dataset_dir=str(images), output_dir=str(made), **options)
             except Exception as error:
-                sentence = (sentence_of(error) or f"{type(error).__name__}: {error}").replace(str(work), study.name)
+                sentence = (sentence_of(error) or innermost(error)).replace(str(work), study.name)
                 _, left_out = _count(made)
                 return status(REFUSED if _is_of_nothing(error) else FAILED, left_out=left_out or 0, sentence=sentence)
             used, left_out = _count(made)
             below, sentence = _left_below(images, used, left_out)
         if not (files := sizes_of(made)):
-            return status(FAILED, sentence=f"{study.name}: {config} has written nothing to its output_dir.")
+            lines = log_file.read_text(encoding="utf-8").replace(str(work), study.name).splitlines()
+            nothing = f"{study.name}: {config} has written nothing to its output_dir."
+            return status(FAILED, sentence=next((line for line in lines if line.startswith(LEFT_OUT)), nothing))
         if target.exists():
             shutil.rmtree(target)
         with replacing(target) as partial:

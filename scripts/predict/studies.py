@@ -98,12 +98,13 @@ def write_status(folder: Path, status: Status) -> None:
 
 
 def write_table(path: Path, every: Sequence[Status]) -> None:
-    """Write a line a study to a CSV file; no text is one that a spreadsheet takes for a formula."""
+    """Write a line a study to a CSV file, no sentence on two; no text is one that a spreadsheet takes for a formula."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     names = [each.name for each in fields(Status) if each.name != "files"]
     writer.writerow(names)
     for status in every:
+        status = replace(status, sentence=" ".join(status.sentence.split()))
         values = [getattr(status, name) for name in names]
         writer.writerow([no_formula(value) if isinstance(value, str) else value for value in values])
     write_atomically(path, text.getvalue())

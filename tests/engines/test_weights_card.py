@@ -1,6 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,24 @@ def test_a_card_is_that_of_its_weights_alone(weights: Path) -> None:
 def test_what_is_no_card_is_named(weights: Path, text: str) -> None:
     card_path(weights).write_text(text)
     with pytest.raises(ValueError, match=r"model\.json: is no"):
+        read_card(weights)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["$print('ran')", "@bundle_root", "%train.json::seed", ["a", "$1"], {"a": [{"_target_": "Adam"}]}],
+)
+def test_a_card_with_what_a_config_would_run_or_look_up_is_refused(weights: Path, value: Any) -> None:
+    for facts in (
+        {"options": {"size": value}},
+        {"temperature": value},
+        {"options": {"size": 64}, "data_name": [value]},
+    ):
+        write_card(weights, facts)
+        with pytest.raises(ValueError, match=r"model\.json: (size|options|temperature|data_name) has .*plain values"):
+            read_card(weights)
+    write_card(weights, {"options": [1]})
+    with pytest.raises(ValueError, match=r"model\.json: options is \[1\], expected a JSON object"):
         read_card(weights)
 
 

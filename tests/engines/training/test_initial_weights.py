@@ -13,7 +13,7 @@ from clinbundles.engines.training.initial_weights import check_initial_weights, 
 from clinbundles.engines.weights_card import read_card, write_card
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageSegmenter
-from clinbundles.scripts.bundle import ROOT, run_configs
+from clinbundles.scripts.bundle import ROOT, open_configs, run_configs
 
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 # Of options that the shipped weights' network shares, so that a step is short.
@@ -96,3 +96,28 @@ def test_a_file_of_both_stages_starts_both_and_no_other_stage_1_may_be_named(tmp
         start_stages(network(2), coarse_weights=None, initial_weights=path, options=options | {"scale": 2})
     high = saved(tmp_path / "high.pt", whole.high_net, scale=8)  # of a training at full size, whose scale is no matter
     start_stages(network(), coarse_weights=None, initial_weights=high, options=options)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "name", "value"),
+    [
+        ("covid_xray_transfer", "intensity_mean", [0.5] * 3),
+        ("covid_xray_transfer", "intensity_std", [0.5] * 3),
+        ("ct_datasetgan", "window_hu", [-500, 500]),
+        ("gaze_polyp_segmentation", "color_space", "LUV"),
+        ("pace_cell_segmentation", "mean", [0.2] * 3),
+        ("pace_cell_segmentation", "std", [0.2] * 3),
+    ],
+)
+def test_weights_of_images_prepared_otherwise_are_refused_and_of_another_size_are_not(
+    bundle: str, name: str, value: Any
+) -> None:
+    folder = ROOT / "bundles" / bundle
+    options = {"initial_weights": str(folder / "models" / "model.pt")}
+    check = "checked_weights" if bundle == "pace_cell_segmentation" else "start_weights"
+    parser = open_configs(folder, ["train"], **options, **({} if "pace" in bundle else {"image_size": 96}))
+    if bundle != "covid_xray_transfer":  # whose dense layer is of a size
+        parser.get_parsed_content(check)
+    with pytest.raises(RuntimeError, match=r"start_from|check_initial_weights") as caught:
+        open_configs(folder, ["train"], **options, **{name: value}).get_parsed_content(check)
+    assert f"was trained with {name} " in str(caught.value.__cause__)

@@ -82,13 +82,19 @@ def test_a_broken_list_of_checksums_is_a_finding(tmp_path: Path, content: bytes,
 def test_other_weights_a_wrong_card_and_missing_packages_are_faults(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(bundle / "configs" / "inference.json", class_names=["bacterial", "normal", "covid19"], preprocessing="gone")
+    edit(
+        bundle / "configs" / "inference.json",
+        class_names=["bacterial", "normal", "covid19"],
+        preprocessing="gone",
+        region="lungs",
+    )
+    edit(bundle / "configs" / "inference.json", intensity_mean=[0.5] * 3)
     packages = {"no-such-package": "1.0", "pydicom": "99.0"}
     optional = {"no-such-option": "1.0"}
     edit(bundle / "configs" / "metadata.json", required_packages_version=packages, packages_of_options=optional)
     other = ROOT / "bundles" / "gaze_polyp_segmentation" / "models" / "model.pt"
     shutil.copy(other, bundle / "models" / "model.pt")
-    text = "\n".join(told(bundle, capsys, 7))
+    text = "\n".join(told(bundle, capsys, 9))
     for sentence in (
         "FAULT  versions    no-such-package is not installed",
         "look   versions    no-such-option is not installed; some of its options",
@@ -98,6 +104,8 @@ def test_other_weights_a_wrong_card_and_missing_packages_are_faults(
         "models/model.pt does not fit the network",
         "models/model.json is of other weights",
         'class_names is ["normal", "bacterial", "covid19"] on the card, ["bacterial"',
+        'region is "whole" on the card, "lungs" in inference.json',
+        "intensity_mean is [0.0, 0.0, 0.0] on the card, [0.5, 0.5, 0.5]",
     ):
         assert sentence in text, text
 

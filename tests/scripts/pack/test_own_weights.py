@@ -223,6 +223,10 @@ def test_weights_that_no_zip_can_have_are_refused_in_a_sentence(weights: Make, t
     for sentence, options in mistakes.items():
         with pytest.raises((ValueError, FileNotFoundError), match=sentence):
             pack(None if "all" in options else name, out=str(tmp_path / "dist"), **options)
+    with pytest.raises(ValueError, match=r"model\.json: its options lack class_names, window_hu"):
+        pack("ct_datasetgan", ckpt_path=str(model), out=str(tmp_path / "dist"))
+    card = json.loads(model.with_suffix(".json").read_text())["options"]
+    write_card(model, {"options": card | {"class_names": ["a", "b"], "window_hu": [0, 1]}})
     with pytest.raises(ValueError, match=r"model\.pt: \d+ of \d+ weights do not fit the network"):
         pack("ct_datasetgan", ckpt_path=str(model), out=str(tmp_path / "dist"))
     assert not (tmp_path / "dist").exists()
@@ -247,3 +251,27 @@ def test_a_version_is_plain_and_has_a_part_of_ones_own(version: str) -> None:
     assert checked_version(None, "0.1.0", "0123abcd") == "0.1.0+0123abcd"
     with pytest.raises(ValueError, match="expected one with a part of your own behind a plus"):
         checked_version(version, "0.1.0", "ab")
+
+
+def test_a_card_that_lacks_or_spoils_options_is_refused_in_a_sentence(weights: Make, tmp_path: Path) -> None:
+    name, model = "covid_xray_transfer", weights("covid_xray_transfer")
+    whole = json.loads(model.with_suffix(".json").read_text())["options"]
+
+    def refused(options: dict[str, Any], sentence: str) -> None:
+        write_card(model, {"options": options})
+        with pytest.raises(ValueError, match=sentence):
+            pack(name, ckpt_path=str(model), out=str(tmp_path / "dist"))
+
+    less = {key: value for key, value in whole.items() if not key.startswith("intensity")}
+    refused(
+        less, r"model\.json: its options lack intensity_mean, intensity_std, which covid_xray_transfer has to share"
+    )
+    refused(whole | {"channels": [4, 4, 8, 8.0]}, r"no network of covid_xray_transfer can be made .*: TypeError: .+")
+    refused(whole | {"class_names": "$print('ran')"}, r"model\.json: class_names has .*, which a config would run")
+    assert not (tmp_path / "dist").exists()
+
+
+def test_of_a_card_only_plain_values_are_taken_and_no_places() -> None:
+    content = read_configs(ROOT / "bundles/covid_xray_transfer", ["inference"])
+    card = {"options": {"image_size": 96, "preprocessing": {}, "ckpt_path": "a.pt", "bundle_root": "/b", "device": "x"}}
+    assert options_of_card(content, card) == {"image_size": 96, "temperature": 1.0}

@@ -23,6 +23,7 @@ from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.machine_paths import IN_EXAMPLES
 from clinbundles.scripts.pack.pure import check_is_full, pure_inference, torchscript
 from clinbundles.scripts.pack.run import pack
+from clinbundles.scripts.predict.run import predict
 
 ROOT = Path(__file__).parents[3]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/metadata.json"))
@@ -218,6 +219,27 @@ def test_a_pure_zip_is_refused_by_our_applications_of_hosts_and_a_full_bundle_is
 def test_the_same_network_is_the_same_file() -> None:
     bundle = ROOT / "bundles" / "ct_datasetgan"
     assert torchscript(bundle) == torchscript(bundle)
+
+
+# MONAI's reader leaves a refused file open; an engine without images warns.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:`dataloader` is empty")
+@pytest.mark.parametrize("pair", [ROOT / "bundles" / "gaze_polyp_segmentation"], indirect=True, ids=["polyps"])
+def test_of_a_picture_that_a_pure_zip_does_not_read_predict_says_why_in_one_line(
+    pair: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    grey = Image.fromarray(np.tile(np.arange(256, dtype=np.uint16) * 257, (200, 1)))
+    for name in ("sixteen.png", "sixteen.tif", "one.png"):
+        (grey if "sixteen" in name else Image.new("RGB", (1, 1))).save(tmp_path / name)
+    inputs = ",".join(str(tmp_path / name) for name in ("one.png", "sixteen.png", "sixteen.tif"))
+    with pytest.raises(SystemExit):
+        predict(str(pair[1]), inputs, str(tmp_path / "out"))
+    table = (tmp_path / "out" / "status.csv").read_text()
+    assert len(table.splitlines()) == 4
+    one, png, tif = pd.read_csv(tmp_path / "out" / "status.csv").sentence
+    assert png == "I;16 has not 8 bits a channel"
+    assert tif.startswith("Left out, for JPEG or PNG alone is read: sixteen.tif")
+    assert one.startswith("RuntimeError: SaveImage cannot find a suitable writer")
 
 
 def test_what_monai_has_nothing_like_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from clinbundles.scripts.predict.studies import (
     DONE,
+    FAILED,
     WAITING,
     Status,
     Study,
@@ -65,3 +66,8 @@ def test_a_single_file_has_a_folder_as_long_as_it_is_needed(tmp_path: Path) -> N
     with as_folder(Study("fo", tmp_path / "fo::ld"), tmp_path / "work" / "in") as folder:
         assert "::" not in str(folder)
         assert (folder / "a.png").read_text() == "pixels"
+
+
+def test_a_sentence_of_several_lines_is_one_in_the_table(tmp_path: Path) -> None:
+    write_table(tmp_path / "status.csv", [Status("a", FAILED, sentence="Failed to evaluate: \n  $run()")])
+    assert "Failed to evaluate: $run()" in (tmp_path / "status.csv").read_text().splitlines()[1]
