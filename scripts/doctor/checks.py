@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import ROOT, names_behind
 from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.pack.closure import FINDER, packed_package
@@ -173,8 +174,17 @@ def check_properties(folder: Path) -> Iterator[Finding]:
             bundle_root=str(folder),
             **options,
         )
-        workflow.initialize()
-        for wrong in workflow.check_properties() or []:
+        try:
+            workflow.initialize()
+            missing = workflow.check_properties() or []
+        except Exception as error:
+            sentence = sentence_of(error) or ""
+            if not sentence.startswith(str(folder / "samples")):
+                raise
+            # As where the weights are of other classes than those that were shipped.
+            yield Finding(LOOK, "samples", f"{name}.json does not take them: {sentence.replace(f'{folder}/', '')}")
+            continue
+        for wrong in missing:
             yield Finding(FAULT, "properties", f"configs/{name}.json: MONAI misses {wrong}.")
 
 
