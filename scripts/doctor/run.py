@@ -72,6 +72,10 @@ def on_path(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+        # Of a zip the folder goes: who unzips it again in this process imports from there.
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+                del sys.modules[name]
 
 
 def _innermost(error: BaseException) -> str:

@@ -95,7 +95,9 @@ def test_a_training_names_the_run_that_follows_and_no_run_touches_the_bundle(
         assert name.startswith("val_")
         assert score.keys() - {"images"} == {"value", "low", "high"}
     assert list(Path("runs", bundle.name, "evaluation").rglob("*.png"))
-    assert {row["weights"] for row in table} == {f"sha256 {digits}: their card does not say what these weights are for."}
+    assert {row["weights"] for row in table} == {
+        f"sha256 {digits}: their card does not say what these weights are for."
+    }
 
     run_configs(bundle, ["inference"])
     shipped = bundle / "models" / "model.pt"

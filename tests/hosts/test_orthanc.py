@@ -118,7 +118,7 @@ def test_results_come_back_to_the_pacs_and_a_study_done_twice_has_them_once(
 @pytest.mark.parametrize(
     ("name", "place", "made"),
     [
-        ("covid_xray_transfer", "samples/images/IM-normal.dcm", ["SR"]),
+        ("covid_xray_transfer", "samples/images/IM-normal.dcm", ["OT", "SR"]),
         ("ct_datasetgan", "Lung_Dx-A0002_B40f_8mm", ["OT", "SEG", "SR"]),
         ("pace_cell_segmentation", "samples/images", ["ANN", "OT", "SEG", "SR"]),
         ("two_stage_segmentation", "samples/images", ["OT", "SEG", "SR"]),
