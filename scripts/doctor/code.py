@@ -27,9 +27,18 @@ FUNCTIONS = ("monai.networks.nets.", "torch.nn.", "torchvision.models.", "torchv
 EXCEPT: tuple[str, ...] = ("monai.data.csv_saver.", "monai.data.image_writer.", "monai.data.video_dataset.")
 EXCEPT += ("monai.data.dataset.PersistentDataset", "monai.data.dataset.CacheNTransDataset", "monai.data.dataset.GDS")
 EXCEPT += ("monai.data.dataset.LMDBDataset", "monai.handlers.clearml", "monai.handlers.mlflow", "monai.handlers.trt")
-EXCEPT += ("monai.losses.perceptual.", "monai.networks.trt", "torch.utils.data.datapipes.")
-EXCEPT += tuple(f"ignite.handlers.{name}_logger." for name in ("clearml", "mlflow", "neptune", "polyaxon", "visdom"))
-EXCEPT += ("ignite.handlers.wandb_logger.",)
+EXCEPT += ("monai.data.dataset.CSVDataset", "monai.data.iterable_dataset.CSVIterableDataset")
+EXCEPT += ("monai.losses.perceptual.", "monai.networks.trt", "monai.networks.nets.transchex.")
+EXCEPT += ("monai.networks.nets.cell_sam_wrapper.", "torch.utils.data.datapipes.", "torchvision.models._api.")
+# Of these modules, whose other classes remove, write or send where they are made, bundles use the named ones.
+NAMES_IN = {
+    "monai.inferers.": "AvgMerger ControlNetDiffusionInferer ControlNetLatentDiffusionInferer DiffusionInferer "
+    "LatentDiffusionInferer PatchInferer SaliencyInferer SimpleInferer SliceInferer SlidingWindowInferer "
+    "SlidingWindowInfererAdapt SlidingWindowSplitter",
+    "ignite.handlers.": "ConcatScheduler CosineAnnealingScheduler EMAHandler EarlyStopping LRScheduler "
+    "LinearCyclicalScheduler ParamGroupScheduler PiecewiseLinear ProgressBar ReduceLROnPlateauScheduler "
+    "TerminateOnNan TimeLimit Timer",
+}
 TARGETS = {"copy.deepcopy", "ignite.metrics.Fbeta", "monai.data.load_net_with_metadata"}
 TARGETS |= {
     f"segmentation_models_pytorch.{name}"
@@ -48,8 +57,15 @@ TOOLS += ("engines.checkpoint.set_torn_aside",)
 # Arguments that take the name of a class, and MONAI's writers, which one may name there alone.
 NAMES_A_CLASS = ("reader", "writer", "merger_cls")
 WRITERS = ("ITKWriter", "NibabelWriter", "PILWriter")
-# The one value that an argument may have, wherever it is passed on to.
-FIXED = {"allow_pickle": False, "weights_only": True, "_debug_": False, "pretrained_url": None}
+# Where else MONAI takes what a part of a config gives, and looks for code under it, or ends or skips by it.
+CONTROLS = ("_target_", "_mode_", "_disabled_", "_requires_", "_desc_")
+# The values that an argument may have, wherever it is passed on to, and those by which networks fetch weights.
+FIXED: dict[str, tuple[Any, ...]] = {"allow_pickle": (False,), "weights_only": (True,), "_debug_": (False,)}
+FETCHED: dict[str, tuple[Any, ...]] = dict.fromkeys(("pretrained", "pretrained_backbone"), (None, False))
+FETCHED |= dict.fromkeys(("pretrained_url", "weights", "weights_backbone"), (None, False))
+FETCHED["encoder_weights"] = (None, "@encoder_weights")
+FIXED |= {name: values for name, values in FETCHED.items() if name != "weights"}
+NETWORKS = ("monai.networks.", "torchvision.models.", "segmentation_models_pytorch.")
 
 MODULES = {"ImageOps", "dist", "glob", "json", "math", "monai", "np", "numpy", "os", "sys", "torch"}
 IMPORTS = {"import sys", "import os", "import torch.distributed as dist", "import math", "import glob", "import json"}
@@ -127,17 +143,21 @@ def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iter
     """
     for key, value, parent in _leaves(content):
         name = re.sub(r"(::\d+)+$", "", key).rpartition("::")[2]
-        if name == "_target_":
+        if isinstance(value, Mapping | list):  # where one value stands, and where a part of a config could make it
+            plain = name not in (*CONTROLS, *FIXED)
+        elif name == "_target_":
             names_a_class = key.rpartition("::")[0].endswith(NAMES_A_CLASS)
             plain = _is_known_target(value, own) and not (names_a_class and _is_function(value))
         elif name == "_mode_":
             plain = value == "default" or (value == "callable" and _is_function(parent.get("_target_")))
         elif name in FIXED:
-            plain = value is FIXED[name]
+            plain = value in FIXED[name]
+        elif name == "weights" and value not in FETCHED[name] and _takes_weights(parent):
+            plain = False
         elif not isinstance(value, str):
             plain = True
         elif key.partition("::")[0] == "extends":  # a file beside it
-            plain = not set(value) & {"/", "\\"}
+            plain = re.fullmatch(r"\w[\w.-]*", value) is not None
         elif key == "bundle_root":
             plain = value in (".", "$os.getcwd()")
         elif name.endswith(NAMES_A_CLASS):
@@ -222,6 +242,11 @@ def _names(node: ast.AST) -> Iterator[ast.Name]:
     return (each for each in ast.walk(node) if isinstance(each, ast.Name))
 
 
+def _takes_weights(parent: Any) -> bool:
+    """Whether a part of a config is a network, which may fetch its weights."""
+    return isinstance(parent, Mapping) and str(parent.get("_target_")).startswith(NETWORKS)
+
+
 def _is_function(target: Any) -> bool:
     return isinstance(target, str) and target.rpartition(".")[2][:1].islower()
 
@@ -260,14 +285,22 @@ def _is_known_class(dotted: str) -> bool:
         return False
     home = f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', None)}"
     allowed = CLASSES if isinstance(thing, type) else FUNCTIONS
-    return home.startswith(allowed) and not home.startswith(EXCEPT)
+    if not home.startswith(allowed) or home.startswith(EXCEPT):
+        return False
+    listed = [names.split() for module, names in NAMES_IN.items() if home.startswith(module)]
+    return all(home.rpartition(".")[2] in names for names in listed)
 
 
 def _leaves(content: Any, key: str = "", parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the id, as MONAI has it, the value and the parent of all that is neither a list nor an object."""
+    """Yield the id, as MONAI has it, the value and the parent of all that is neither a list nor an object.
+
+    A list or an object is given, too, where it stands for one value that MONAI acts on.
+    """
     if isinstance(content, Mapping):
         for name, value in content.items():
             inside = f"{key}::{name}" if key else ReferenceResolver.normalize_id(name).removeprefix("+")
+            if isinstance(value, Mapping | list) and name in (*CONTROLS, *FIXED):
+                yield inside, value, content
             yield from _leaves(value, inside, content)
     elif isinstance(content, list):
         for number, value in enumerate(content):

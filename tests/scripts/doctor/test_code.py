@@ -220,3 +220,21 @@ def test_our_own_configs_run_nothing_else(path: Path) -> None:
 
 def test_there_are_configs() -> None:
     assert len(CONFIGS) > 30
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"extends": "$__import__('os').system('x')"},
+        {"a": {"_target_": {"_target_": "copy.deepcopy", "x": "os.system"}, "command": "x"}},
+        {"a": {"_target_": "SimpleInferer", "_mode_": {"_target_": "copy.deepcopy", "x": "debug"}}},
+        {"a": {"_target_": "monai.inferers.ZarrAvgMerger", "merged_shape": [1, 4, 4], "store": "/home"}},
+        {"a": {"_target_": "ignite.handlers.DiskSaver", "dirname": "/home"}},
+        {"a": {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT"}},
+        {"a": {"_target_": "DenseNet121", "spatial_dims": 2, "pretrained": True}},
+    ],
+)
+def test_what_acts_where_it_is_made_and_what_makes_the_name_of_a_class_are_listed(content: dict) -> None:
+    assert listed(content)
+    assert not listed({"a": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32]}, "extends": "train.json"})
+    assert not listed({"a": {"_target_": "torchvision.models.resnet18", "weights": None}})
