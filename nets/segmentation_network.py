@@ -42,6 +42,7 @@ _TAKES = {
     "FCN": ("encoder_weights",),
     "TransUNet": ("encoder_weights",),
     **dict.fromkeys(_SMP_CLASSES, ("encoder_name", "encoder_weights")),
+    "FPN": ("encoder_name", "encoder_weights", "decoder_channels"),
 }
 _TRANS_UNET_WEIGHTS = "vit_base_r50_s16_224.orig_in21k"
 # What a classification checkpoint holds beyond its encoder, as torchvision, smp and timm name it.
@@ -70,6 +71,8 @@ class SegmentationNetwork(nn.Module):
         encoder_name: an encoder of segmentation_models_pytorch ("resnet34", "tu-tf_efficientnet_lite0"), for the six
             networks taken from there.
         channels: widths of UNet (six) or ResAttUNet (five), for small machines.
+        decoder_channels: of FPN, for small files: the width of its pyramid and that of its segmentation branches, by
+            default 256 and 128.
         image_size: side in pixels of the training images; sizes the position embedding of TransUNet.
 
     Raises:
@@ -90,6 +93,7 @@ class SegmentationNetwork(nn.Module):
         encoder_name: str | None = None,
         channels: Sequence[int] | None = None,
         image_size: int = 512,
+        decoder_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if network_name not in NETWORK_NAMES:
@@ -99,6 +103,7 @@ class SegmentationNetwork(nn.Module):
             ("encoder_weights", encoder_weights),
             ("encoder_name", encoder_name),
             ("channels", channels),
+            ("decoder_channels", decoder_channels),
         ):
             if value is not None and argument not in _TAKES[name]:
                 raise ValueError(f"{name} does not take {argument}, which is {value!r}; leave it None")
@@ -122,7 +127,17 @@ class SegmentationNetwork(nn.Module):
             if encoder_weights is not None:
                 load_encoder_weights(self.network.fcn.backbone, encoder_weights)
         else:
-            self.network = _smp_network(name, in_channels, out_channels, encoder_name or "resnet34", encoder_weights)
+            widths_of: dict[str, int] = {}
+            if decoder_channels is not None:
+                pyramid, branches = _widths(name, decoder_channels, count=2, of="decoder_channels")
+                if branches % 32:
+                    raise ValueError(
+                        f"decoder_channels is {list(decoder_channels)}: the second must be a multiple of 32"
+                    )
+                widths_of = {"decoder_pyramid_channels": pyramid, "decoder_segmentation_channels": branches}
+            self.network = _smp_network(
+                name, in_channels, out_channels, encoder_name or "resnet34", encoder_weights, **widths_of
+            )
             self.divisor = self.network.encoder.output_stride
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -171,14 +186,19 @@ class _Fcn(nn.Module):
         return self.fcn(image)["out"]
 
 
-def _widths(network_name: str, channels: Sequence[int], *, count: int) -> tuple[int, ...]:
+def _widths(network_name: str, channels: Sequence[int], *, count: int, of: str = "channels") -> tuple[int, ...]:
     if len(channels) != count:
-        raise ValueError(f"{network_name} takes {count} channels, got {len(channels)}: {list(channels)}")
+        raise ValueError(f"{network_name} takes {count} {of}, got {len(channels)}: {list(channels)}")
     return tuple(channels)
 
 
 def _smp_network(
-    network_name: str, in_channels: int, out_channels: int, encoder_name: str, encoder_weights: str | None
+    network_name: str,
+    in_channels: int,
+    out_channels: int,
+    encoder_name: str,
+    encoder_weights: str | None,
+    **widths: int,
 ) -> Any:
     with needed_by(network_name):  # seconds of a start, for these networks alone
         import segmentation_models_pytorch as smp
@@ -197,7 +217,11 @@ def _smp_network(
         to_download = True if from_timm else encoder_weights
     try:
         network = getattr(smp, _SMP_CLASSES[network_name])(
-            encoder_name=encoder_name, encoder_weights=to_download, in_channels=in_channels, classes=out_channels
+            encoder_name=encoder_name,
+            encoder_weights=to_download,
+            in_channels=in_channels,
+            classes=out_channels,
+            **widths,
         )
     except KeyError as error:
         raise ValueError(f"encoder_weights: {error.args[0]}") from error

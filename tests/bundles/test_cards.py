@@ -21,9 +21,9 @@ FREE = {
     "budget_macs overlap blend patch_batch_size pre_nms post_nms detections score_threshold label_score_threshold",
     "how the pixels of a file are read, each file by its own": "intensity_range force",
     "cells are as large as they are": "pace_cell_segmentation:image_size max_size tile_size tile_overlap",
-    "the network's, whose weights do not fit another": "network_name encoder_name channels in_channels dense_units "
-    "dropout backbone anchor_sizes aspect_ratios n_stages box_units box_layers box_conv_layers mask_channels "
-    "mask_layers",
+    "the network's, whose weights do not fit another": "network_name encoder_name channels decoder_channels "
+    "in_channels dense_units dropout backbone anchor_sizes aspect_ratios n_stages box_units box_layers "
+    "box_conv_layers mask_channels mask_layers",
     "gaze, which blurs at a training alone unless asked for": "arm blur_at sigma_base blur_weight kernel_size "
     "sigma_reference_size gaze_sigma_px gaze_file gaze_format",
     "of a training alone": "rpn_anchors box_rois mask_rois ramp_steps freeze_batch_norms",

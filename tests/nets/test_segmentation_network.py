@@ -162,6 +162,12 @@ def test_one_image_is_a_batch_for_all_but_deeplab(name):
     assert network.eval()(image).shape == (1, 1, 64, 64)
 
 
+def test_an_fpn_takes_the_widths_of_its_decoder():
+    network = SegmentationNetwork("FPN", encoder_name="resnet18", decoder_channels=(64, 32)).network
+    assert network.decoder.p5.out_channels == 64
+    assert network.segmentation_head[0].in_channels == 32
+
+
 def test_an_unknown_name_is_answered_with_the_ten():
     with pytest.raises(ValueError, match="'SegNet', it must be one of UNet, FCN, TransUNet") as caught:
         SegmentationNetwork("SegNet")
@@ -175,6 +181,9 @@ def test_an_unknown_name_is_answered_with_the_ten():
         ({"network_name": "FCN", "encoder_name": "resnet34"}, "FCN does not take encoder_name"),
         ({"network_name": "FPN", "channels": (8, 8)}, "FPN does not take channels"),
         ({"network_name": "UNet", "channels": (8, 8)}, "UNet takes 6 channels, got 2"),
+        ({"network_name": "LinkNet", "decoder_channels": (64, 32)}, "LinkNet does not take decoder_channels"),
+        ({"network_name": "FPN", "decoder_channels": (64,)}, "FPN takes 2 decoder_channels, got 1"),
+        ({"network_name": "FPN", "decoder_channels": (64, 40)}, "the second must be a multiple of 32"),
         ({"network_name": "FPN", "encoder_name": "resnet3"}, "encoder_name is 'resnet3'"),
         ({"network_name": "FPN", "encoder_name": "tu-resnet3"}, "encoder_name is 'tu-resnet3'"),
         ({"network_name": "FPN", "encoder_weights": "imagenot"}, "Wrong pretrained weights `imagenot`"),
