@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .colors import RGB
+
 PURPOSE = "research use, not for diagnosis"
 SIZE_PX = 12
 LINE_PX = 16
@@ -41,7 +43,7 @@ def with_text(picture: np.ndarray, text: str) -> np.ndarray:
     return np.asarray(image)
 
 
-def with_legend(picture: np.ndarray, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
+def with_legend(picture: np.ndarray, entries: Sequence[tuple[str, RGB]]) -> np.ndarray:
     """Add lines below a picture uint8 (H, W, 3): the colour and name of each class, and what the picture is for.
 
     Args:

@@ -25,6 +25,7 @@ from ...transforms.readers.pixel_size import pixel_size_um
 from ..metrics.instance_sets import summarize_instances
 from ..metrics.instances import InstanceScores, detections_of
 from .claim import claim_folder, claim_run
+from .colors import CELLS
 from .files import (
     distinct_names,
     distinct_stems,
@@ -43,8 +44,6 @@ FOLDERS = {"label_maps": ".tif", "overlays": ".png", "geojson": ".geojson"}
 PIXEL_COLUMNS = ("pixel_height_um", "pixel_width_um")
 UM_COLUMNS = ("area_um2", "centroid_x_um", "centroid_y_um")
 CELL_COLUMNS = ("image", "cell", "area_px", "centroid_x_px", "centroid_y_px", "score", *UM_COLUMNS)
-# Colours that stay apart for the colour-blind (Okabe and Ito).
-COLORS = np.array([(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)])
 
 
 class InstanceWriter:
@@ -267,20 +266,20 @@ def draw_cells(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     picture = image.copy()
     outline = find_boundaries(labels, mode="inner")
-    picture[outline] = COLORS[number_colors(labels)[labels[outline]]]
+    picture[outline] = np.array(CELLS)[number_colors(labels)[labels[outline]]]
     return picture
 
 
 def number_colors(labels: np.ndarray) -> np.ndarray:
-    """Choose a row of COLORS for each number of a label map (H, W), other ones for cells that touch."""
+    """Choose one of CELLS, the colours, for each number of a label map (H, W), other ones for cells that touch."""
     neighbours: dict[int, set[int]] = {}
     for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
         touching = (one != other) & (one > 0) & (other > 0)
         for first, second in np.unique(np.stack([one[touching], other[touching]], axis=1), axis=0).tolist():
             neighbours.setdefault(max(first, second), set()).add(min(first, second))
-    colors = np.arange(labels.max(initial=0) + 1) % len(COLORS)
+    colors = np.arange(labels.max(initial=0) + 1) % len(CELLS)
     for number in sorted(neighbours):  # those with a lower number have their colour by now
         used = set(colors[list(neighbours[number])].tolist())
-        ahead = (colors[number] + np.arange(len(COLORS))) % len(COLORS)
+        ahead = (colors[number] + np.arange(len(CELLS))) % len(CELLS)
         colors[number] = next((color for color in ahead if color not in used), colors[number])
     return colors

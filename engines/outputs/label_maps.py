@@ -22,6 +22,7 @@ from ...transforms.readers.slices import is_volume
 from ..metrics.class_overlap import count_pairs, summarize_overlap
 from .captions import slice_positions, with_legend, with_text
 from .claim import claim_folder, claim_run
+from .colors import class_colors
 from .files import (
     check_replaceable,
     distinct_names,
@@ -42,8 +43,6 @@ PICTURE = axcodes2ornt("PLS")
 HEAD = 2  # the axis of the patient from the feet to the head
 MOST_SLICES = 12
 NAME = "slices labelled by a network"
-# Colours that stay apart for the colour-blind (Okabe and Ito), for class 1 and on.
-COLORS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 
 
 def color_classes(image: np.ndarray, classes: np.ndarray, *, opacity: float = 0.45) -> np.ndarray:
@@ -58,9 +57,10 @@ def color_classes(image: np.ndarray, classes: np.ndarray, *, opacity: float = 0.
         uint8 (H, W, 3).
     """
     picture = np.repeat(image[..., None].astype(np.float32), 3, axis=-1)
+    colors = class_colors(int(classes.max(initial=0)))
     for number in np.unique(classes[classes > 0]):
         region = classes == number
-        picture[region] = (1 - opacity) * picture[region] + opacity * np.array(COLORS[(number - 1) % len(COLORS)])
+        picture[region] = (1 - opacity) * picture[region] + opacity * np.array(colors[number - 1])
     return picture.astype(np.uint8)
 
 
@@ -98,7 +98,8 @@ class LabelMapWriter:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
-        self.legend = [(name, COLORS[k % len(COLORS)]) for k, name in enumerate(self.class_names[1:])]
+        names = self.class_names[1:]
+        self.legend = list(zip(names, class_colors(len(names)), strict=True))
         self.reader = reader
         self.source = source
 

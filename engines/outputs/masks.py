@@ -15,18 +15,16 @@ from scipy import ndimage
 
 from ...transforms.readers.loading import FAILURE
 from .claim import claim_folder, claim_run
+from .colors import OUTCOMES, PREDICTION, RGB
 from .files import distinct_names, distinct_stems, input_file, input_files, replacing, write_csv_atomically
 from .growing_table import GrowingTable
 from .per_image import complete_rows, name_weights, say_failures, weights_of
 from .summary import summarize_metrics, write_summary
 
 MEASURES = ("height", "width", "segmented_share", "n_regions", "max_probability")
-PREDICTION_COLOR = (0, 255, 255)
-# Colours that stay apart for the colour-blind (Okabe and Ito).
-OUTCOMES = {"hit": (0, 158, 115), "miss": (230, 159, 0), "false alarm": (86, 180, 233)}
 
 
-def draw_contour(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+def draw_contour(image: np.ndarray, mask: np.ndarray, color: RGB) -> np.ndarray:
     """Draw the outline of a mask (h, w) on a copy of an RGB image uint8 (H, W, 3).
 
     A mask of another size is stretched to the image's. The line lies inside the mask, about 1/200 of the image wide.
@@ -134,7 +132,7 @@ class PredictionWriter:
         self._save(mask.astype(np.uint8) * 255, "masks", path)
         image, label = np.asarray(self.reader.read(path)), item.get("label")
         if label is None:  # MONAI sets None where there is none
-            overlay = draw_contour(image, mask, PREDICTION_COLOR)
+            overlay = draw_contour(image, mask, PREDICTION)
         else:
             overlay = color_outcomes(image, mask, _plane(label) > 0.5)
         self._save(overlay, "overlays", path)

@@ -83,6 +83,12 @@ class Bundle:
         return INSTANCES if output["format"] == "instances" else SEGMENTS
 
     @property
+    def has_background(self) -> bool:
+        """Tell whether the output is a label map, whose class 0 is the background."""
+        output = self.metadata["network_data_format"]["outputs"]["pred"]
+        return self.output_kind == SEGMENTS and len(output["channel_def"]) > 1
+
+    @property
     def labels(self) -> dict[int, str]:
         """Names of the classes by their index, or of segments by their value in a label map, without background."""
         channels = self.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]

@@ -18,8 +18,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.codedict import codes
 
-from clinbundles.engines.outputs.label_maps import COLORS
-from clinbundles.engines.outputs.masks import PREDICTION_COLOR
+from clinbundles.engines.outputs.colors import PREDICTION, RGB, class_colors
 from clinbundles.engines.outputs.outlines import polygons
 
 from .codes import ANATOMY, category_of, own_term, term_of
@@ -115,8 +114,7 @@ def segmentation(
         number: InstanceNumber.
         deidentify: the sources were stripped.
     """
-    labels = bundle.labels
-    colors = COLORS if len(labels) > 1 else (PREDICTION_COLOR,)
+    labels, colors = bundle.labels, _colors(bundle)
     descriptions = [
         SegmentDescription(
             segment_number=place,
@@ -125,7 +123,7 @@ def segmentation(
             segmented_property_type=term_of(name),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm(bundle),
-            display_color=CIELabColor.from_rgb(*colors[(place - 1) % len(colors)]),
+            display_color=CIELabColor.from_rgb(*colors[place - 1]),
         )
         for place, name in enumerate(labels.values(), start=1)
     ]
@@ -176,11 +174,15 @@ def overlay(
     return finish(result, sources, deidentify=deidentify)
 
 
+def _colors(bundle: Bundle) -> tuple[RGB, ...]:
+    """Give the colours of the segments as its overlay has them: of the classes of a label map, or of a mask."""
+    return class_colors(len(bundle.labels)) if bundle.has_background else (PREDICTION,)
+
+
 def _legend(bundle: Bundle) -> str:
     """Say who drew a picture, and in which colour each class."""
-    colors = COLORS if len(bundle.labels) > 1 else (PREDICTION_COLOR,)
-    drawn = [f"{name}: RGB {colors[k % len(colors)]}" for k, name in enumerate(bundle.labels.values())]
-    own = drawn if bundle.output_kind == SEGMENTS else []
+    pairs = zip(bundle.labels.values(), _colors(bundle), strict=True) if bundle.output_kind == SEGMENTS else ()
+    own = [f"{name}: RGB {color}" for name, color in pairs]
     return "; ".join([f"drawn by {bundle.name} {bundle.version}", *own])[:1024]
 
 

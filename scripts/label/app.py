@@ -45,7 +45,7 @@ class BundleInfer(InferTask):
 
     def info(self) -> dict[str, Any]:
         """Describe the model to clients."""
-        return super().info() | {"version": self.bundle.version}
+        return super().info() | {"version": self.bundle.version, "label_colors": self.bundle.label_colors}
 
     def config(self) -> dict[str, Any]:
         """Give what a client may choose."""

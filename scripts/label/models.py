@@ -18,6 +18,7 @@ import torch
 from monai.data import decollate_batch, list_data_collate
 
 from clinbundles.engines.metrics.instances import detections_of
+from clinbundles.engines.outputs.colors import CELLS, PREDICTION, class_colors
 from clinbundles.engines.outputs.instances import as_geojson, measure_cells
 from clinbundles.engines.outputs.label_maps import as_pictures
 from clinbundles.scripts.bundle import load_network, open_configs, read_configs
@@ -88,6 +89,15 @@ class ServedBundle:
         first = 0 if self.kind == "classes" else 1
         names = self.class_names if self.kind != "label map" else self.class_names[1:]
         return {name: number for number, name in enumerate(names, start=first)}
+
+    @property
+    def label_colors(self) -> dict[str, list[int]]:
+        """The colour that each name of a mask has in the bundle's overlays; classes of whole images have none."""
+        if self.kind == "classes":
+            return {}
+        masks = {"mask": (PREDICTION,), "instances": CELLS[:1]}
+        colors = masks.get(self.kind) or class_colors(len(self.labels))
+        return {name: list(color) for name, color in zip(self.labels, colors, strict=True)}
 
     def weights_names(self) -> list[str]:
         """List the weights that can be asked for, the newest first: trained here, then shipped."""
@@ -198,4 +208,4 @@ def annotation_of(outlines: Mapping[str, Any]) -> dict[str, Any]:
         shape = feature["geometry"]
         parts = shape["coordinates"] if shape["type"] == "MultiPolygon" else [shape["coordinates"]]
         contours += [part[0] for part in parts]
-    return {"elements": [{"label": "cell", "contours": contours}], "labels": {"cell": [230, 159, 0]}}
+    return {"elements": [{"label": "cell", "contours": contours}], "labels": {"cell": list(CELLS[0])}}

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from PIL import Image, PngImagePlugin
 
+from clinbundles.engines.outputs.colors import PREDICTION
 from clinbundles.engines.outputs.files import replacing
 
 from .image import LargeImage
@@ -17,7 +18,6 @@ from .pyramid import SOFTWARE
 
 LONGEST_SIDE = 1024
 _BAND_BYTES = 64e6
-_OUTLINE = (0, 255, 255)
 
 
 def preview_path(result: Path) -> Path:
@@ -50,7 +50,7 @@ def write_preview(image: LargeImage, mask: zarr.Group, path: Path, *, intensity_
         intensity_range: values of the image that become black and white.
     """
     pixels = _reduced(image, *intensity_range)
-    pixels[_outline(_mask_of(mask, pixels.shape[:2]))] = _OUTLINE
+    pixels[_outline(_mask_of(mask, pixels.shape[:2]))] = PREDICTION
     note = PngImagePlugin.PngInfo()
     note.add_text("Software", SOFTWARE)
     with replacing(path) as partial:

@@ -12,11 +12,11 @@ import tifffile
 import zarr
 from tqdm import tqdm
 
+from clinbundles.engines.outputs.colors import PREDICTION
 from clinbundles.engines.outputs.files import replacing
 
 SMALLEST_LEVEL = 512
 SOFTWARE = "clinbundles segment-large"
-_MASK_RGBA = [0, 255, 255, 255]
 
 
 def halve(plane: np.ndarray, *, reduce: str) -> np.ndarray:
@@ -91,7 +91,7 @@ def ngff_metadata(
         "multiscales": [{"axes": axes, "datasets": datasets, "type": reduce}],
     }
     if is_label:
-        content["image-label"] = {"colors": [{"label-value": 1, "rgba": _MASK_RGBA}]}
+        content["image-label"] = {"colors": [{"label-value": 1, "rgba": [*PREDICTION, 255]}]}
     return content
 
 

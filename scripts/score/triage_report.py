@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from clinbundles.engines.outputs.label_maps import COLORS, color_classes
+from clinbundles.engines.outputs.colors import WRONG, class_colors
+from clinbundles.engines.outputs.label_maps import color_classes
 from clinbundles.scripts.generated_images import ImageList
 from clinbundles.scripts.report.tables import as_markdown
 from clinbundles.transforms.readers.slices import read_label_map
 
 # Greys, since colours are of the classes.
 SHADES = {"good": "#dcdcdc", "partial": "#8c8c8c", "bad": "#1a1a1a"}
-WRONG = (255, 0, 0)
 
 
 def say(summary: dict[str, Any]) -> str:
@@ -101,10 +101,8 @@ def draw_triage(
         draw_pair(column, median_pair(rows, verdict), made, names, draw)
     for axis, text in zip(axes[0], ("image", "label of the set", "label of the judge", "wrong pixels"), strict=True):
         axis.set_ylabel(text, fontsize=9)
-    colors = {name: COLORS[number % len(COLORS)] for number, name in enumerate(names[1:])} | {"wrong pixels": WRONG}
-    patches = [
-        Patch(color=(red / 255, green / 255, blue / 255), label=name) for name, (red, green, blue) in colors.items()
-    ]
+    colors = [*zip(names[1:], class_colors(len(names) - 1), strict=True), ("wrong pixels", WRONG)]
+    patches = [Patch(color=(red / 255, green / 255, blue / 255), label=name) for name, (red, green, blue) in colors]
     left.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)
     draw_deciles(right, summary)
     return figure

@@ -23,8 +23,8 @@ from monai.data import load_decathlon_datalist
 
 from clinbundles.engines.metrics.detection import average_precision
 from clinbundles.engines.metrics.instance_sets import ScoredImage
+from clinbundles.engines.outputs.colors import CELLS
 from clinbundles.engines.outputs.files import distinct_names
-from clinbundles.engines.outputs.instances import COLORS
 from clinbundles.scripts.flags import as_parts
 from clinbundles.scripts.score.predictions import read_predictions
 from clinbundles.transforms.readers.coco import Instances, decode_mask, instances_of, points_of
@@ -187,11 +187,11 @@ def _draw_found(axis: Axes, pixels: np.ndarray, truth: Instances, found: ScoredI
 
 
 def _draw_masks(axis: Axes, pixels: np.ndarray, masks: Sequence[dict[str, Any] | None]) -> None:
-    """Draw the outline of each mask in a colour of its own."""
+    """Draw the outlines of masks, whose colours come in turn."""
     axis.imshow(pixels)
     for number, mask in enumerate(masks):
         if mask is not None:
-            color = COLORS[number % len(COLORS)] / 255
+            color = np.array(CELLS[number % len(CELLS)]) / 255
             axis.contour(np.pad(decode_mask(mask), 1)[1:-1, 1:-1], levels=[0.5], colors=[color], linewidths=1)
 
 

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from clinbundles.engines.outputs.colors import OUTCOMES, PREDICTION
 from clinbundles.engines.outputs.files import replacing
-from clinbundles.engines.outputs.masks import OUTCOMES, PREDICTION_COLOR, color_outcomes, draw_contour
+from clinbundles.engines.outputs.masks import color_outcomes, draw_contour
 
 
 def draw_outcomes(
@@ -35,7 +36,7 @@ def draw_outcomes(
         The Dice; 1 where both masks are empty, NaN without a truth.
     """
     if truth is None:
-        axis.imshow(draw_contour(image, mask, PREDICTION_COLOR))
+        axis.imshow(draw_contour(image, mask, PREDICTION))
         axis.set_title(f"{name}: the mask")
         return math.nan
     axis.imshow(color_outcomes(image, mask, truth))

@@ -136,6 +136,8 @@ def test_the_server_lists_every_bundle_with_the_values_of_its_masks(server: Simp
         "pace_cell_segmentation": ("segmentation", {"cell": 1}),
         "ct_datasetgan": ("segmentation", {"body": 1, "left lung": 2, "right lung": 3}),
     }
+    lungs = {"body": [0, 114, 178], "left lung": [230, 159, 0], "right lung": [0, 158, 115]}
+    assert models["ct_datasetgan"]["label_colors"] == lungs
 
 
 def test_the_request_of_the_readme_brings_a_mask(

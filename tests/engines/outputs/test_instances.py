@@ -13,8 +13,8 @@ from monai.engines import SupervisedEvaluator
 from PIL import Image
 from torch import nn
 
+from clinbundles.engines.outputs.colors import CELLS
 from clinbundles.engines.outputs.instances import (
-    COLORS,
     InstanceWriter,
     as_geojson,
     draw_cells,
@@ -162,7 +162,7 @@ def test_the_overlay_has_an_outline_inside_each_cell_and_the_image_stays() -> No
     assert (picture[5, 2] != 9).any()
     assert (picture[5, 5] == 9).all()
     assert (picture[5, 1] == 9).all()
-    labels[labels == 2] = 1 + len(COLORS)  # cells take the colours in turn
+    labels[labels == 2] = 1 + len(CELLS)  # cells take the colours in turn
     picture = draw_cells(image, labels)
     assert (picture[5, 9] != picture[5, 10]).any()
 

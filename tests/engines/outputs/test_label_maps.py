@@ -13,8 +13,8 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Orientation
 from PIL import Image
 
+from clinbundles.engines.outputs.colors import CLASSES
 from clinbundles.engines.outputs.label_maps import (
-    COLORS,
     LabelMapWriter,
     as_pictures,
     color_classes,
@@ -26,9 +26,19 @@ from clinbundles.transforms.readers.slices import PICTURE_AFFINE, SliceReader
 def test_the_background_stays_grey_and_each_class_has_its_colour() -> None:
     image, classes = np.full((1, 3), 100, np.uint8), np.array([[0, 1, 2]])
     picture = color_classes(image, classes, opacity=1.0)
-    assert picture[0].tolist() == [[100, 100, 100], list(COLORS[0]), list(COLORS[1])]
+    assert picture[0].tolist() == [[100, 100, 100], list(CLASSES[0]), list(CLASSES[1])]
     half = color_classes(image, classes, opacity=0.5)
-    assert half[0, 1].tolist() == [(100 + c) // 2 for c in COLORS[0]]
+    assert half[0, 1].tolist() == [(100 + c) // 2 for c in CLASSES[0]]
+
+
+def test_ten_classes_have_ten_colours_in_overlay_and_legend(tmp_path: Path) -> None:
+    classes = np.arange(11)[None]
+    picture = color_classes(np.full((1, 11), 100, np.uint8), classes, opacity=1.0)
+    names = ["background", *(f"part {k}" for k in range(1, 11))]
+    legend = LabelMapWriter(tmp_path, names, SliceReader()).legend
+    assert [name for name, _ in legend] == names[1:]
+    assert picture[0, 1:].tolist() == [list(color) for _, color in legend]
+    assert len({color for _, color in legend}) == 10
 
 
 def test_it_writes_maps_overlays_and_a_table_of_pixels_in_both_and_in_either(tmp_path: Path) -> None:
@@ -142,6 +152,6 @@ def test_the_sheet_of_a_volume_says_where_its_slices_lie_and_what_its_colours_me
     sheet = np.asarray(Image.open(tmp_path / "out/overlays/a.png"))
     assert sheet.shape[1:] == (200, 3)
     colors = {tuple(pixel) for pixel in sheet[80:].reshape(-1, 3).tolist()}
-    assert colors >= set(COLORS[:2])
+    assert colors >= set(CLASSES[:2])
     for left in (0, 100):  # on both slices, over the even colour of a body without grey
         assert len({tuple(pixel) for pixel in sheet[:16, left : left + 60].reshape(-1, 3).tolist()}) > 2

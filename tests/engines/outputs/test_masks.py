@@ -14,7 +14,8 @@ from monai.transforms import AsDiscreted, CopyItemsd
 from PIL import Image
 from torch import nn
 
-from clinbundles.engines.outputs.masks import OUTCOMES, PREDICTION_COLOR, PredictionWriter, draw_contour
+from clinbundles.engines.outputs.colors import OUTCOMES, PREDICTION
+from clinbundles.engines.outputs.masks import PredictionWriter, draw_contour
 from clinbundles.transforms.readers.images import RGBImageReader
 
 
@@ -130,7 +131,7 @@ def test_the_overlay_shows_hits_misses_and_false_alarms_in_their_colours(tmp_pat
 def test_an_overlay_without_a_label_shows_the_outline_of_the_prediction(tmp_path: Path) -> None:
     write([tmp_path / "a.png"], [10], tmp_path / "out", with_label=False)
     overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
-    assert tuple(overlay[5, 12]) == PREDICTION_COLOR
+    assert tuple(overlay[5, 12]) == PREDICTION
     assert tuple(overlay[10, 15]) == (220, 220, 220)
     assert tuple(overlay[0, 0]) == (20, 20, 20)
 

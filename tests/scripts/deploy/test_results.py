@@ -11,8 +11,7 @@ from highdicom.color import CIELabColor
 from PIL import Image
 from pydicom.uid import CTImageStorage
 
-from clinbundles.engines.outputs.label_maps import COLORS
-from clinbundles.engines.outputs.masks import PREDICTION_COLOR
+from clinbundles.engines.outputs.colors import PREDICTION, class_colors
 from clinbundles.scripts.deploy.headers import source_header
 from clinbundles.scripts.deploy.inference import Bundle
 from clinbundles.scripts.deploy.results import as_frames, cell_annotations, overlay, segmentation
@@ -109,7 +108,7 @@ def test_an_overlay_is_a_picture_that_names_its_source(
     assert picture.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.1"
     assert picture.PatientOrientation in (None, "")
     assert picture.ImageComments == "Research use. Not a medical device, not for diagnosis."
-    assert picture.DerivationDescription.endswith(f"; polyp: RGB {PREDICTION_COLOR}")
+    assert picture.DerivationDescription.endswith(f"; polyp: RGB {PREDICTION}")
 
 
 def test_an_overlay_has_the_shape_of_its_sources_pixels_and_says_whether_text_is_burnt_in(
@@ -127,13 +126,21 @@ def test_an_overlay_has_the_shape_of_its_sources_pixels_and_says_whether_text_is
 
 
 def test_segments_have_the_colours_of_the_overlay(
-    slices: list[pydicom.Dataset], as_bundle: Callable[..., Bundle]
+    slices: list[pydicom.Dataset], as_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
     frames = np.ones((3, 40, 60), np.uint16)
-    for names, colors in ((("background", "left lung", "right lung"), COLORS[:2]), (("polyp",), [PREDICTION_COLOR])):
-        segments = segmentation(as_bundle(*names), slices, frames).SegmentSequence
+    many = ("background", *(f"part {k}" for k in range(1, 11)))
+    # A label map of one class is drawn in the colour of class 1, and a mask in its own.
+    expected = {many: class_colors(10), ("background", "nucleus"): class_colors(1), ("polyp",): (PREDICTION,)}
+    for names, colors in expected.items():
+        bundle = as_bundle(*names)
+        segments = segmentation(bundle, slices, frames).SegmentSequence
         read = [CIELabColor.from_dicom_value(each.RecommendedDisplayCIELabValue).to_rgb() for each in segments]
         assert np.abs(np.array(read) - colors).max() <= 2
+        Image.new("RGB", (60, 40)).save(tmp_path / "overlay.png")
+        legend = overlay(bundle, slices, tmp_path / "overlay.png").DerivationDescription
+        drawn = [f"{name}: RGB {color}" for name, color in zip(bundle.labels.values(), colors, strict=True)]
+        assert legend.split("; ")[1:] == drawn
 
 
 def test_cells_are_outlines_with_area_and_score(instance: Maker, as_bundle: Callable[..., Bundle]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from clinbundles.engines.outputs.colors import CELLS, PREDICTION, class_colors
 from clinbundles.scripts.bundle import ROOT
 from clinbundles.scripts.label.models import ServedBundle, annotation_of, open_bundles
 
@@ -29,6 +30,15 @@ def test_every_bundle_can_be_served_and_no_name_of_a_mask_stands_for_0() -> None
     for name, bundle in bundles.items():
         assert bundle.labels, name
         assert bundle.kind == "classes" or 0 not in bundle.labels.values(), name
+        assert bundle.label_colors.keys() == (set() if bundle.kind == "classes" else bundle.labels.keys()), name
+
+
+def test_names_of_a_mask_have_the_colours_of_the_overlay(ct: ServedBundle) -> None:
+    assert list(ct.label_colors.values()) == [list(color) for color in class_colors(3)]
+    assert ServedBundle(BUNDLES / "gaze_polyp_segmentation").label_colors == {"polyp": list(PREDICTION)}
+    assert ServedBundle(BUNDLES / "pace_cell_segmentation").label_colors == {"cell": list(CELLS[0])}
+    ct.class_names = [str(k) for k in range(11)]
+    assert len({tuple(color) for color in ct.label_colors.values()}) == 10
 
 
 def test_a_mask_has_the_rows_and_columns_of_its_image(tmp_path: Path) -> None:
@@ -89,3 +99,4 @@ def test_an_annotation_has_the_outer_ring_of_each_part_of_a_cell() -> None:
     ]
     annotation = annotation_of({"features": [{"geometry": shape} for shape in shapes]})
     assert annotation["elements"] == [{"label": "cell", "contours": [ring, ring, hole]}]
+    assert annotation["labels"] == {"cell": list(CELLS[0])}
