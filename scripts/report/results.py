@@ -73,6 +73,7 @@ RUN = {
     "hardware": TEXT,
     "scale": TEXT,
 }
+RUN_OPTIONAL = {"note": TEXT, "weights_sha256": HASH}
 RESULT = {**dict.fromkeys(KEYS, TEXT), "metrics": OBJECT}
 RESULT_OPTIONAL = {"cost": OBJECT, "settings": OBJECT, "note": TEXT}
 TABLE = {"id": NAME, "where": _one_of("readme", "results"), "title": TEXT, "lines": ITEMS, "columns": ITEMS}
@@ -85,7 +86,10 @@ CELL_OPTIONAL = {
     **dict.fromkeys(KEYS, TEXT),
 }
 COLUMN_OPTIONAL = {**CELL_OPTIONAL, "text": _one_of("label", "seeds", *KEYS), "optional": FLAG}
-HEADLINE = {**dict.fromkeys(KEYS, TEXT), "metric": TEXT, "metric_title": TEXT, "images": TEXT, "picture": TEXT}
+# What the shipped weights reach on their test split and, where it was measured, on data of others.
+STRANGERS = {**dict.fromkeys(KEYS, TEXT), "metric": TEXT}
+HEADLINE = {**STRANGERS, "metric_title": TEXT, "images": TEXT, "picture": TEXT}
+HEADLINE_OPTIONAL = {"format": FORMAT, "strangers": OBJECT}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def check_results(content: Any, file: str) -> None:
     """
     _check(content, f"{file}: content", CONTENT, CONTENT_OPTIONAL)
     for name, run in content["runs"].items():
-        _check(run, f"{file}: runs[{name!r}]", RUN, {"note": TEXT})
+        _check(run, f"{file}: runs[{name!r}]", RUN, RUN_OPTIONAL)
     _check_each_result(content, file)
     unused = content["runs"].keys() - {result["run"] for result in content["results"]}
     if unused:
@@ -152,7 +156,10 @@ def check_results(content: Any, file: str) -> None:
         _check(cell, f"{file}: values[{name!r}]", {}, CELL_OPTIONAL)
         _check_cell(cell, f"{file}: values[{name!r}]", ("metric", "cost"))
     if "headline" in content:
-        _check(content["headline"], f"{file}: headline", HEADLINE, {"format": FORMAT})
+        head, place = content["headline"], f"{file}: headline"
+        _check(head, place, HEADLINE, HEADLINE_OPTIONAL)
+        if "strangers" in head:
+            _check(head["strangers"], f"{place}.strangers", STRANGERS, {})
     for name, meaning in content.get("constants", {}).items():
         if not TEXT.holds(meaning):
             raise ValueError(f"{file}: constants[{name!r}] is {meaning!r}, expected what it is.")

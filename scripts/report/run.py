@@ -71,7 +71,7 @@ def bundle_names(bundle: str | None) -> list[str]:
 
 
 def root_page() -> str:
-    """The project's README.md with the table of all bundles filled in: numbers, and what the weights are for."""
+    """The project's README.md with the table of all bundles filled in: what its weights reach and are for."""
     path = ROOT / "README.md"
     rows = []
     for name in bundle_names(None):
@@ -86,13 +86,40 @@ def root_page() -> str:
                 f"[{name}]({folder}/README.md){_warning(docs.parent)}",
                 head["images"],
                 head["metric_title"],
-                cell_text(content, head, f"{_name(docs)}/results.json: headline"),
-                cell_text(content, {**head, "value": "published"}, "headline") or "not printed",
+                _of_the_weights(content, head, docs, "headline"),
+                _of_strangers(content, head, docs),
                 f'<img src="{folder}/{head["picture"]}" width="160" alt="{name}">',
             ]
         )
-    table = as_markdown(["bundle", "images", "metric", "ours, CPU scale", "published", "picture"], rows)
+    titles = ["bundle", "images", "metric", "shipped weights, test split", "data of others", "picture"]
+    table = as_markdown(titles, rows)
     return fill(path.read_text(encoding="utf-8"), {("table", "bundles"): table}, "README.md")
+
+
+def _of_the_weights(content: Mapping[str, Any], cell: Mapping[str, Any], docs: Path, field: str) -> str:
+    """The text of a cell that says what the shipped weights reach.
+
+    Raises:
+        ValueError: its run was made with other weights, or does not say with which.
+    """
+    place = f"{_name(docs)}/results.json: {field}"
+    text = cell_text(content, cell, place)
+    weights, run = docs.parent / "models" / "model.pt", content["runs"][cell["run"]]
+    digest = read_card(weights).get("weights_sha256")
+    if weights.is_file() and run.get("weights_sha256") != digest:
+        raise ValueError(
+            f"{place}.run is {cell['run']!r}, which was not measured with models/model.pt: its weights_sha256 is "
+            f"{run.get('weights_sha256')}, and that of model.json {digest}; measure it with these weights."
+        )
+    return text
+
+
+def _of_strangers(content: Mapping[str, Any], head: Mapping[str, Any], docs: Path) -> str:
+    """What the shipped weights reach on data of others, and which these are."""
+    if "strangers" not in head:
+        return "not measured"
+    cell = head["strangers"]
+    return f"{_of_the_weights(content, cell, docs, 'headline.strangers')}, {content['runs'][cell['run']]['data']}"
 
 
 def _warning(folder: Path) -> str:
@@ -137,6 +164,7 @@ def results_page(content: Mapping[str, Any], name: str, place: str) -> str:
         for field in ("data", "split", "gaze"):
             if run[field] != "none":
                 text.append(f"- {field}: {run[field]} (hash {run[f'{field}_sha256']})\n")
+        text += [f"- weights: hash {run['weights_sha256']}\n"] if "weights_sha256" in run else []
         seeds = ", ".join(map(str, run["seeds"])) or "none"
         text += [f"- seeds: {seeds}\n", f"- hardware: {run['hardware']}\n", f"- scale: {run['scale']}\n"]
         text += [f"- {run['note']}\n"] if "note" in run else []

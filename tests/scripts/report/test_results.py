@@ -43,6 +43,9 @@ def test_a_table_of_results_is_read_as_it_was_written(content: dict[str, Any], t
         (["tables", 0, "columns", 1, "format"], "%", "format is '%', expected a format such as"),
         (["values", "half", "text"], "row", "'text'"),
         (["headline", "metric"], 1, "headline.metric is 1, expected a text"),
+        (["headline", "strangers"], "eyes", "headline.strangers is 'eyes', expected an object"),
+        (["headline", "strangers"], {"run": "grid"}, "headline.strangers: row is missing"),
+        (["runs", "grid", "weights_sha256"], "d4713", "weights_sha256 is 'd4713', expected 64 hexadecimal"),
         (["constants", "0.5"], "", r"constants\['0.5'\] is ''"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clinbundles.engines.weights_card import read_card, write_card
 from clinbundles.scripts.bench.measurements import add_measurements
 from clinbundles.scripts.report.results import as_json, read_results
 
@@ -70,7 +71,7 @@ def test_writing_fills_every_page_and_a_second_time_changes_nothing(
 ) -> None:
     docs = house / "bundles/toy/docs"
     assert (
-        "| [toy](bundles/toy/docs/README.md) | eyes of nobody | Dice | 0.800 | 0.9000 |"
+        "| [toy](bundles/toy/docs/README.md) | eyes of nobody | Dice | 0.800 | not measured |"
         in (house / "README.md").read_text()
     )
     assert "| one half | 0.750 |" in (docs / "README.md").read_text()
@@ -84,6 +85,28 @@ def test_writing_fills_every_page_and_a_second_time_changes_nothing(
     capsys.readouterr()
     run.report("toy", write=True)
     assert capsys.readouterr().out == "4 pages agree with results.json\n"
+
+
+def test_the_first_table_says_what_the_shipped_weights_reach_also_on_data_of_others(
+    run: ModuleType, house: Path, content: dict[str, Any]
+) -> None:
+    content["headline"]["strangers"] = {"run": "levers", "row": "eyes", "column": "half", "metric": "dice"}
+    content["runs"]["levers"]["data"] = "eyes of strangers"
+    (house / "bundles/toy/docs/results.json").write_text(as_json(content))
+    run.report("toy", write=True)
+    assert "| Dice | 0.800 | 0.700, eyes of strangers |" in (house / "README.md").read_text()
+    weights = house / "bundles/toy/models/model.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    write_card(weights, {})
+    digest = read_card(weights)["weights_sha256"]
+    for name in ("grid", "levers"):  # the head, then the strangers
+        with pytest.raises(ValueError, match=rf"'{name}', .* not measured with models/model\.pt: .* {digest};"):
+            run.report()
+        content["runs"][name]["weights_sha256"] = digest
+        (house / "bundles/toy/docs/results.json").write_text(as_json(content))
+    run.report("toy", write=True)
+    assert f"- weights: hash {digest}\n" in (house / "bundles/toy/docs/results.md").read_text()
 
 
 @pytest.mark.parametrize("page", ["README.md", "results.md"])
@@ -112,7 +135,7 @@ def test_a_changed_number_in_the_results_is_named_on_every_page_that_shows_it(ru
     content = read_results(copied / "results.json")
     head = {name: content["headline"][name] for name in ("run", "row", "column")}
     result = next(r for r in content["results"] if head.items() <= r.items())
-    result["metrics"][content["headline"]["metric"]]["mean"] = 0.8765
+    result["metrics"][content["headline"]["metric"]]["value"] = 0.8765
     (copied / "results.json").write_text(as_json(content))
     with pytest.raises(SystemExit, match=r"README.md, .*docs/README.md, .*results.md, .*metadata.json; "):
         run.report()
