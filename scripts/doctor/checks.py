@@ -15,6 +15,8 @@ from typing import Any
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import ROOT, names_behind
 from clinbundles.scripts.doctor.code import foreign_code
+from clinbundles.scripts.doctor.onnx_file import foreign_parts
+from clinbundles.scripts.doctor.torchscript import foreign_operators, is_torchscript
 from clinbundles.scripts.pack.closure import FINDER, packed_package
 
 OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
@@ -159,6 +161,25 @@ def check_code(folder: Path) -> Iterator[Finding]:
         yield Finding(LOOK, "code", f"{path.relative_to(folder)} is a config that was not looked at.")
 
 
+def check_networks(folder: Path) -> Iterator[Finding]:
+    """Programs in exported networks, TorchScript under whatever name and ONNX, which are read and not loaded.
+
+    Of TorchScript that is listed which does more than compute, as parts of it would run where it is loaded; operators
+    that are not ONNX's, a place outside of the folder, and a file that cannot be read are faults.
+    """
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place = file.relative_to(folder).as_posix()
+        try:
+            if file.suffix.lower() == ".onnx":
+                yield from (Finding(FAULT, "networks", f"{place} {each}.") for each in foreign_parts(file, folder))
+            elif is_torchscript(file):
+                yield from (Finding(LOOK, "networks", f"{place} {each}.") for each in foreign_operators(file))
+        except ValueError as error:
+            yield Finding(FAULT, "networks", f"{place} {error}.")
+        except ModuleNotFoundError as error:
+            yield Finding(LOOK, "networks", f"{place} was not looked at: {error}.")
+
+
 def check_properties(folder: Path) -> Iterator[Finding]:
     """MONAI's own check of the properties of a training and an inference."""
     from monai.bundle import ConfigWorkflow
@@ -241,12 +262,13 @@ CHECKS: Mapping[str, Callable[[Path], Iterator[Finding]]] = {
     "versions": check_versions,
     "keys": check_keys,
     "code": check_code,
+    "networks": check_networks,
     "properties": check_properties,
     "weights": check_weights,
     "card": check_card,
 }
 # Those that run what configs and zips say, after the code was looked at.
-RUNNING = ("properties", "weights")
+LOOKING, RUNNING = ("code", "networks"), ("properties", "weights")
 
 
 def read_json(path: Path) -> dict[str, Any]:

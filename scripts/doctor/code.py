@@ -111,6 +111,8 @@ STATEMENTS = {
     "sys.path.insert(0, @bundle_root)",
     "dist.init_process_group('nccl' if torch.cuda.is_available() else 'gloo')",
 }
+# A file that doctor looks at, too, if it is a network.
+IN_FOLDER = r"\$@bundle_root \+ '(/\w[\w.-]*)+'"
 LAST = "os._exit(0)"  # ends a run, where nothing is left to do, and would end any command that asks for it
 NODES: tuple[type[ast.AST], ...] = (
     ast.Constant,
@@ -158,6 +160,10 @@ def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iter
             plain = True
         elif key.partition("::")[0] == "extends":  # a file beside it
             plain = re.fullmatch(r"\w[\w.-]*", value) is not None
+        elif name == "filename_prefix_or_stream":  # of TorchScript, which is a program
+            plain = value == "@ckpt_path"
+        elif key == "ckpt_path":
+            plain = re.fullmatch(IN_FOLDER, value) is not None
         elif key == "bundle_root":
             plain = value in (".", "$os.getcwd()")
         elif name.endswith(NAMES_A_CLASS):

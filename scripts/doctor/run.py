@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle
-from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, OK, RUNNING, Finding, is_pure, read_json
+from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, LOOKING, OK, RUNNING, Finding, is_pure, read_json
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.closure import packed_package
 from clinbundles.scripts.pack.run import load_call
@@ -27,7 +27,8 @@ def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
 
     One line a finding, ``FAULT`` where it would fail or be wrong and ``look`` where a person should decide; the command
     ends with an error if there is a fault. A config is code: what it, or a zip, would run beside this project's code,
-    MONAI, torch and ignite is listed. The checks that make parts of the configs (MONAI's properties, the network for
+    MONAI, torch and ignite is listed. So is an exported network: what it would run beside what computes is listed, from
+    its file, which is not loaded. The checks that make parts of the configs (MONAI's properties, the network for
     its weights) run only if nothing of that kind is found, or if asked for.
 
     Args:
@@ -110,7 +111,7 @@ def examine(folder: Path, *, run: bool) -> Iterator[Finding]:
                 found = list(check(folder))
         except Exception as error:
             found.append(Finding(FAULT, name, sentence_of(error) or _innermost(error)))
-        has_foreign_code |= name == "code" and bool(found)
+        has_foreign_code |= name in LOOKING and bool(found)
         yield from found or [Finding(OK, name, "")]
 
 

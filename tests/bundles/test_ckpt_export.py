@@ -12,6 +12,7 @@ from monai.bundle import ckpt_export
 from monai.data import load_net_with_metadata
 
 from clinbundles.scripts.bundle import load_network, open_configs
+from clinbundles.scripts.doctor.torchscript import foreign_operators
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.run import pack
 
@@ -51,6 +52,7 @@ def test_the_export_gives_the_results_of_the_network(
 ) -> None:
     monkeypatch.chdir(bundle)
     ckpt_export(filepath=str(tmp_path / "model.ts"), **EXPORT)
+    assert list(foreign_operators(tmp_path / "model.ts")) == []
     exported, metadata, files = load_net_with_metadata(str(tmp_path / "model.ts"), more_extra_files=["inference.json"])
     assert metadata["task"] == json.loads(Path("configs/metadata.json").read_text())["task"]
     assert json.loads(files["inference.json"]) == json.loads(Path("configs/inference.json").read_text())

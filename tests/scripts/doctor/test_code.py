@@ -171,6 +171,12 @@ def test_classes_of_the_bundle_and_of_what_it_is_built_on_are_not_listed(target:
         ({"imports": ["$import subprocess"]}, "imports#0: $import subprocess"),
         ({"extends": ["train", "../docs/more"]}, "extends#1: ../docs/more"),
         ({"bundle_root": "/mnt/share"}, "bundle_root: /mnt/share"),
+        ({"ckpt_path": "/mnt/share/a.ts"}, "ckpt_path: /mnt/share/a.ts"),
+        ({"ckpt_path": "$@bundle_root + '/../a.ts'"}, "ckpt_path: $@bundle_root + '/../a.ts'"),
+        (
+            {"r": {"_target_": "monai.data.load_net_with_metadata", "filename_prefix_or_stream": "/mnt/a.ts"}},
+            "r#filename_prefix_or_stream: /mnt/a.ts",
+        ),
         ({"a": "$os._exit(0)"}, "a: $os._exit(0)"),
         ({"finalize": ["$os._exit(0)"], "a": "@finalize#0"}, "a: @finalize#0"),
         ({"finalize": ["$os._exit(0)"], "a": "%finalize::0"}, "a: %finalize::0"),

@@ -5,9 +5,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
+import torch
+from torch import nn
 
-from clinbundles.scripts.doctor.checks import FAULT, check_code
+from clinbundles.scripts.doctor.checks import FAULT, check_code, check_networks
 from clinbundles.scripts.doctor.run import check_checksum, doctor
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.run import pack, packed_bundle
@@ -43,7 +46,8 @@ def test_a_sound_zip_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[
     doctor(str(file))
     lines = capsys.readouterr().out.splitlines()
     checks = {line.split()[1] for line in lines if line.startswith("ok ")}
-    assert checks == {"checksum", "files", "metadata", "versions", "keys", "code", "properties", "weights", "card"}
+    looked_at = {"checksum", "files", "metadata", "versions", "keys", "code", "networks"}
+    assert checks == looked_at | {"properties", "weights", "card"}
     assert lines[-1].endswith("no fault, 0 to look at.")
     assert lines[-2] == (
         'its network, unzipped in DIR: monai.bundle.load("covid_xray_transfer", bundle_dir="DIR", '
@@ -189,6 +193,70 @@ def test_a_module_of_an_installed_package_in_a_folder_is_a_fault_and_not_importe
     assert sys.path == path
 
 
+class Program(nn.Module):
+    """A network that writes a file the moment that it is loaded."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[bool]:
+        return (self.training,)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[bool]) -> None:
+        self.training = state[0]
+        torch.save([torch.ones(3)], "ran")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
+def test_a_network_that_is_a_program_is_listed_under_any_name_and_not_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack("covid_xray_transfer", out=str(tmp_path), profile="pure")
+    (file,) = tmp_path.glob("*.zip")
+    folder = unzip(file, tmp_path)
+    torch.jit.script(Program().eval()).save(str(folder / "models" / "model.ts"), _extra_files={"metadata.json": "{}"})
+    shutil.copy(folder / "models" / "model.ts", folder / "samples" / "a.png")
+    capsys.readouterr()
+    lines = told(folder, capsys, 1)  # the card's, which is of other weights
+    assert sum("model.ts would run aten::save (code/" in line for line in lines) == 1
+    assert sum("samples/a.png would run aten::save (code/" in line for line in lines) == 1
+    assert sum("not checked" in line for line in lines) == 2
+    assert not any("monai.bundle.load" in line for line in lines)
+    assert not Path("ran").exists()
+    with pytest.raises(SystemExit, match="1 faults"):
+        doctor(str(folder), run=True)
+    assert Path("ran").is_file()
+
+
+def test_networks_that_cannot_be_read_or_name_other_files_are_faults(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.helper.make_model(onnx.helper.make_graph([onnx.helper.make_node("Add", "xw", "y")], "network", [], []))
+    weights = model.graph.initializer.add(name="w", data_type=1, dims=[3], data_location=onnx.TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value="../../../etc/passwd")
+    (bundle / "models" / "other.onnx").write_bytes(model.SerializeToString())
+    (bundle / "models" / "torn.onnx").write_bytes(b"PK")
+    (bundle / "models" / "torn.ts").write_bytes(b"PK")
+    faults = [line.split(maxsplit=2)[2] for line in told(bundle, capsys, 3) if line.startswith("FAULT")]
+    assert faults[0] == "models/other.onnx would read '../../../etc/passwd', which is no file of the bundle."
+    assert faults[1].startswith("models/torn.onnx is no network in ONNX")
+    assert faults[2].startswith("models/torn.ts is no whole archive of TorchScript")
+
+
+def test_without_the_package_onnx_its_files_are_said_not_to_be_looked_at(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle / "models" / "other.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    (finding,) = check_networks(bundle)
+    assert finding.status == "look"
+    assert "models/other.onnx was not looked at: " in finding.sentence
+    assert "needs the package onnx" in finding.sentence
+
+
 @pytest.mark.parametrize("source", sorted((ROOT / "bundles").glob("*/")), ids=lambda path: path.name)
 def test_our_own_folders_and_zips_run_nothing_that_is_listed(source: Path, tmp_path: Path) -> None:
     assert list(check_code(source)) == []
@@ -236,7 +304,7 @@ def test_bench_times_both_runtimes_of_a_zip_and_refuses_one_whose_export_is_anot
     folder = unzip(file, tmp_path)
     with (folder / "models" / "exported.onnx").open("ab") as stream:
         stream.write(b"x")
-    assert any("exported.onnx is not the export of model.pt" in line for line in told(folder, capsys, 1))
+    assert any("exported.onnx is not the export of model.pt" in line for line in told(folder, capsys, 2))
 
 
 def test_damaged_files_cost_their_check_and_not_the_others(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

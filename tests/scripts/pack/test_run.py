@@ -20,6 +20,7 @@ import torch
 
 from clinbundles.scripts.bundle import load_network, open_configs
 from clinbundles.scripts.doctor.checks import OF_RUNNER
+from clinbundles.scripts.doctor.onnx_file import foreign_parts
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.closure import imported_packages
 from clinbundles.scripts.pack.export import plain, probabilities
@@ -236,6 +237,7 @@ def exported(unzipped: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.parametrize("bundle", [b for b in BUNDLES if b.name != NOT_EXPORTABLE], ids=lambda path: path.name)
 def test_monai_exports_the_network_of_a_zip_and_it_computes_the_same(bundle: Path, exported: Path) -> None:
+    assert list(foreign_parts(exported / f"{bundle.name}.onnx", exported)) == []
     as_onnx = onnxruntime.InferenceSession(exported / f"{bundle.name}.onnx", providers=["CPUExecutionProvider"])
     (given,) = as_onnx.get_inputs()
     parser = open_configs(bundle, ["inference"], device="cpu")
