@@ -30,6 +30,7 @@ from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_ima
 from clinbundles.engines.sentences import innermost, sentence_of
 from clinbundles.scripts.bars import watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
+from clinbundles.scripts.doctor.torchscript import refuse_programs
 from clinbundles.scripts.flags import refuse_code
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.transforms.readers.folder import files_below, is_image
@@ -87,7 +88,8 @@ def predict(
         retry_refused: try those again, too, of which no image could be read.
         shards: number of parts; every one takes each so-many-th study.
         cluster: None does them here, one after the other; "local" or "slurm" hands each shard to submitit.
-        allow_expressions: take values that run code, such as "$print(1)" or {"_target_": "Adam"}.
+        allow_expressions: take values that run code, such as "$print(1)" or {"_target_": "Adam"}, and a network in
+            TorchScript that does more than compute.
         options: values of the config.
     """
     folder = Path(output).resolve()
@@ -106,11 +108,16 @@ def predict(
     began = stamps(folder / "status", studies)
     settings = settings_of(bundle, config, options)
     check_settings(folder, settings)
-    if source.suffix == ".zip":
-        place = _unzipped(source, folder, lambda place: check_options(place, [config], options))
-    else:
-        place = find_bundle(bundle)
+
+    def check(place: Path) -> None:
         check_options(place, [config], options)
+        if not allow_expressions:
+            refuse_programs(place)
+
+    if source.suffix == ".zip":
+        place = _unzipped(source, folder, check)
+    else:
+        check(place := find_bundle(bundle))
     check_made(folder, settings, studies)
     studies = claim(folder, settings, paths)
     parts = [studies[shard::shards] for shard in range(min(shards, len(studies)))]
