@@ -172,7 +172,7 @@ def check_options(folder: Path, names: Sequence[str], options: Mapping[str, Any]
             tops = [*more, *(option for option in known if "#" not in option)]
             raise ValueError(f"--{name} {no_value}{nearest(name, tops, prefix='--')}")
         known[name].check(value)
-        check_value(name, value)
+        check_value(name, value, known[name].default)
 
 
 def options_for(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Tests of values that no run can take, and of the sentence that names the option."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clinbundles.scripts.option_values import check_datalist, check_value
+from clinbundles.scripts.bundle import check_options, config_names, read_configs
+from clinbundles.scripts.option_values import MAY_BE_NEGATIVE, MAY_BE_ZERO, check_datalist, check_value
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +34,13 @@ from clinbundles.scripts.option_values import check_datalist, check_value
         ("aspect_ratios", [1, "a"], "--aspect_ratios is [1, 'a'], expected numbers above 0."),
         ("phases", [], "--phases is [], expected a list such as [{"),
         ("phases", 5, "--phases is 5, expected a list such as [{"),
+        ("seed", -1, "--seed is -1, expected a whole number from 0 to 4294967295."),
+        ("first_seed", 2**32, "--first_seed is 4294967296, expected a whole number from 0 to 4294967295."),
+        ("train#trainer#max_epochs", 0, "--train#trainer#max_epochs is 0, expected 1 or more."),
+        ("max_gradient_norm", 0, "--max_gradient_norm is 0, expected a number above 0."),
+        ("n_points", -1, "--n_points is -1, expected 0 or more."),
+        ("budget_macs", float("nan"), "--budget_macs is nan, expected a finite number."),
+        ("short_sides", [-64, 64], "--short_sides is [-64, 64], expected numbers of 0 or more."),
         ("device", "foo", "--device is 'foo', and this machine has cpu"),
         ("device", "meta", "--device is 'meta', and this machine has cpu"),
         ("device", 999, "--device is 999, and this machine has cpu"),
@@ -57,11 +68,36 @@ def test_a_value_that_no_run_can_take_is_refused_by_the_name_of_the_option(
         ("num_workers", 0),
         ("channels", 64),
         ("phases", [{"layers": "all", "learning_rate": 0.001}]),
-        ("any_other", -1),
+        ("seed", 2**32 - 1),
+        ("mean", [-0.1, 0.5, 1]),
+        ("train#loss#ignore_index", -1),
     ],
 )
 def test_what_a_run_can_take_or_works_out_is_let_pass(name: str, value: Any) -> None:
     check_value(name, value)
+
+
+def test_no_number_of_any_config_may_be_what_its_default_says_it_cannot() -> None:
+    counts = 0
+    for folder in sorted((ROOT / "bundles").glob("*/")):
+        for config in config_names(folder):
+            for name, default in read_configs(folder, [config]).items():
+                if isinstance(default, bool) or not isinstance(default, int | float):
+                    continue
+                counts += 1
+                worst = [math.nan, math.inf, *([-1] if name not in MAY_BE_NEGATIVE else [])]
+                worst += [0] if isinstance(default, int) and default and name not in MAY_BE_ZERO else []
+                for value in worst:
+                    with pytest.raises(ValueError, match=f"^--{name} is {value}, expected "):
+                        check_value(name, value, default)
+                check_value(name, default, default)
+    assert counts > 100
+
+
+def test_a_run_takes_its_defaults_for_what_a_number_can_be() -> None:
+    for name, value in (("seed", -1), ("box_units", 0), ("warmup_steps", -1)):
+        with pytest.raises(ValueError, match=f"^--{name} is {value}, expected "):
+            check_options(ROOT / "bundles" / "pace_cell_segmentation", ["train"], {name: value})
 
 
 def test_a_list_that_is_not_there_or_no_json_is_refused_by_the_name_of_its_option(tmp_path: Path) -> None:
