@@ -15,7 +15,7 @@ PACKED = re.compile(r"\w+_[0-9a-f]{8}")
 SPOKEN = (ValueError, KeyError, MemoryError, ModuleNotFoundError)
 TOO_LARGE = re.compile(r"(?:can't allocate memory: you|out of memory\.) tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 UNREAD = re.compile(r"cannot find a suitable reader for file: (.+)\.$", re.MULTILINE)  # of MONAI, for a pure zip
-NO_PICTURE = "has not 8 bits a channel"  # of a pure zip, too
+NO_PICTURE = "JPEG and PNG of 8 bits a channel alone are read"  # says a pure zip
 BUNDLE_COMMAND = "monai.bundle.__main__"
 
 

@@ -18,6 +18,7 @@ from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.doctor.onnx_file import foreign_parts
 from clinbundles.scripts.doctor.torchscript import foreign_operators, is_torchscript
 from clinbundles.scripts.pack.closure import FINDER, packed_package
+from clinbundles.scripts.pack.pure import is_pure
 
 OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
 OK, LOOK, FAULT = "ok", "look", "FAULT"
@@ -46,11 +47,6 @@ class Finding:
     status: str
     check: str
     sentence: str
-
-
-def is_pure(folder: Path) -> bool:
-    """Whether a bundle is the pure form of one: inference alone, its network exported and not beside its weights."""
-    return (folder / "models" / "model.ts").is_file() and not (folder / "models" / "model.pt").is_file()
 
 
 def weights_of(folder: Path) -> Path:

@@ -102,7 +102,7 @@ ATTRIBUTES_OF = (
     "unsqueeze view",
     "dataset epoch feature_channels high_net iteration low_net metrics n_ws named_parameters output param_groups "
     "parameters requires_grad run stage_1 state state_dict to_do write",
-    "channels convert draft mode",
+    "channels convert draft mode tile",
 )
 ATTRIBUTES = {name for names in ATTRIBUTES_OF for name in names.split()}
 ENVIRONMENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE")

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import find_bundle
-from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, LOOKING, OK, RUNNING, Finding, is_pure, read_json
+from clinbundles.scripts.doctor.checks import CHECKS, FAULT, LOOK, LOOKING, OK, RUNNING, Finding, read_json
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.closure import packed_package
+from clinbundles.scripts.pack.pure import is_pure
 from clinbundles.scripts.pack.run import load_call
 
 

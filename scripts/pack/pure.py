@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from monai.data import save_net_with_metadata
 
+from clinbundles.engines.sentences import NO_PICTURE
 from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
 from clinbundles.scripts.pack.archive import as_json
 
@@ -50,8 +51,11 @@ TURNED = [
     {"_target_": "Flipd", "keys": "image", "spatial_axis": 0},
 ]
 PICTURES, VOLUMES = "*.[jJpP]*[gG]", "*.nii*"
-# What is no picture ends the run behind MONAI's reader: a fault within has its loader try another reader.
-OF_8_BITS = "if image.mode in @modes else image.mode + ' has not 8 bits a channel'"
+# Pillow makes 8 bits of deeper colours without a word: the first tile that it is about to decode says how, and what is
+# stored. A sentence in place of a picture ends the run behind MONAI's reader: a fault within has it try another reader.
+IS_DEEP = "'16' in str(image.tile[0][3])"
+IS_READ = f"image.tile[0][0] in @decoders and image.mode in @modes and not {IS_DEEP}"
+REFUSAL = f"image.mode + (' of 16 bits, ' if {IS_DEEP} else ', ') + str(max(image.size)) + ' px: {NO_PICTURE}'"
 SAVED = {"keys": "pred", "output_dir": "@output_dir", "output_postfix": "", "separate_folder": False, "resample": False}
 # With the suffix in all names where two images would have one, such as a.jpg and a.png.
 SAVED |= {
@@ -103,6 +107,11 @@ table with the hash of the weights. Where two images differ in their suffix alon
 """
 
 
+def is_pure(folder: Path) -> bool:
+    """Whether a bundle is the pure form of one: inference alone, its network exported and not beside its weights."""
+    return (folder / FILE).is_file() and not (folder / "models" / "model.pt").is_file()
+
+
 def check_is_full(folder: Path, source: str | Path) -> None:
     """Refuse the pure form of a bundle where the full one is needed: for its reader, its checks and its results.
 
@@ -113,7 +122,7 @@ def check_is_full(folder: Path, source: str | Path) -> None:
     Raises:
         ValueError: it is pure.
     """
-    if (folder / FILE).is_file() and not (folder / "models" / "model.pt").is_file():
+    if is_pure(folder):
         raise ValueError(
             f"{source}: is a pure zip, for hosts of others that take no code; give the full one, which "
             "`clinbundles pack` writes without --profile pure."
@@ -151,6 +160,7 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     result |= {
         "_desc_": f"python -m monai.bundle run --config_file configs/inference.json: {name} without code of its own.",
         "imports": ["$import glob", "$import os", "$from PIL import ImageOps"],
+        "decoders": ["jpeg", "zip"],
         "modes": ["L", "LA", "P", "RGB", "RGBA"],
         "ckpt_path": f"$@bundle_root + '/{FILE}'",
         "exported": {
@@ -281,25 +291,20 @@ def _loading(content: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
     if kind == "SliceReader":
         yield {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"}
         return
-    converter = f"$lambda image: ImageOps.exif_transpose(image.convert('RGB')) {_of_one_tile(content)}"
+    picture = "ImageOps.exif_transpose(image.convert('RGB'))"
     if kind == "ChestXRayReader":  # decoded at a part of its size
-        converter = (
-            "$lambda image: (image.draft(image.mode, (2 * @image_size, 2 * @image_size)), "
-            "ImageOps.exif_transpose(image.convert('L')))[1] " + OF_8_BITS
+        picture = (
+            "(image.draft(image.mode, (2 * @image_size, 2 * @image_size)), "
+            "ImageOps.exif_transpose(image.convert('L')))[1]"
         )
     elif kind != "RGBImageReader":
         raise ValueError(f"{name}: has no pure form, for MONAI has nothing like {kind}.")
+    is_read, refusal = IS_READ, REFUSAL
+    if "tile_size" in content:  # MONAI has nothing that counts a cell of two tiles once
+        is_read += " and max(image.size) <= @tile_size"
+        refusal += " + ', up to ' + str(@tile_size) + ' px a side'"
+    converter = f"$lambda image: {picture} if {is_read} else {refusal}"
     yield {"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "PILReader", "converter": converter}}
-
-
-def _of_one_tile(content: Mapping[str, Any]) -> str:
-    """Say which pictures are read: MONAI has nothing that counts a cell of two tiles once."""
-    if "tile_size" not in content:
-        return OF_8_BITS
-    return (
-        "if image.mode in @modes and max(image.size) <= @tile_size else image.mode + ' has not 8 bits a channel, or '"
-        " + str(max(image.size)) + ' px are more than ' + str(@tile_size)"
-    )
 
 
 def _name_of(entry: Mapping[str, Any]) -> str:

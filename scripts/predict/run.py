@@ -33,11 +33,13 @@ from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.doctor.torchscript import refuse_programs
 from clinbundles.scripts.flags import refuse_code
 from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.pure import is_pure
 from clinbundles.transforms.readers.folder import files_below, is_image
 
 from .hashes import hash_file, hash_files, source_of
 from .inputs import check_apart, find_paths
 from .names import name_studies
+from .pure import DATA, Item, items_of, run_each
 from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of
 from .studies import (
     DONE,
@@ -206,16 +208,29 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
         ):
             if not any(is_image(path) for path in files_below(images)):  # such as Thumbs.db among the studies
                 return status(REFUSED, sentence=f"{study.name}: holds no image of any kind that is read.")
-            made = work / "out"
-            shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
-            made.mkdir()
+            made, items, faults = work / "out", [], {}
+
+            def run(items: Sequence[Item] | None = None) -> None:
+                shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+                made.mkdir()
+                more = options if items is None else options | {DATA: list(items)}
+                run_configs(bundle, [config], dataset_dir=str(images), output_dir=str(made), **more)
+
             try:
                 with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                    run_configs(bundle, [config], dataset_dir=str(images), output_dir=str(made), **options)
+                    try:
+                        run()
+                    except Exception as error:
+                        if not is_pure(bundle):
+                            raise
+                        items = items_of(bundle, config, images, options)
+                        faults = run_each(run, items, error)
             except Exception as error:
                 sentence = (sentence_of(error) or innermost(error)).replace(str(work), study.name)
-                _, left_out = _count(made)
-                return status(REFUSED if _is_of_nothing(error) else FAILED, left_out=left_out or 0, sentence=sentence)
+                is_of_nothing, (_, left_out) = _is_of_nothing(error), _count(made)
+                if left_out is None:
+                    left_out = len(items) if is_of_nothing else 0
+                return status(REFUSED if is_of_nothing else FAILED, left_out=left_out, sentence=sentence)
             used, left_out = _count(made)
             below, sentence = _left_below(images, used, left_out)
         if not (files := sizes_of(made)):
@@ -226,8 +241,12 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
             shutil.rmtree(target)
         with replacing(target) as partial:
             made.rename(partial)
+        if faults:  # a pure zip has no table that counts them
+            used, left_out = len(items) - len(faults), len(faults)
+            names = ", ".join(faults)
+            sentence = f"{left_out} images could not be used ({names}). {next(iter(faults.values()))} {sentence}"
         left_out = None if left_out is None else left_out + below
-        return status(DONE, images=used, left_out=left_out, files=files, sentence=sentence)
+        return status(DONE, images=used, left_out=left_out, files=files, sentence=sentence.strip())
     except OSError as error:
         return status(FAILED, sentence=sentence_of(error) or str(error))
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from imagecodecs import png_encode
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, decollate_batch
 from monai.handlers import ClassificationSaver
@@ -168,8 +169,14 @@ def test_a_picture_of_16_bits_is_refused_and_one_in_capitals_is_read(name: str, 
     (item,) = parser.get_parsed_content("dataset").data
     assert read(item)["image"].std() > 0
     Image.fromarray(grey).save(tmp_path / "sixteen.png")
-    with pytest.raises(RuntimeError, match="LoadImaged"):
-        read({"image": str(tmp_path / "sixteen.png")})
+    for channels in (2, 3, 4):  # of which Pillow would make 8 bits
+        (tmp_path / f"sixteen_{channels}.png").write_bytes(png_encode(np.dstack([grey] * channels)))
+    Image.fromarray(grey).save(tmp_path / "tiff.png", format="TIFF")
+    files = sorted(tmp_path.glob("*.png"))
+    assert len(files) == 5
+    for file in files:
+        with pytest.raises(RuntimeError, match="LoadImaged"):
+            read({"image": str(file)})
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -237,9 +244,12 @@ def test_of_a_picture_that_a_pure_zip_does_not_read_predict_says_why_in_one_line
     table = (tmp_path / "out" / "status.csv").read_text()
     assert len(table.splitlines()) == 4
     one, png, tif = pd.read_csv(tmp_path / "out" / "status.csv").sentence
-    assert png == "I;16 has not 8 bits a channel"
+    assert png == (
+        "0 of 1 images could be read; of the first: sixteen.png: I;16 of 16 bits, 256 px: "
+        "JPEG and PNG of 8 bits a channel alone are read."
+    )
     assert tif.startswith("Left out, for JPEG or PNG alone is read: sixteen.tif")
-    assert one.startswith("RuntimeError: SaveImage cannot find a suitable writer")
+    assert one.startswith("one.png: RuntimeError: SaveImage cannot find a suitable writer")
 
 
 def test_what_monai_has_nothing_like_is_refused(tmp_path: Path) -> None:
