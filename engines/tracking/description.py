@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import getpass
 import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import mlflow
@@ -18,10 +20,13 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_TYPE,
     MLFLOW_USER,
 )
+from monai.bundle import ConfigParser
 from torch import nn
 
 from .facts import scrub
+from .logged_model import sha256_of
 
+INITIAL_WEIGHTS = "initial_weights"
 NOT_SHOWN = "..."
 PATH_ENDINGS = ("_dir", "_dirs", "_path", "_paths", "_file", "_files", "datalist", "datalists")  # of options
 
@@ -41,10 +46,48 @@ def network_name(config: Mapping[str, Any], network: nn.Module | None) -> str | 
     return str(definition["_target_"]).rpartition(".")[2] if isinstance(definition, Mapping) else None
 
 
+@dataclass(frozen=True)
+class Start:
+    """Weights that a training starts from.
+
+    Attributes:
+        text: name of their file, without folders, and the first digits of its SHA-256; or the name of a library's.
+        word: for the name of the run.
+    """
+
+    text: str
+    word: str
+
+
+def start_of(config: Mapping[str, Any]) -> Start | None:
+    """Describe the weights that a training starts from, by its ``initial_weights``; None where there are none.
+
+    Args:
+        config: the executed config, with expressions unevaluated.
+    """
+    if config.get(INITIAL_WEIGHTS) is None:
+        return None
+    weights = ConfigParser(copy.deepcopy(dict(config))).get_parsed_content(INITIAL_WEIGHTS)
+    if weights is None:
+        return None
+    name = PureWindowsPath(weights).name
+    if not Path(weights).is_file():  # a name of torchvision's, such as ResNet50_Weights.IMAGENET1K_V1
+        return Start(name, f"from-{name.rpartition('.')[2]}")
+    digits = sha256_of(Path(weights))
+    return Start(f"{name}, sha256 {digits[:12]}", f"from-{digits[:6]}")
+
+
 def readable_name(
-    config: Mapping[str, Any], network: nn.Module | None, *, kind: str, name_knobs: Sequence[str], bundle: str
+    config: Mapping[str, Any],
+    network: nn.Module | None,
+    *,
+    kind: str,
+    name_knobs: Sequence[str],
+    bundle: str,
+    start: Start | None = None,
 ) -> str:
-    """Make a run's name of its kind, unless it trains, its stage, its network, the values of its knobs and the time.
+    """Make a run's name of its kind, unless it trains, its stage, its network, the values of its knobs, the weights
+    that it starts from, and the time.
 
     Args:
         config: the executed config.
@@ -52,13 +95,14 @@ def readable_name(
         kind: training, evaluation or inference.
         name_knobs: keys of the config; a number stands behind its key.
         bundle: stands in where there is neither stage, network nor knob.
+        start: see :func:`start_of`.
     """
     stage = config.get("stage")
     words = [word for word in (stage, network_name(config, network)) if isinstance(word, str)]
     for key in name_knobs:
         if key not in ("stage", "network_name") and isinstance(value := config.get(key), str | int | float):
             words.append(value if isinstance(value, str) else f"{key}{value}")
-    words = [Path(word).name for word in words or [bundle]]
+    words = [Path(word).name for word in words or [bundle]] + ([start.word] if start else [])
     return "_".join([kind] * (kind != "training") + words + [time.strftime("%Y%m%d-%H%M%S")])
 
 

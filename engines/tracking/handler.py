@@ -28,7 +28,15 @@ from ..outputs.summary import named_by_split
 from ..weights_card import read_card
 from .artifacts import log_text, overlays_in, reports_in
 from .deadline import seconds_of
-from .description import command_of, describe_experiment, description_tags, network_name, readable_name
+from .description import (
+    INITIAL_WEIGHTS,
+    command_of,
+    describe_experiment,
+    description_tags,
+    network_name,
+    readable_name,
+    start_of,
+)
 from .facts import (
     describe_datalist,
     environment,
@@ -179,6 +187,7 @@ class TrackingHandler:
         self._config = json.loads(config.read_text(encoding="utf-8")) if config and config.is_file() else {}
         self._meta: dict[str, Any] = self._config.get("_meta_", {})
         self._network = getattr(engine, "network", None)
+        self._begun_with = start_of(self._config) if self._kind == "training" else None
         self._trained = self._trained_by()
         # What the weights were trained with, where the config of an evaluation has another value or the default.
         options = self._trained.get("options", {}) or self._options_of_card()
@@ -209,8 +218,8 @@ class TrackingHandler:
         _OPEN[self.output_dir] = self
 
     def _readable_name(self) -> str:
-        knobs, bundle = self.name_knobs, self.bundle_root.name
-        return readable_name(self._facts, self._network, kind=self._kind, name_knobs=knobs, bundle=bundle)
+        more: dict[str, Any] = {"name_knobs": self.name_knobs, "start": self._begun_with}
+        return readable_name(self._facts, self._network, kind=self._kind, bundle=self.bundle_root.name, **more)
 
     def _log_facts(self, engine: Engine) -> None:
         params = knobs({k: v for k, v in self._facts.items() if k in self._known}, untracked=self.untracked)
@@ -219,8 +228,9 @@ class TrackingHandler:
             params["device"] = str(getattr(engine.state, "device", params["device"]))
         if self._kind == "training":
             params = {key: str(getattr(engine.state, key)) for key in ("max_epochs", "epoch_length")} | params
-        self.record.texts("params", params | data_params)
-        tags, model_id = self._tags(engine), None
+        start = {} if self._begun_with is None else {INITIAL_WEIGHTS: self._begun_with.text}
+        self.record.texts("params", params | start | data_params)
+        tags, model_id = self._tags(engine) | start, None
         if self._kind != "training":
             training = self._trained
             tags |= {f"training_{key}": training[key] for key in ("run_id", "run_name") if training.get(key)}

@@ -1,3 +1,4 @@
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from clinbundles.engines.tracking.description import (
     description_tags,
     network_name,
     readable_name,
+    start_of,
 )
+from clinbundles.scripts.bundle import read_configs
+
+BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[3].glob("bundles/*/configs/metadata.json"))
 
 # MLflow's queries use an option that SQLAlchemy gives up, and its pools are closed by the garbage collector.
 pytestmark = [
@@ -47,6 +52,30 @@ def test_a_run_without_network_or_knob_has_the_name_of_its_bundle_and_a_shared_n
     assert readable_name({}, None, kind="training", name_knobs=[], bundle="toy").startswith("toy_20")
     assert network_name({}, Shared(nn.Linear(1, 1))) == "Linear"
     assert network_name({"network_def": {"_target_": "nets.datasetgan.Generator"}}, None) == "Generator"
+
+
+@pytest.mark.parametrize("folder", BUNDLES, ids=lambda path: path.name)
+def test_a_training_of_each_bundle_says_what_it_starts_from(folder, tmp_path):
+    config = read_configs(folder, ["train"]) | {"runs_dir": str(tmp_path)}
+    (tmp_path / "DOE").mkdir()
+    (tmp_path / "DOE" / "model.pt").write_bytes(b"weights")
+    digits = hashlib.sha256(b"weights").hexdigest()
+    for path in (str(tmp_path / "DOE" / "model.pt"), "$@runs_dir + '/DOE/model.pt'"):
+        start = start_of(config | {"initial_weights": path})
+        assert (start.text, start.word) == (f"model.pt, sha256 {digits[:12]}", f"from-{digits[:6]}")
+    (tmp_path / "DOE" / "model.pt").write_bytes(b"others")
+    assert start_of(config | {"initial_weights": path}).word != start.word
+    for nothing in (None, "$None"):
+        assert start_of(config | {"initial_weights": nothing}) is None
+    assert config["initial_weights"] is None
+    assert start_of({}) is None
+
+
+def test_weights_of_a_library_are_told_by_their_name():
+    start = start_of({"initial_weights": "ResNet50_Weights.IMAGENET1K_V1"})
+    assert (start.text, start.word) == ("ResNet50_Weights.IMAGENET1K_V1", "from-IMAGENET1K_V1")
+    name = readable_name({"seed": 0}, None, kind="training", name_knobs=["seed"], bundle="toy", start=start)
+    assert re.fullmatch(r"seed0_from-IMAGENET1K_V1_\d{8}-\d{6}", name)
 
 
 @pytest.mark.parametrize(

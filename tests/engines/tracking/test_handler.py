@@ -1,5 +1,6 @@
 """Real engines and a real SQLite store: what a run holds."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -70,6 +71,19 @@ def test_knobs_data_code_and_machine_are_logged_without_private_paths(runs, conf
     assert f"mlflow=={mlflow.__version__}" in packages.read_text()
     everything = saved.read_text() + json.dumps([params, tags]) + (tmp_path / "out" / "run_record.jsonl").read_text()
     assert not [word for word in ("doe", "secret", "DOE") if word in everything]
+
+
+def test_a_run_that_starts_from_weights_has_them_in_name_parameter_and_tag(runs, config, tmp_path, two_epochs):
+    weights = tmp_path / "DOE" / "model.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    executed = config["executed_config"]
+    executed.write_text(json.dumps(json.loads(executed.read_text()) | {"initial_weights": str(weights)}))
+    two_epochs(**config, name_knobs=["seed"]).run()
+    _, (run,) = runs()
+    digits = hashlib.sha256(b"weights").hexdigest()
+    assert run.data.params["initial_weights"] == run.data.tags["initial_weights"] == f"model.pt, sha256 {digits[:12]}"
+    assert f"_seed0_from-{digits[:6]}_20" in run.info.run_name
 
 
 def test_overlays_are_stored_under_numbers_and_older_ones_are_not(handler, runs, tmp_path, trainer, lines):
