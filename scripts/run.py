@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from clinbundles.scripts.bundle import (
 from clinbundles.scripts.flags import as_parts, refuse_code
 
 OF_WEIGHTS = ("evaluate", "inference")  # configs that apply weights, and so do whatever extends them
-WEIGHTS = ("model.pt", "resume.ckpt")
+RESUMED = "resume.ckpt"
+WEIGHTS = ("model.pt", RESUMED)
+EXECUTED = re.compile(r"config_\d{8}_\d{6}\.json")  # what a tracked run writes before anything else
 
 
 def run(
@@ -42,7 +44,8 @@ def run(
     Any top-level value of the config is an option, and so is what lies below one, such as --train#dataloader#shuffle.
     A path is taken from the current folder. A training without --ckpt_dir and an evaluation or inference without
     --output_dir have a folder of their own: that of the config or, where another run has that, the same with a number,
-    such as train_2. With --resume true a training goes on with the last of these, or with that in --ckpt_dir.
+    such as train_2. With --resume true a training goes on with the last of these that has a checkpoint, or with that in
+    --ckpt_dir.
     --ckpt_path FILE evaluates or applies weights of your own, such as runs/BUNDLE/train/model.pt; type the options that
     they were trained with, too: they are not taken from the card of the weights, and one that differs is refused.
 
@@ -61,12 +64,20 @@ def run(
         options["tracking"] = str(tracking_file(tracking))
     names = as_parts(config)
     own = own_folder(folder, names, options, replace=replace)
+    text = next(iter(own.values()), options.get("ckpt_dir"))
+    place = Path(text) if isinstance(text, str) else None
+    is_new = place is not None and (not place.exists() or bool(own and not options.get("resume")))
+    before = _files(place)
     try:
         run_configs(folder, names, **options | own)
+    except BaseException:
+        if place is not None:
+            _remove_configs(place, before)
+        raise
     finally:
-        for path in own.values():  # a run that was refused leaves no empty folder
+        if place is not None and is_new:  # a run that was refused leaves no empty folder
             with contextlib.suppress(OSError):
-                Path(path).rmdir()
+                place.rmdir()
 
 
 def own_folder(
@@ -111,7 +122,7 @@ def own_training(
         folder: of the bundle.
         names: of the configs.
         options: of the run. One that resumes goes on in the folder that it names or else in the last of those with
-            numbers.
+            numbers that has a ``resume.ckpt``.
         replace: train into the folder that is named, or that of the config, whatever it holds.
 
     Returns:
@@ -135,15 +146,20 @@ def own_training(
                 "go on with it by --resume true, name another --ckpt_dir, or replace it by --replace true."
             )
         return {}
-    last = max((number for path in first.parent.glob("*") if (number := _number(path, first))), default=0)
-    path = _with_number(first, max(last, 1))
-    if resumes:
-        if last:
-            print(f"{path}: the training that this one goes on with", flush=True)
+    numbers = sorted(number for path in first.parent.glob("*") if (number := _number(path, first)))
+    last = numbers[-1] if numbers else 0
+    begun = [path for number in numbers if ((path := _with_number(first, number)) / RESUMED).is_file()]
+    if resumes and begun:
+        path = begun[-1]
+        print(f"{path}: the training that this one goes on with", flush=True)
+    elif resumes:  # one that has no checkpoint yet begins
+        has_weights = last and (_with_number(first, last) / WEIGHTS[0]).is_file()
+        path = _with_number(first, last + 1 if has_weights else last)
     else:
         path = next(path for path in _numbered(first, last + 1) if _is_made(path))
         if last:
-            print(f"{path}: a new training, as {first} has another; --resume true goes on with the last", flush=True)
+            goes_on = f"; --resume true goes on with {begun[-1]}" if begun else ""
+            print(f"{path}: a new training, as {_with_number(first, last)} is there{goes_on}", flush=True)
     return {"ckpt_dir": str(path)}
 
 
@@ -168,6 +184,18 @@ def _number(path: Path, first: Path) -> int:
     """Give the number of a folder that is there, 1 for the one without, 0 for another."""
     match = re.fullmatch(rf"{re.escape(first.name)}(?:_([1-9]\d*))?", path.name)
     return int(match[1] or 1) if match and path.is_dir() else 0
+
+
+def _files(folder: Path | None) -> set[Path]:
+    return set(folder.iterdir()) if folder is not None and folder.is_dir() else set()
+
+
+def _remove_configs(folder: Path, before: Collection[Path]) -> None:
+    """Remove the executed configs of a run that was refused, where it has written nothing else to its folder."""
+    written = _files(folder) - set(before)
+    if all(EXECUTED.fullmatch(path.name) for path in written):
+        for path in written:
+            path.unlink(missing_ok=True)
 
 
 def _is_made(path: Path) -> bool:

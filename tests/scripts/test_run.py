@@ -65,8 +65,8 @@ def test_a_second_training_keeps_the_weights_of_the_first(
     said = capsys.readouterr().out.splitlines()
     second = Path("runs", GAZE.name, "train_2", "model.pt")
     assert first.read_bytes() == before != second.read_bytes()
-    assert said[0] == f"{second.parent}: a new training, as {first.parent} has another; " + (
-        "--resume true goes on with the last"
+    assert said[0] == f"{second.parent}: a new training, as {first.parent} is there; " + (
+        f"--resume true goes on with {first.parent}"
     )
     assert f"evaluate --ckpt_path {second} " in said[-1]
 
@@ -136,3 +136,53 @@ def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyError):
         run("gaze_polyp_segmentation", "inference")
     assert not list(tmp_path.rglob("inference*"))
+
+
+@pytest.mark.parametrize("name", ["validation_split", "dataset_dir", "initial_weights"])
+@pytest.mark.parametrize("place", [{}, {"ckpt_dir": "mine"}])
+def test_a_training_that_is_refused_leaves_nothing_tracked_or_not(
+    name: str, place: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    for tracking in (None, True):
+        with pytest.raises((RuntimeError, ValueError, OSError)):
+            run(GAZE.name, "train", tracking=tracking, **SMALL | place | {name: "none.pt"})
+        assert not list(tmp_path.rglob("train*"))
+        assert not (tmp_path / "mine").exists()
+
+
+def test_a_folder_that_was_there_and_what_else_is_in_it_outlive_a_training_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    config = Path("runs", GAZE.name, "train", "config_20260101_000000.json")
+    config.parent.mkdir(parents=True)
+    config.touch()  # of a training that begins in another process
+    for options in ({"ckpt_dir": "mine"}, {"resume": True}):
+        with pytest.raises((RuntimeError, ValueError, OSError)):
+            run(GAZE.name, "train", validation_split="none", **SMALL | options)
+        assert config.is_file()
+        assert (tmp_path / "mine").is_dir()
+
+
+def test_a_training_goes_on_with_the_last_folder_that_has_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = Path("runs", GAZE.name, "train")
+    for number in ("", "_2", "_3", "_10"):
+        first.with_name(f"train{number}").mkdir(parents=True)
+    resumed = {"resume": True}
+    assert own_folder(GAZE, ["train"], resumed) == {"ckpt_dir": f"{first}_10"}, "none has one: it begins in the last"
+    (first.with_name("train_10") / "model.pt").touch()
+    assert own_folder(GAZE, ["train"], resumed) == {"ckpt_dir": f"{first}_11"}, "and in no place of another's weights"
+    assert not Path(f"{first}_11").exists()
+    for number in ("", "_2"):
+        (first.with_name(f"train{number}") / "resume.ckpt").touch()
+    capsys.readouterr()
+    assert own_folder(GAZE, ["train"], resumed) == {"ckpt_dir": f"{first}_2"}
+    assert capsys.readouterr().out == f"{first}_2: the training that this one goes on with\n"
+    assert own_folder(GAZE, ["train"], {}) == {"ckpt_dir": f"{first}_11"}
+    assert capsys.readouterr().out.endswith(f"as {first}_10 is there; --resume true goes on with {first}_2\n")
