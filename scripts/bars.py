@@ -14,6 +14,11 @@ SECONDS = 60.0  # between two lines
 Item = TypeVar("Item")
 
 
+def say(phase: str) -> None:
+    """Print on stderr which phase of a command begins, before one that may take longer than a few seconds."""
+    tqdm.write(phase, file=sys.stderr)  # above a bar, where there is one
+
+
 def watch(items: Collection[Item], *, desc: str, unit: str, done: int = 0) -> Iterator[Item]:
     """Give items one by one, with a bar on a terminal and a line a minute elsewhere.
 

@@ -96,7 +96,8 @@ def start(name: str, words: Sequence[str], bundle: Any) -> None:
             raise FileNotFoundError(f"{bundle}: no such file.")
         find_bundle(bundle)
     if "torch" not in sys.modules:
-        print(f"clinbundles {' '.join([name, *split_words(words)[0]])}: starting", file=sys.stderr, flush=True)
+        typed = " ".join(["clinbundles", name, *split_words(words)[0]])
+        print(f"{typed}: starting: torch and MONAI take some 10 s to load", file=sys.stderr, flush=True)
 
 
 def raise_stack_limit() -> None:

@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
+from clinbundles.scripts.bars import in_words, say
 from clinbundles.scripts.bench.rounds import ratio, time_rounds
 from clinbundles.scripts.bundle import config_names, open_configs
 
@@ -45,6 +46,7 @@ def time_runtimes(folder: Path, *, rounds: int = ROUNDS) -> dict[str, list[float
         )
         raise ValueError(f"{folder.name}: has one runtime alone; {more}.")
     logging.disable(logging.INFO)
+    say(f"loading the network as {' and '.join(names)}")
     with torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
         parsers = {name: open_configs(folder, RUNTIMES[name], device="cpu") for name in names}
         image = parsers["eager"].get_parsed_content("dataset")[0]["image"][None]
@@ -52,7 +54,10 @@ def time_runtimes(folder: Path, *, rounds: int = ROUNDS) -> dict[str, list[float
             name: partial(parser.get_parsed_content("inferer"), image, network_of(parser))
             for name, parser in parsers.items()
         }
-        seconds = time_rounds(calls, rounds=rounds, warm_up=3)
+        first = time_rounds(calls, rounds=1, warm_up=2)
+        left = in_words(sum(sum(each) for each in first.values()) * rounds)
+        say(f"timing each {rounds} times, which takes {left}")
+        seconds = time_rounds(calls, rounds=rounds, warm_up=0)
     logging.disable(logging.NOTSET)
     return seconds
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 
 from clinbundles.engines.sentences import sentence_of
@@ -37,25 +38,23 @@ def doctor(bundle: str, *, run: bool = False, bench: bool = False) -> None:
         run: make parts of the configs also where they would run code that was listed.
         bench: time the runtimes of a sound bundle, and say which to use on this machine.
     """
+    findings: list[Finding] = []
     with opened(bundle) as folder:
-        findings = [*check_checksum(Path(bundle)), *examine(folder, run=run)]
+        for finding in chain(check_checksum(Path(bundle)), examine(folder, run=run)):
+            print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}", flush=True)
+            findings.append(finding)
         is_sound = not any(each.status == FAULT or (each.check in RUNNING and each.sentence) for each in findings)
-        lines = list(_bench(bundle, folder)) if bench and is_sound else []
-        is_packed = is_sound and (is_pure(folder) or packed_package(folder) is not None)
-        call = load_call(folder.name) if is_packed else ""
-    for finding in findings:
-        print(f"{finding.status:5}  {finding.check:10}  {finding.sentence}")
-    if call:
-        print(f"its network, unzipped in DIR: monai.bundle.{call}")
-    faults = sum(finding.status == FAULT for finding in findings)
-    looks = sum(finding.status == LOOK for finding in findings)
-    if faults:
-        raise SystemExit(f"{bundle}: {faults} faults, {looks} to look at.")
-    print(f"{bundle}: no fault, {looks} to look at.")
-    if bench and not is_sound:
-        raise SystemExit(f"{bundle}: not timed, as its code was not run; --run runs it.")
-    for line in lines:
-        print(line)
+        if is_sound and (is_pure(folder) or packed_package(folder) is not None):
+            print(f"its network, unzipped in DIR: monai.bundle.{load_call(folder.name)}")
+        faults = sum(finding.status == FAULT for finding in findings)
+        looks = sum(finding.status == LOOK for finding in findings)
+        if faults:
+            raise SystemExit(f"{bundle}: {faults} faults, {looks} to look at.")
+        print(f"{bundle}: no fault, {looks} to look at.", flush=True)
+        if bench and not is_sound:
+            raise SystemExit(f"{bundle}: not timed, as its code was not run; --run runs it.")
+        for line in _bench(bundle, folder) if bench else ():
+            print(line)
 
 
 def _bench(bundle: str, folder: Path) -> Iterator[str]:

@@ -16,6 +16,7 @@ from torch import nn
 from clinbundles.nets.cascade_mask_rcnn.network import CascadeMaskRCNN
 from clinbundles.nets.cascade_mask_rcnn.onnx_cascade import OnnxCascade
 from clinbundles.nets.onnx_network import OnnxNetwork
+from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import load_network, open_configs, read_configs
 from clinbundles.scripts.pack.cascade import cascade_as_onnx, largest_difference, network_entry
 
@@ -52,6 +53,8 @@ def export_onnx(folder: Path) -> tuple[bytes, float]:
     Raises:
         ValueError: the exported network differs by more than ``TOLERANCE``, or draws another label map.
     """
+    name = folder.resolve().name
+    say(f"{name}: running the network on samples")
     parser = open_configs(folder, ["inference"], device="cpu")
     with contextlib.redirect_stdout(io.StringIO()):  # the sentences of the weights
         network = load_network(parser)
@@ -62,6 +65,7 @@ def export_onnx(folder: Path) -> tuple[bytes, float]:
         for number in range(min(N_SAMPLES, len(dataset))):
             inferer(dataset[number]["image"][None], network)
     hook.remove()
+    say(f"{name}: exporting to ONNX, which takes up to a minute")
     if isinstance(network, CascadeMaskRCNN):
         images = [image for image, _ in calls]
         options = {
@@ -70,9 +74,11 @@ def export_onnx(folder: Path) -> tuple[bytes, float]:
             if name != "_target_"
         }
         content = cascade_as_onnx(network, images[0], options)
+        say(f"{name}: comparing what was exported with the network itself")
         difference = largest_difference(opened(content, OnnxCascade()), network, images)
     else:
         content = as_onnx(network, calls[0][0][:1].clone())
+        say(f"{name}: comparing what was exported with the network itself")
         exported = opened(content, OnnxNetwork())
         difference = max(float((probabilities(exported(x)) - probabilities(y)).abs().max()) for x, y in calls)
     if difference == float("inf"):

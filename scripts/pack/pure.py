@@ -21,6 +21,7 @@ import torch
 from monai.data import save_net_with_metadata
 
 from clinbundles.engines.sentences import NO_PICTURE
+from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
 from clinbundles.scripts.pack.archive import as_json
 
@@ -242,6 +243,7 @@ def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     content = pure_inference(read_configs(folder, ["inference"]), folder.name)
     kept = {path: data for path, data in files.items() if path.startswith("samples/") or path in KEPT}
+    say(f"{folder.resolve().name}: exporting to TorchScript")
     exported = torchscript(folder)
     digest = hashlib.sha256(exported).hexdigest()
     metadata = pure_metadata(json.loads(files["configs/metadata.json"]), content, digest)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from importlib import metadata as installed
 from pathlib import Path
@@ -20,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clinbundles.engines.outputs.files import write_atomically
+from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import ROOT, find_bundle
 from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import FINDER, NAME, carried_modules, package_stem
@@ -107,7 +107,7 @@ def pack(
     for number, folder in enumerate(folders, start=1):
         name, content = packed_bundle(folder, runtime=runtime, profile=profile, weights=ckpt_path, own_version=version)
         packed[name] = content
-        print(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB", file=sys.stderr)
+        say(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB")
     entries = _read_model_info(target / MODEL_INFO)
     target.mkdir(parents=True, exist_ok=True)
     for name, content in packed.items():
@@ -208,7 +208,7 @@ def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """Export a bundle's network, and return the file, its card and its config by their paths."""
     name = folder.resolve().name
     content, difference = export_onnx(folder)
-    print(f"{name}: exported to ONNX; a probability differs by {difference:.1e} at most.", file=sys.stderr)
+    say(f"{name}: exported to ONNX; a probability differs by {difference:.1e} at most.")
     card = json.loads(files.get("models/model.json", b"{}"))
     card |= {
         "weights_sha256": hashlib.sha256(content).hexdigest(),

@@ -28,7 +28,7 @@ from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import remove_partials, replacing
 from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
 from clinbundles.engines.sentences import innermost, sentence_of
-from clinbundles.scripts.bars import watch
+from clinbundles.scripts.bars import say, watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
 from clinbundles.scripts.doctor.torchscript import refuse_programs
 from clinbundles.scripts.flags import refuse_code
@@ -165,7 +165,10 @@ def do_part(
         is_new = stamps(output / "status", [study])[study.name] != began.get(study.name, ())
         return status.status in ((*final, REFUSED, FAILED) if is_new else final) and status.source_sha256 == source
 
+    has_begun = False
+
     def do(study: Study) -> bool:
+        nonlocal has_begun
         work = _work(output, study)
         try:
             lock_folder(work, doing="process")
@@ -174,6 +177,9 @@ def do_part(
         try:
             source, before = source_of(study), read_status(output / "status", study.name)
             if not is_over(study, before, source):
+                if source and not has_begun:
+                    say("loading the network for the first study; once there are more, a bar or a line a minute")
+                    has_begun = True
                 status = do_study(bundle, config, study, output, options) if source else _unreadable(study)
                 status = replace(status, source_sha256=source, settings_sha256=settings, path=str(study.path))
                 write_status(output / "status", status)
@@ -311,6 +317,7 @@ def _unzipped(path: Path, output: Path, check: Callable[[Path], None]) -> Path:
     folder = output / "bundle" / hash_file(path)[:12]
     is_new, made = not folder.is_dir(), [] if output.is_dir() else [output]
     if is_new:
+        say(f"unpacking {path.name}")
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
             with replacing(folder) as partial:

@@ -146,7 +146,7 @@ def test_a_verb_whose_imports_take_seconds_says_that_it_starts_and_a_quick_one_d
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch")
     main(["cook", "soup", "--seed", "2"])
-    assert capsys.readouterr().err == "clinbundles cook soup: starting\n"
+    assert capsys.readouterr().err == "clinbundles cook soup: starting: torch and MONAI take some 10 s to load\n"
     monkeypatch.setitem(cli.VERBS, "cook", replace(cli.VERBS["cook"], is_quick=True))
     main(["cook", "soup"])
     assert not capsys.readouterr().err

@@ -1,8 +1,10 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -10,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from clinbundles.scripts.doctor.checks import FAULT, check_code, check_networks
+from clinbundles.scripts.doctor import run as doctor_module
+from clinbundles.scripts.doctor.checks import CHECKS, FAULT, Finding, check_code, check_networks
 from clinbundles.scripts.doctor.run import check_checksum, doctor
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.run import pack, packed_bundle
@@ -289,6 +292,18 @@ def test_the_code_of_a_strangers_zip_is_listed_and_not_run(tmp_path: Path, capsy
     assert not mark.exists()
 
 
+def test_a_finding_is_told_before_the_next_check_has_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Path) -> Iterator[Finding]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor_module, "CHECKS", {"files": CHECKS["files"], "weights": interrupted})
+    with pytest.raises(KeyboardInterrupt):
+        doctor("ct_datasetgan")
+    assert capsys.readouterr().out.split() == ["ok", "files"]
+
+
 def test_bench_times_both_runtimes_of_a_zip_and_refuses_one_whose_export_is_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,7 +311,11 @@ def test_bench_times_both_runtimes_of_a_zip_and_refuses_one_whose_export_is_anot
     (file,) = tmp_path.glob("*.zip")
     capsys.readouterr()
     doctor(str(file), bench=True)
-    eager, onnx, use = capsys.readouterr().out.splitlines()[-3:]
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == "loading the network as eager and onnx"
+    assert re.fullmatch(r"timing each 15 times, which takes .* (s|min)", said.err.splitlines()[1])
+    sound, eager, onnx, use = said.out.splitlines()[-4:]
+    assert sound == f"{file}: no fault, 0 to look at."
     assert eager.startswith("eager: ")
     assert eager.endswith("1.00 of eager")
     share = float(onnx.split()[-3])

@@ -18,9 +18,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.mark.parametrize("bundle", [b for b in BUNDLES if b.name != FINDS_INSTANCES], ids=lambda path: path.name)
 def test_an_exported_network_classifies_batches_of_other_images_as_the_network_does(
-    bundle: Path, tmp_path: Path
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     content, difference = export_onnx(bundle)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{bundle.name}: running the network on samples",
+        f"{bundle.name}: exporting to ONNX, which takes up to a minute",
+        f"{bundle.name}: comparing what was exported with the network itself",
+    ]
     assert difference < 1e-4
     assert not IN_EXAMPLES.search(content.decode("latin-1"))
     (tmp_path / "a.onnx").write_bytes(content)

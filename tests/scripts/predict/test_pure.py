@@ -43,7 +43,9 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_a_pure_zip_cannot_read_costs_the_other_images_nothing(study: Path, tmp_path: Path) -> None:
+def test_what_a_pure_zip_cannot_read_costs_the_other_images_nothing(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     out, bad = tmp_path / "out", ("deep", "empty", "grey", "one", "text", "torn")
     pack(BUNDLE.name, out=str(tmp_path / "zips"), profile="pure")
     (file,) = (tmp_path / "zips").glob("*.zip")
@@ -51,6 +53,12 @@ def test_what_a_pure_zip_cannot_read_costs_the_other_images_nothing(study: Path,
         shutil.copy(path, study.parent)
     with pytest.raises(SystemExit, match="tries the failed ones again"):  # the one pixel
         predict(str(file), str(study.parent), str(out))
+    phases = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("packed 1 of 1")]
+    assert phases == [
+        f"{BUNDLE.name}: exporting to TorchScript",
+        f"unpacking {file.name}",
+        "loading the network for the first study; once there are more, a bar or a line a minute",
+    ]
     gc.collect()  # the files that MONAI left open
     rows = {row["study"]: row for row in csv.DictReader((out / "status.csv").read_text().splitlines())}
     assert {name: row["status"] for name, row in rows.items()} == {
