@@ -14,7 +14,7 @@ AT_LEAST_ONE = (
     *("image_size", "max_size", "patch_size", "patch_batch_size", "scale", "detections"),
 )
 # Whole numbers whose default is 1 or more, and that may be 0.
-MAY_BE_ZERO = ("n_select", "n_timed_files", "num_workers", "ramp_steps", "warmup_steps", "tile_overlap")
+MAY_BE_ZERO = ("box_conv_layers", "n_select", "n_timed_files", "ramp_steps", "warmup_steps", "tile_overlap")
 MAY_BE_NEGATIVE = ("augment_target", "mean", "intensity_mean")
 SHARES = (
     *("cache_rate", "score_threshold", "label_score_threshold"),

@@ -94,6 +94,15 @@ def test_no_number_of_any_config_may_be_what_its_default_says_it_cannot() -> Non
     assert counts > 100
 
 
+def test_what_is_a_default_in_one_config_of_a_bundle_can_be_given_to_another() -> None:
+    for folder in sorted((ROOT / "bundles").glob("*/")):
+        contents = [read_configs(folder, [config]) for config in config_names(folder)]
+        for content in contents:
+            for name, value in content.items():
+                for other in contents if name != "device" else []:
+                    check_value(name, value, other.get(name))
+
+
 def test_a_run_takes_its_defaults_for_what_a_number_can_be() -> None:
     for name, value in (("seed", -1), ("box_units", 0), ("warmup_steps", -1)):
         with pytest.raises(ValueError, match=f"^--{name} is {value}, expected "):
