@@ -65,7 +65,7 @@ def export_onnx(folder: Path) -> tuple[bytes, float]:
         for number in range(min(N_SAMPLES, len(dataset))):
             inferer(dataset[number]["image"][None], network)
     hook.remove()
-    say(f"{name}: exporting to ONNX, which takes up to a minute")
+    say(f"{name}: exporting to ONNX, which takes seconds, or more on a busy machine")
     if isinstance(network, CascadeMaskRCNN):
         images = [image for image, _ in calls]
         options = {
