@@ -189,6 +189,8 @@ class _Fcn(nn.Module):
 def _widths(network_name: str, channels: Sequence[int], *, count: int, of: str = "channels") -> tuple[int, ...]:
     if len(channels) != count:
         raise ValueError(f"{network_name} takes {count} {of}, got {len(channels)}: {list(channels)}")
+    if wrong := [width for width in channels if type(width) is not int or width < 1]:
+        raise ValueError(f"{of} is {list(channels)}: {wrong[0]!r} is no number of channels")
     return tuple(channels)
 
 

@@ -85,8 +85,8 @@ class LabelMapWriter:
     An image whose item has a ``failure``, why it could not be read, has a row with that alone, and no files.
 
     Raises:
-        ValueError: the folder has the list or the files of another run, or the images themselves; while running, once
-            the table is written, none of the images could be read.
+        ValueError: more than 256 classes; the folder has the list or the files of another run, or the images
+            themselves; while running, once the table is written, none of the images could be read.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class LabelMapWriter:
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = list(class_names)
+        if len(self.class_names) > 256:  # a PNG holds no more
+            raise ValueError(f"class_names has {len(self.class_names)}, a label map holds 256 with the background.")
         names = self.class_names[1:]
         self.legend = list(zip(names, class_colors(len(names)), strict=True))
         self.reader = reader

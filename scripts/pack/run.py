@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata as installed
 from pathlib import Path
@@ -34,7 +37,10 @@ FOLDERS = ("configs", "docs", "models", "samples")
 RUNTIMES = ("eager", "onnx")
 PROFILES = ("full", "pure")
 MODEL_INFO = "model_info.json"
-LEFT_OUT = ("reproduce.json",)  # read by `clinbundles reproduce` alone
+# What `clinbundles reproduce` alone reads, and what desktops and editors leave behind.
+LEFT_OUT = re.compile(r"reproduce\.json|Thumbs\.db|desktop\.ini|.*~|.*\.(bak|orig|rej|swp)")
+# Where people put images.
+PICTURES = ("samples", "docs")
 PAGE = "docs/README.md"
 # The end of a zip's page.
 ENDING = """
@@ -112,7 +118,7 @@ def pack(
     target.mkdir(parents=True, exist_ok=True)
     for name, content in packed.items():
         file = target / f"{name}.zip"
-        if version is not None and file.is_file() and file.read_bytes() != content:
+        if ckpt_path is not None and file.is_file() and file.read_bytes() != content:
             raise ValueError(f"{file}: is there, with other contents: give another --version, or another --out.")
     for name, content in packed.items():
         write_atomically(target / f"{name}.zip", content)
@@ -225,6 +231,9 @@ def _with_onnx(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
 def bundle_files(folder: Path) -> dict[str, bytes]:
     """Read what a zip takes of a bundle's folder, by path in it: no hidden file, nothing of Python's caches.
 
+    Of a bundle in a checkout, images and pages that git does not know stay out, and how many is said: they may be a
+    patient's.
+
     Raises:
         ValueError: one is a link, which may lead to what nobody wants in a zip.
     """
@@ -238,12 +247,28 @@ def bundle_files(folder: Path) -> dict[str, bytes]:
             raise ValueError(
                 f"{folder.name}/{inside.as_posix()}: is a link, and a zip would hold what it leads to: put a copy."
             )
-        if path.is_file() and not hidden and path.name not in LEFT_OUT:
+        if path.is_file() and not hidden and not LEFT_OUT.fullmatch(path.name):
             files[inside.as_posix()] = path.read_bytes()
+    if strays := _strays(folder) & set(files):
+        files = {name: content for name, content in files.items() if name not in strays}
+        places = " and ".join(PICTURES)
+        say(f"{folder.name}: left out {len(strays)} of {places}, which git does not know; git add takes them in.")
     tracking = ROOT / "mlflow" / "tracking.json"
     if tracking.is_file():
         files["configs/tracking.json"] = tracking.read_bytes()
     return files
+
+
+def _strays(folder: Path) -> set[str]:
+    """Name the files among a bundle's images and pages that git does not know; none where it knows no bundle there."""
+    # A bundle of a stranger may have a .git of its own, whose settings could name a program.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
+    try:
+        subprocess.run([*command, "--error-unmatch", "--", PATH], capture_output=True, check=True)
+        listed = subprocess.run([*command, "--others", "--", *PICTURES], capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    return {name for name in os.fsdecode(listed).split("\0") if name}
 
 
 def _is_config(path: str) -> bool:

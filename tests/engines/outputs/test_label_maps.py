@@ -41,6 +41,13 @@ def test_ten_classes_have_ten_colours_in_overlay_and_legend(tmp_path: Path) -> N
     assert len({color for _, color in legend}) == 10
 
 
+def test_more_classes_than_a_label_map_holds_are_refused(tmp_path: Path) -> None:
+    names = [str(number) for number in range(257)]
+    assert len(LabelMapWriter(tmp_path, names[:256], SliceReader()).legend) == 255
+    with pytest.raises(ValueError, match="class_names has 257, a label map holds 256 with the background"):
+        LabelMapWriter(tmp_path, names, SliceReader())
+
+
 def test_it_writes_maps_overlays_and_a_table_of_pixels_in_both_and_in_either(tmp_path: Path) -> None:
     truth = torch.tensor([[0, 1], [1, 2]]).view(1, 2, 2, 1)
     pred = torch.tensor([[0, 1], [2, 2]]).view(1, 2, 2, 1)

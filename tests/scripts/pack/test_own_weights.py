@@ -247,7 +247,12 @@ def test_a_version_of_ones_own_stands_for_one_content(weights: Make, tmp_path: P
     assert file.read_bytes() == first
     pack(name, ckpt_path=str(weights(name)), out=str(out))
     pack(name, ckpt_path=str(weights(name, image_size=32)), out=str(out))
-    assert len(list(out.glob("*.zip"))) == 3
+    zips = list(out.glob("*.zip"))
+    assert len(zips) == 3
+    for each in zips:  # as with another --runtime
+        each.write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"is there, with other contents: give another --version, or another --out"):
+        pack(name, ckpt_path=str(weights(name)), out=str(out))
 
 
 @pytest.mark.parametrize("version", ["1", "1.0+", "mine", "1.0+Mine", "../1+a", "1.0+a b"])

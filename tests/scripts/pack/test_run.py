@@ -324,6 +324,28 @@ def test_the_package_of_a_bundle_of_any_name_is_one_that_python_imports() -> Non
     assert own_package("3d-polyps.v2", {}).isidentifier()
 
 
+def test_images_that_git_does_not_know_stay_out_and_are_counted(
+    polyps: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", polyps, *words], check=True, capture_output=True)
+
+    (polyps / "samples").mkdir()
+    for name in ("frame.png", "Mueller_Hans.dcm", "Thumbs.db"):
+        (polyps / "samples" / name).write_bytes(b"x")
+    before = set(bundle_files(polyps))
+    assert {"samples/frame.png", "samples/Mueller_Hans.dcm"} <= before
+    assert "samples/Thumbs.db" not in before
+    git("init")
+    assert set(bundle_files(polyps)) == before  # a checkout that knows nothing of the bundle
+    git("add", "configs", "samples/frame.png")
+    assert capsys.readouterr().err == ""
+    assert set(bundle_files(polyps)) == before - {"samples/Mueller_Hans.dcm"}
+    said = capsys.readouterr().err
+    assert "polyps: left out 1 of samples and docs, which git does not know" in said
+    assert "Mueller" not in said
+
+
 def test_hidden_files_stay_out_and_a_folder_of_this_machine_is_refused(polyps: Path) -> None:
     (polyps / "configs" / ".secret").write_text("x")
     assert "configs/.secret" not in bundle_files(polyps)
