@@ -56,6 +56,7 @@ from .studies import (
     write_status,
     write_table,
 )
+from .unchanged import check_weights, check_zip
 
 LEFT_OUT = "Left out, for "  # so begins what a pure zip says of files that it does not read
 
@@ -115,6 +116,10 @@ def predict(
         check_options(place, [config], options)
         if not allow_expressions:
             refuse_programs(place)
+        if source.suffix == ".zip":
+            check_zip(source)
+            if "ckpt_path" not in options:
+                check_weights(place)
 
     if source.suffix == ".zip":
         place = _unzipped(source, folder, check)

@@ -1,5 +1,7 @@
 """Zips whose network is a program that does more than compute."""
 
+import hashlib
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -28,9 +30,14 @@ def strange(tmp_path: Path) -> Path:
     (pure,) = tmp_path.glob("*.zip")
     torch.jit.script(Program().eval()).save(str(tmp_path / "model.ts"), _extra_files={"metadata.json": "{}"})
     with zipfile.ZipFile(pure) as source, zipfile.ZipFile(tmp_path / "strange.zip", "w") as target:
-        for name in source.namelist():
-            is_network = name.endswith("/models/model.ts")
-            target.writestr(name, (tmp_path / "model.ts").read_bytes() if is_network else source.read(name))
+        files = {name: source.read(name) for name in source.namelist()}
+        (network,) = (name for name in files if name.endswith("/models/model.ts"))
+        files[network] = (tmp_path / "model.ts").read_bytes()
+        card = network.replace("model.ts", "model.json")
+        digest = hashlib.sha256(files[network]).hexdigest()
+        files[card] = json.dumps(json.loads(files[card]) | {"weights_sha256": digest}).encode()
+        for name, content in files.items():
+            target.writestr(name, content)
     return tmp_path / "strange.zip"
 
 
