@@ -18,21 +18,22 @@ import torch
 
 # Operators of aten that only compute, as PyTorch names them; "_" behind one is the same in place.
 ARITHMETIC = (
-    "abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr asin asinh atan atan2 atanh baddbmm "
+    "abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr angle asin asinh atan atan2 atanh baddbmm "
     "bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm cdist ceil clamp "
-    "clamp_max clamp_min clip complex conj copysign cos cosh cross cummax cummin cumprod cumsum deg2rad diff digamma "
-    "div divide dot einsum erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide floordiv fmax fmin fmod "
-    "frac gcd hypot imag inner inverse kron lcm lerp lgamma log log10 log1p log2 logaddexp logaddexp2 logcumsumexp "
-    "logit logsumexp matmul mathremainder matrix_exp maximum minimum mm mul multiply mv nan_to_num neg negative outer "
-    "polar positive pow rad2deg real reciprocal remainder round rsqrt rsub sgn sigmoid sign signbit sin sinc sinh "
-    "sqrt square sub subtract tan tanh tensordot true_divide trunc vdot view_as_complex view_as_real xlogy"
+    "clamp_max clamp_min clip complex conj copysign cos cosh cov cross cummax cummin cumprod cumsum deg2rad det diff "
+    "digamma dist div divide dot einsum erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide floordiv "
+    "fmax fmin fmod frac gcd gradient hypot imag inner inverse kron lcm lerp lgamma log log10 log1p log2 logaddexp "
+    "logaddexp2 logcumsumexp logit logsumexp matmul mathremainder matrix_exp maximum minimum mm mul multiply mv "
+    "nan_to_num neg negative outer pinverse polar positive pow rad2deg real reciprocal remainder round rsqrt rsub "
+    "sgn sigmoid sign signbit sin sinc sinh sqrt square sub subtract svd tan tanh tensordot trapezoid true_divide "
+    "trunc vdot view_as_complex view_as_real xlogy"
 )
 COMPARISONS = (
     "all allclose any argmax argmin argsort argwhere bincount bucketize count_nonzero eq equal ge greater "
-    "greater_equal gt histc isclose isfinite isin isinf isnan isneginf isposinf kthvalue le less less_equal "
-    "logical_and logical_not logical_or logical_xor lt masked_select max mean median min mode msort nanmean nanmedian "
-    "nanquantile nansum ne nonzero nonzero_numpy norm not_equal prod quantile searchsorted sort std std_mean sum topk "
-    "unique_consecutive unique_dim _unique2 var var_mean amax amin aminmax where"
+    "greater_equal gt heaviside histc histogram isclose isfinite isin isinf isnan isneginf isposinf kthvalue le less "
+    "less_equal logical_and logical_not logical_or logical_xor lt masked_select max mean median min mode msort "
+    "nanmean nanmedian nanquantile nansum ne nonzero nonzero_numpy norm not_equal prod quantile searchsorted sort "
+    "std std_mean sum topk unique_consecutive unique_dim _unique2 var var_mean amax amin aminmax where"
 )
 SHAPES = (
     "adjoint alias as_strided as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to "
@@ -59,24 +60,26 @@ NETWORKS = (
     "lstm_cell margin_ranking_loss max_pool1d max_pool2d max_pool1d_with_indices max_pool2d_with_indices max_pool3d "
     "max_pool3d_with_indices max_unpool2d max_unpool3d mish mse_loss nll_loss nll_loss2d nll_loss_nd one_hot pad "
     "pairwise_distance pixel_shuffle pixel_unshuffle poisson_nll_loss prelu reflection_pad1d reflection_pad2d "
-    "reflection_pad3d relu relu6 replication_pad1d replication_pad2d replication_pad3d rms_norm rnn_relu rnn_tanh "
-    "rrelu scaled_dot_product_attention selu silu smooth_l1_loss soft_margin_loss softmax softplus softshrink "
-    "threshold triplet_margin_loss _weight_norm bernoulli exponential multinomial normal poisson rand rand_like "
-    "randint randint_like randn randn_like randperm random uniform _native_multi_head_attention "
-    "_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _transformer_encoder_layer_fwd"
+    "reflection_pad3d relu relu6 renorm replication_pad1d replication_pad2d replication_pad3d rms_norm rnn_relu "
+    "rnn_tanh rrelu scaled_dot_product_attention selu silu smooth_l1_loss soft_margin_loss softmax softplus "
+    "softshrink stft istft threshold triplet_margin_loss _weight_norm bernoulli exponential multinomial normal pdist "
+    "poisson rand rand_like randint randint_like randn randn_like randperm random uniform "
+    "_native_multi_head_attention _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned "
+    "_transformer_encoder_layer_fwd"
 )
 # Of numbers, texts, lists and tables, and the type, device and size of tensors.
 VALUES = (
     "Bool Complex ComplexImplicit Delete Float FloatImplicit Int IntImplicit ScalarImplicit __and__ __contains__ "
     "__derive_index __getitem__ __is__ __isnot__ __lshift__ __not__ __or__ __range_length __round_to_zero_floordiv "
     "__rshift__ __xor__ _infer_size _list_to_tensor _set_item _shape_as_tensor _size_if_not_equal _tensor_to_list "
-    "_unwrap_optional append bin can_cast capitalize chr clear count cpu cuda degrees device dict dim divmod "
-    "element_size endswith expandtabs extend fabs factorial find format gamma get get_device hex index insert "
-    "is_autocast_cpu_enabled is_autocast_enabled is_complex is_contiguous is_floating_point is_grad_enabled "
-    "is_nonzero is_scripting is_signed isalnum isalpha isdecimal isdigit islower isnumeric isspace item items join "
-    "keys len list ljust lower lstrip numel oct ord percentFormat pop popitem promote_types radians range remove "
-    "replace requires_grad_ result_type reverse rfind rindex rjust rstrip set_grad_enabled setdefault size sorted "
-    "splitlines startswith storage_offset str stride strip title to update upper values warn zfill"
+    "_unwrap_optional append bin can_cast capitalize center chr clear count cpu cuda data degrees device dict dim "
+    "divmod element_size endswith expandtabs extend fabs factorial find format gamma get get_device hash hex index "
+    "insert is_autocast_cpu_enabled is_autocast_enabled is_complex is_contiguous is_floating_point is_grad_enabled "
+    "is_nonzero is_scripting is_signed isalnum isalpha isdecimal isdigit isidentifier islower isnumeric isprintable "
+    "isspace istitle isupper item items join keys len list ljust lower lstrip numel oct ord partition percentFormat "
+    "pop popitem promote_types radians range remove replace requires_grad_ result_type reverse rfind rindex rjust "
+    "rpartition rsplit rstrip set_grad_enabled setdefault size sorted splitlines startswith storage_offset str "
+    "stride strip swapcase title to update upper values warn zfill"
 )
 # Families of many operators, each of which computes.
 FAMILIES = re.compile(r"(fft|linalg|special)_\w+|_?upsample_(nearest|linear|bilinear|bicubic|trilinear|lanczos)\w+")
@@ -230,7 +233,7 @@ def _in_code(tree: ast.Module, own: Set[str], members: Collection[str]) -> Itera
     """List what code names beside what computes, with the line."""
     bound = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     bound |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    bound -= {"print", "fork", "awaitable"}  # which act
+    bound -= {"print", "fork", "awaitable"}  # which act, and are told where they are bound, too
     nodes: list[ast.AST] = [tree]
     while nodes:
         node = nodes.pop()
@@ -242,7 +245,7 @@ def _in_code(tree: ast.Module, own: Set[str], members: Collection[str]) -> Itera
         nodes += ast.iter_child_nodes(node)
         if not isinstance(node, NODES) or getattr(node, "decorator_list", None):
             yield f"has {type(node).__name__}, which exported code has not", line
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in BUILTINS | bound:
+        elif isinstance(node, ast.Name) and node.id not in BUILTINS | bound:
             yield f"would run {node.id}", line
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and not _is_member(node.attr, members):
             yield f"would run aten::{node.attr}", line
@@ -256,12 +259,17 @@ def _in_code(tree: ast.Module, own: Set[str], members: Collection[str]) -> Itera
 
 
 def _dotted(node: ast.AST) -> str | None:
-    """Write a name that begins with a module, such as torch.add, ops.prim.dtype or __torch__.a.B."""
+    """Write a name that begins with a module, such as torch.add, ops.prim.dtype or __torch__.a.B.
+
+    An attribute of a class may be called ops: what binds the name is none, and all that reads it still is.
+    """
     parts = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
         node = node.value
     if not isinstance(node, ast.Name) or node.id not in ("torch", "ops", "__torch__", "CONSTANTS"):
+        return None
+    if node.id == "ops" and isinstance(node.ctx, ast.Store):
         return None
     return ".".join([node.id, *reversed(parts)])
 
@@ -269,7 +277,7 @@ def _dotted(node: ast.AST) -> str | None:
 def _foreign_name(dotted: str, own: Set[str], members: Collection[str]) -> str | None:
     """Say what a dotted name does, where it is neither an operator that computes nor a class of the file."""
     top, *parts = dotted.split(".")
-    if top == "CONSTANTS" and len(parts) == 1:
+    if top == "CONSTANTS" and len(parts) == 1 and re.fullmatch(r"c\d+", parts[0]):
         return None
     if top == "__torch__":
         heads = [".".join([top, *parts[:count]]) for count in range(1, len(parts) + 1)]

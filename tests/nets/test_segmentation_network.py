@@ -14,6 +14,7 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights
 from clinbundles.nets import trans_unet
 from clinbundles.nets.segmentation_network import NETWORK_NAMES, SegmentationNetwork, untaken_encoder_options
 from clinbundles.nets.trans_unet import TransUNet
+from clinbundles.scripts.doctor.torchscript import foreign_operators
 
 FROM_SMP = NETWORK_NAMES[4:]
 SMALL = {
@@ -58,6 +59,12 @@ def meta_network(name, **kwargs):
 def saved(path, state):
     torch.save(state, path)
     return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
+def test_its_export_does_nothing_but_compute(network, tmp_path):
+    torch.jit.trace(network.eval(), torch.randn(1, 3, 64, 64)).save(str(tmp_path / "model.ts"))
+    assert list(foreign_operators(tmp_path / "model.ts")) == []
 
 
 def test_a_batch_of_two_trains_every_parameter(network):

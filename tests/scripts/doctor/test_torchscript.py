@@ -142,6 +142,9 @@ def test_an_operator_of_an_unknown_library_is_told(of_strangers: Callable[[], nn
         ("ops.prim.Print(x)", "would run prim::Print"),
         ("print = 1\n    print(x)", "would run print"),
         ("hidden = print\n    hidden(x)", "would run print"),
+        ("for print in [1]:\n      pass", "would run print"),
+        ("ops = x\n    hidden = ops.strangers.twice(x)", "would run strangers::twice"),
+        ("ops = x\n    hidden = ops", "would run ::"),
         ("fork(x)", "would run fork"),
         ("annotate(__torch__.torch.classes.quantized.LinearPackedParamsBase, x)", "would make __torch__.torch.classes"),
         ("hidden = [torch.neg(y) for y in [x]]", "has ListComp"),
@@ -166,6 +169,12 @@ def test_a_class_of_the_file_does_not_stand_for_one_of_cpp(tmp_path: Path) -> No
     file = written(tmp_path / "model.ts", f"hidden = annotate({name}, x)", files=files)
     (line,) = foreign_operators(file)
     assert line.startswith(f"would make {name}, a class that is not in the file")
+
+
+def test_an_argument_called_as_the_constants_are_does_not_stand_for_them(tmp_path: Path) -> None:
+    files = {"code/__torch__/more.py": 'def act(CONSTANTS: Tensor) -> int:\n  CONSTANTS.save("ran")\n  return 1\n'}
+    (line,) = foreign_operators(written(tmp_path / "model.ts", files=files))
+    assert line.startswith("would run aten::save (code/__torch__/more.py")
 
 
 def test_what_stands_behind_a_class_of_the_file_is_looked_at(tmp_path: Path) -> None:
@@ -268,6 +277,23 @@ def test_a_traced_network_only_computes(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.trace(network, torch.ones(1, 1, 8, 8)).save(str(tmp_path / "model.ts"))
+    assert list(foreign_operators(tmp_path / "model.ts")) == []
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.center, self.data, self.gradient = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+        self.hash, self.ops, self.partition = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ops = self.ops(x)
+        return self.partition(self.hash(self.gradient(self.data(self.center(ops)))))
+
+
+def test_parts_of_a_network_may_be_called_as_operators_that_compute(tmp_path: Path) -> None:
+    assert list(foreign_operators(exported(Named(), tmp_path / "model.ts"))) == []
+    torch.jit.trace(Named().eval(), torch.ones(1, 3)).save(str(tmp_path / "model.ts"))
     assert list(foreign_operators(tmp_path / "model.ts")) == []
 
 
