@@ -15,6 +15,7 @@ from typing import Any
 from clinbundles.engines.sentences import sentence_of
 from clinbundles.scripts.bundle import ROOT, names_behind
 from clinbundles.scripts.doctor.code import foreign_code
+from clinbundles.scripts.doctor.files import exported_networks, files_of, strange_links
 from clinbundles.scripts.doctor.onnx_file import foreign_parts
 from clinbundles.scripts.doctor.torchscript import foreign_operators, is_torchscript
 from clinbundles.scripts.pack.closure import FINDER, packed_package
@@ -129,11 +130,13 @@ def check_code(folder: Path) -> Iterator[Finding]:
 
     The code that a zip brings is compared with this project's, byte by byte: of another release, or of a stranger, it
     is listed, and so is what Python could import from elsewhere in the folder; it is a fault where that would be taken
-    for an installed package.
+    for an installed package, and where it would lie behind a link.
     """
+    for link in strange_links(folder):
+        yield Finding(FAULT, "code", f"{link}, behind which nothing is looked at: put a copy there.")
     own = packed_package(folder)
     shadows = set()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in files_of(folder):
         top, *inside = parts = file.relative_to(folder).parts
         here = ROOT.joinpath(*inside[1:])
         is_carried = (top, inside[:1]) == ("scripts", [own]) and here.is_file()
@@ -161,15 +164,24 @@ def check_networks(folder: Path) -> Iterator[Finding]:
     """Programs in exported networks, TorchScript under whatever name and ONNX, which are read and not loaded.
 
     Of TorchScript that is listed which does more than compute, as parts of it would run where it is loaded; operators
-    that are not ONNX's, a place outside of the folder, and a file that cannot be read are faults.
+    that are not ONNX's, a place outside of the folder, and a file that cannot be read are faults. A file that is both,
+    or that a config loads as TorchScript, is read as such whatever its name.
     """
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    try:
+        loaded = set(exported_networks(folder))
+    except ValueError as error:
+        loaded = set()
+        yield Finding(FAULT, "networks", f"{error}.")
+    for file in files_of(folder):
         place = file.relative_to(folder).as_posix()
+        try:
+            if file in loaded or is_torchscript(file):
+                yield from (Finding(LOOK, "networks", f"{place} {each}.") for each in foreign_operators(file))
+        except ValueError as error:
+            yield Finding(FAULT, "networks", f"{place} {error}.")
         try:
             if file.suffix.lower() == ".onnx":
                 yield from (Finding(FAULT, "networks", f"{place} {each}.") for each in foreign_parts(file, folder))
-            elif is_torchscript(file):
-                yield from (Finding(LOOK, "networks", f"{place} {each}.") for each in foreign_operators(file))
         except ValueError as error:
             yield Finding(FAULT, "networks", f"{place} {error}.")
         except ModuleNotFoundError as error:

@@ -143,7 +143,7 @@ def foreign_code(content: Any, own: str, *, files: Collection[str] = ()) -> Iter
     Yields:
         "id: text", an expression, a macro, an import, a class or an argument a line.
     """
-    for key, value, parent in _leaves(content):
+    for key, value, parent in leaves(content):
         name = re.sub(r"(::\d+)+$", "", key).rpartition("::")[2]
         if isinstance(value, Mapping | list):  # where one value stands, and where a part of a config could make it
             plain = name not in (*CONTROLS, *FIXED)
@@ -297,7 +297,7 @@ def _is_known_class(dotted: str) -> bool:
     return all(home.rpartition(".")[2] in names for names in listed)
 
 
-def _leaves(content: Any, key: str = "", parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
+def leaves(content: Any, key: str = "", parent: Any = None) -> Iterator[tuple[str, Any, Any]]:
     """Yield the id, as MONAI has it, the value and the parent of all that is neither a list nor an object.
 
     A list or an object is given, too, where it stands for one value that MONAI acts on.
@@ -307,9 +307,9 @@ def _leaves(content: Any, key: str = "", parent: Any = None) -> Iterator[tuple[s
             inside = f"{key}::{name}" if key else ReferenceResolver.normalize_id(name).removeprefix("+")
             if isinstance(value, Mapping | list) and name in (*CONTROLS, *FIXED):
                 yield inside, value, content
-            yield from _leaves(value, inside, content)
+            yield from leaves(value, inside, content)
     elif isinstance(content, list):
         for number, value in enumerate(content):
-            yield from _leaves(value, f"{key}::{number}" if key else str(number), content)
+            yield from leaves(value, f"{key}::{number}" if key else str(number), content)
     else:
         yield key, content, parent

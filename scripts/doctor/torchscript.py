@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from clinbundles.scripts.doctor.files import exported_networks, files_of, strange_links
+
 # Operators of aten that only compute, as PyTorch names them; "_" behind one is the same in place.
 ARITHMETIC = (
     "abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr angle asin asinh atan atan2 atanh baddbmm "
@@ -120,13 +122,14 @@ DATA = re.compile(
     r"|\.storage_alignment"
 )
 MAX_BYTES = 8 * 2**20  # of code and lists, without the tensors
+ZIP, FLATBUFFER = b"PK\3\4", b"PTMF"  # a file's first bytes, and the next ones of a program in another format
 NO_ARCHIVE = (RuntimeError, AttributeError)  # of PyTorch's reader; the latter where a file's name is no text
 PRINTABLE = re.compile(rb"[\n\x20-\x7e]*")  # which Python and TorchScript read alike
 
 
 def is_torchscript(path: Path) -> bool:
     """Say whether PyTorch would take a file, whatever its name, for TorchScript."""
-    if path.suffix.lower() == ".ts":
+    if path.suffix.lower() == ".ts" or _head(path)[4:] == FLATBUFFER:
         return True
     try:
         reader = torch._C.PyTorchFileReader(str(path))
@@ -149,6 +152,8 @@ def foreign_operators(path: Path) -> Iterator[str]:
     Raises:
         ValueError: the file is no such archive, or its code or its lists cannot be read.
     """
+    if (head := _head(path))[:4] != ZIP or head[4:] == FLATBUFFER:  # PyTorch would not read the archive behind it
+        raise ValueError("is no whole archive of TorchScript (it does not begin as a zip of PyTorch does)")
     try:
         reader = torch._C.PyTorchFileReader(str(path))
         names = reader.get_all_records()
@@ -182,25 +187,38 @@ def foreign_operators(path: Path) -> Iterator[str]:
     yield from told.values()
 
 
-def refuse_programs(folder: Path) -> None:
+def refuse_programs(folder: Path, *others: Path) -> None:
     """Refuse a bundle that has a file of TorchScript which does more than compute.
 
     Args:
         folder: of the bundle.
+        others: files that it is to load besides.
 
     Raises:
-        ValueError: it has; the message names the file and the first of what it does.
+        ValueError: it has, or a link behind which one could lie, or its configs load what is no TorchScript; the
+            message names the file and the first of what it does.
     """
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and is_torchscript(path)):
+    trusted = "--allow_expressions loads it if you trust it."
+    for link in strange_links(folder):
+        raise ValueError(f"{folder}/{link}, behind which nothing is looked at: put a copy there; {trusted}")
+    try:
+        loaded = {path for path in exported_networks(folder) if path.is_file()}
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}; {trusted}") from error
+    for file in sorted({*loaded, *filter(is_torchscript, [*files_of(folder), *others])}):
         try:
             what = next(foreign_operators(file), None)
         except ValueError as error:
             what = str(error)
         if what is not None:
             raise ValueError(
-                f"{file}: {what}, where a network computes alone; clinbundles doctor lists all of it, and "
-                "--allow_expressions loads it if you trust it."
+                f"{file}: {what}, where a network computes alone; clinbundles doctor lists all of it, and {trusted}"
             )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(8)
 
 
 def _parsed(name: str, text: bytes) -> ast.Module:

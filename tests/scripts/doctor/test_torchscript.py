@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import shutil
 import warnings
@@ -239,6 +240,32 @@ def test_a_bundle_with_a_program_or_a_damaged_one_is_refused(tmp_path: Path) -> 
         refuse_programs(tmp_path)
 
 
+@pytest.mark.parametrize("link", ["models", "models/model.ts"])
+def test_a_bundle_with_a_link_behind_which_a_program_could_lie_is_refused(link: str, tmp_path: Path) -> None:
+    place = tmp_path / "bundle" / link
+    place.parent.mkdir(parents=True)
+    (tmp_path / "models").mkdir()
+    exported(Plain(), tmp_path / "models" / "model.ts")
+    refuse_programs(tmp_path / "bundle")
+    place.symlink_to(tmp_path / link)
+    with pytest.raises(ValueError, match=rf"bundle/{link} is a link .*put a copy there; --allow_expressions"):
+        refuse_programs(tmp_path / "bundle")
+
+
+def test_what_a_config_loads_is_refused_if_it_is_no_torchscript_that_can_be_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    config = {"ckpt_path": "$@bundle_root + '/net.bin'", "network_def": {"filename_prefix_or_stream": "@ckpt_path"}}
+    (tmp_path / "configs" / "inference.json").write_text(json.dumps(config))
+    exported(Plain(), tmp_path / "net.bin")
+    refuse_programs(tmp_path)
+    (tmp_path / "net.bin").write_text("of a format that is not known")
+    with pytest.raises(ValueError, match=r"net\.bin: is no whole archive of TorchScript"):
+        refuse_programs(tmp_path)
+    (tmp_path / "configs" / "inference.json").write_text(json.dumps(config | {"ckpt_path": "/mnt/net.bin"}))
+    with pytest.raises(ValueError, match=r"inference\.json would load '/mnt/net\.bin', which is no file of the bundle"):
+        refuse_programs(tmp_path)
+
+
 def test_an_archive_whose_records_cannot_be_listed_is_refused_and_not_taken_for_none(tmp_path: Path) -> None:
     file = exported(SavesWhenRun(), tmp_path / "picture.png")
     with zipfile.ZipFile(file, "a") as archive:
@@ -307,3 +334,28 @@ def test_no_operator_that_is_taken_names_a_file() -> None:
             assert not texts & {"filename", "path", "file"}, name
     assert len(taken) > 500
     assert taken.isdisjoint({"save", "from_file", "set_", "wait", "backward", "manual_seed", "_print", "record_stream"})
+
+
+def flatbuffer(network: nn.Module, path: Path) -> bytes:
+    torch.jit.save_jit_module_to_flatbuffer(torch.jit.script(network.eval()), str(path))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.ts", "net.bin"])
+@pytest.mark.filterwarnings("ignore:.*flatbuffer.*")
+def test_a_program_in_the_other_format_of_pytorch_is_refused_with_any_archive_behind_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exported(Plain(), tmp_path / "plain.zip")
+    file = tmp_path / name
+    program = flatbuffer(SavesWhenRun(), file)
+    with zipfile.ZipFile(file, "a") as target, zipfile.ZipFile(tmp_path / "plain.zip") as source:
+        for each in source.namelist():
+            target.writestr(each, source.read(each))
+    assert file.read_bytes().startswith(program)
+    torch.jit.load(file)(torch.ones(3))
+    assert Path("ran").exists()
+    assert is_torchscript(file)
+    with pytest.raises(ValueError, match="does not begin as a zip of PyTorch does"):
+        list(foreign_operators(file))
