@@ -13,13 +13,14 @@ settings.json.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def predict(
     def check(place: Path) -> None:
         check_options(place, [config], options)
         if not allow_expressions:
-            refuse_programs(place)
+            refuse_programs(place, *_files_in(list(options.values())))
         if source.suffix == ".zip":
             check_zip(source)
             if "ckpt_path" not in options:
@@ -267,6 +268,17 @@ def _check_own(options: Mapping[str, Any]) -> None:
     for name, instead in (("dataset_dir", "INPUTS"), ("output_dir", "OUTPUT"), ("bundle_root", "BUNDLE")):
         if name in options:
             raise ValueError(f"--{name} is set for each study by predict itself: name {instead}, without --{name}.")
+
+
+def _files_in(value: Any) -> Iterator[Path]:
+    """Find the files that the value of an option names, which runs no code."""
+    if isinstance(value, str) and value[:1] == "$":
+        value = ast.literal_eval(value[1:].strip())
+    if isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _files_in(part)
+    elif isinstance(value, str) and os.path.isfile(value):
+        yield Path(value)
 
 
 def _work(output: Path, study: Study) -> Path:

@@ -52,3 +52,20 @@ def test_a_program_is_refused_before_it_is_loaded_unless_it_is_trusted(
     assert not Path("out").exists()
     predict(str(strange), str(image), str(tmp_path / "out"), allow_expressions=True)
     assert Path("ran").is_file()
+
+
+def test_a_program_that_an_option_names_is_refused_before_it_is_loaded_unless_it_is_trusted(
+    strange: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = shutil.copy(min((BUNDLE / "samples").rglob("*.jp*g")), tmp_path / "a.jpg")
+    (pure,) = tmp_path.glob("*_pure_*.zip")
+    for value in ("model.ts", "$'model.ts'"):
+        with pytest.raises(ValueError, match=r"^model\.ts: would run aten::save .*--allow_expressions"):
+            predict(str(pure), str(image), "out", ckpt_path=value)
+    with pytest.raises(ValueError, match=r"^model\.ts: would run aten::save"):
+        predict(str(pure), str(image), "out", **{"exported#filename_prefix_or_stream": "model.ts"})
+    assert not Path("ran").exists()
+    assert not Path("out").exists()
+    predict(str(pure), str(image), "out", ckpt_path="model.ts", allow_expressions=True)
+    assert Path("ran").is_file()
