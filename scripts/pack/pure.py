@@ -11,6 +11,7 @@ import copy
 import hashlib
 import io
 import json
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from monai.data import save_net_with_metadata
 from clinbundles.engines.sentences import NO_PICTURE
 from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
+from clinbundles.scripts.doctor.torchscript import foreign_operators
 from clinbundles.scripts.pack.archive import as_json
 
 FILE = "models/model.ts"
@@ -239,12 +241,20 @@ def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
         files: what its full zip takes of the folder.
 
     Raises:
-        ValueError: as :func:`pure_inference`.
+        ValueError: as :func:`pure_inference`; or the network does more than compute, which clinbundles predict refuses.
     """
     content = pure_inference(read_configs(folder, ["inference"]), folder.name)
     kept = {path: data for path, data in files.items() if path.startswith("samples/") or path in KEPT}
     say(f"{folder.resolve().name}: exporting to TorchScript")
     exported = torchscript(folder)
+    with tempfile.NamedTemporaryFile(suffix=".ts") as file:
+        file.write(exported)
+        file.flush()
+        for what in foreign_operators(Path(file.name)):
+            raise ValueError(
+                f"{folder.resolve().name}: the network as TorchScript {what}, where one computes alone: clinbundles "
+                "predict would refuse the zip; give the full one, without --profile pure."
+            )
     digest = hashlib.sha256(exported).hexdigest()
     metadata = pure_metadata(json.loads(files["configs/metadata.json"]), content, digest)
     card = json.loads(files.get("models/model.json", b"{}"))

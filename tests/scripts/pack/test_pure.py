@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -264,3 +266,26 @@ def test_what_monai_has_nothing_like_is_refused(tmp_path: Path) -> None:
     content = read_configs(ROOT / "bundles" / "covid_xray_transfer", ["inference"])
     with pytest.raises(ValueError, match="no pure form where region is 'lungs', which ImageRegiond does"):
         pure_inference(content | {"region": "lungs"}, "covid_xray_transfer")
+
+
+class Prints(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("shown")
+        return self.layer(x.mean((2, 3)))
+
+
+def test_a_network_that_predict_would_refuse_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "covid_xray_transfer"
+    folder = tmp_path / name
+    shutil.copytree(ROOT / "bundles" / name, folder, ignore=shutil.ignore_patterns("model.json"))
+    torch.save(Prints().state_dict(), folder / "models" / "model.pt")
+    monkeypatch.setitem(sys.modules, "of_strangers", SimpleNamespace(Prints=Prints))
+    path = folder / "configs" / "inference.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"network_def": {"_target_": "of_strangers.Prints"}}))
+    with pytest.raises(ValueError, match=rf"{name}: the network as TorchScript would run print .*give the full one"):
+        pack(str(folder), out=str(tmp_path / "out"), profile="pure")
+    assert not (tmp_path / "out").exists()
