@@ -171,7 +171,7 @@ def check_networks(folder: Path) -> Iterator[Finding]:
         loaded = set(exported_networks(folder))
     except ValueError as error:
         loaded = set()
-        yield Finding(FAULT, "networks", f"{error}.")
+        yield Finding(FAULT, "networks", f"{str(error).rstrip('.')}.")
     for file in files_of(folder):
         place = file.relative_to(folder).as_posix()
         try:
