@@ -11,7 +11,7 @@ from pathlib import Path
 from clinbundles.engines.outputs.files import distinct_stems
 
 from .hashes import source_of
-from .studies import DONE, Status, Study, read_statuses, write_status
+from .studies import CHANGED, DONE, Status, Study, read_statuses, write_status
 
 MAX_BYTES = 200  # of a name, to which .json is added where 255 are the most
 
@@ -35,7 +35,7 @@ def name_studies(paths: Iterable[Path], statuses: Iterable[Status]) -> list[Stud
     gone = {
         (status.source_sha256, Path(path).name): status.study
         for path, status in known.items()
-        if status.status == DONE and not os.path.exists(path)
+        if status.status in (DONE, CHANGED) and not os.path.exists(path)
     }
     if gone:
         for path in (path for path in rest if path not in names):

@@ -8,7 +8,7 @@
 may grow, and a study keeps the name that it got first. A study that is done or cannot be read is not tried again; one
 that failed is, and one whose outputs are no more there. Several processes may work on one folder: each study is locked
 meanwhile. An answer stands only for the bytes, the bundle, the config and the options that it was made of: see
-settings.json.
+settings.json, and of a study that is others since the status changed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ from .hashes import hash_file, hash_files, source_of
 from .inputs import check_apart, find_paths
 from .names import name_studies
 from .pure import DATA, Item, items_of, run_each
-from .settings import check_answer, check_made, check_settings, check_status, claim, settings_of
+from .settings import check_made, check_settings, check_status, claim, settings_of
 from .studies import (
+    CHANGED,
     DONE,
     FAILED,
     REFUSED,
@@ -50,6 +51,7 @@ from .studies import (
     Status,
     Study,
     as_folder,
+    compare_source,
     read_status,
     read_statuses,
     sizes_of,
@@ -126,7 +128,7 @@ def predict(
         place = _unzipped(source, folder, check)
     else:
         check(place := find_bundle(bundle))
-    check_made(folder, settings, studies)
+    check_made(folder, settings)
     studies = claim(folder, settings, paths)
     parts = [studies[shard::shards] for shard in range(min(shards, len(studies)))]
     if cluster is None:
@@ -142,7 +144,10 @@ def predict(
     others = f" ({len(every) - len(names)} more are of other inputs)" if len(every) > len(names) else ""
     print(f"{len(studies)} studies in: {text}{others}; status.csv and studies: {folder}")
     if counts[DONE] + counts[REFUSED] < len(studies) or not counts[DONE]:
-        raise SystemExit("clinbundles predict: status.csv says why; the same command tries the failed ones again.")
+        kept = f" {counts[CHANGED]} keep results of what they were before, see there." if counts[CHANGED] else ""
+        raise SystemExit(
+            f"clinbundles predict: status.csv says why; the same command tries the failed ones again.{kept}"
+        )
 
 
 def do_part(
@@ -159,17 +164,22 @@ def do_part(
 
     Those whose status is no more what it ``began`` with are over: another process of this moment has just tried them.
     """
-    final = (DONE,) if retry_refused else (DONE, REFUSED)
     began = stamps(output / "status", studies) if began is None else began
 
     def is_over(study: Study, status: Status, source: str) -> bool:
         check_status(output, status, settings)
-        check_answer(output, study, status, source)
-        if status.status == DONE and not status.files.items() <= sizes_of(output / "studies" / study.name).items():
-            print(f"{output / 'studies' / study.name}: has no more the files that were written there: made again.")
-            return False
+        if status.status in (DONE, CHANGED):
+            folder = output / "studies" / study.name
+            if not status.files.items() <= sizes_of(folder).items():
+                if source:
+                    print(f"{folder}: has no more the files that were written there: made again.")
+                return False
+            if (compared := compare_source(status, source)) != status:
+                write_status(output / "status", compared)
+            return True
         is_new = stamps(output / "status", [study])[study.name] != began.get(study.name, ())
-        return status.status in ((*final, REFUSED, FAILED) if is_new else final) and status.source_sha256 == source
+        final = (REFUSED, FAILED) if is_new else () if retry_refused else (REFUSED,)
+        return status.status in final and status.source_sha256 == source
 
     has_begun = False
 

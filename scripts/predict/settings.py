@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bundle import ROOT, find_bundle
 
-from .hashes import hash_file, hash_files, hash_texts, source_of
+from .hashes import hash_file, hash_files, hash_texts
 from .names import claim_names
-from .studies import DONE, WAITING, Status, Study, read_status, read_statuses
+from .studies import WAITING, Status, Study, read_statuses
 
 FILE = "settings.json"
 OF_BUNDLE = ("configs", "models", "scripts")
@@ -113,16 +113,14 @@ def claim(output: Path, settings: Settings, paths: Iterable[Path] = ()) -> list[
         unlock_folder(output)
 
 
-def check_made(output: Path, settings: Settings, studies: Sequence[Study]) -> None:
-    """Refuse an output folder that has a status of other settings, or an answer of another study of the same name.
+def check_made(output: Path, settings: Settings) -> None:
+    """Refuse an output folder that has a status of other settings.
 
     Raises:
         ValueError: it is so.
     """
     for status in read_statuses(output / "status"):
         check_status(output, status, settings.sha256)
-    for study in studies:
-        check_answer(output, study, read_status(output / "status", study.name))
 
 
 def check_status(output: Path, status: Status, settings: str) -> None:
@@ -131,21 +129,6 @@ def check_status(output: Path, status: Status, settings: str) -> None:
         return
     fault = "is of another bundle, config or options" if status.settings_sha256 else "does not say what it is made of"
     raise ValueError(f"{output / 'status' / status.study}.json: {fault}: choose another output.")
-
-
-def check_answer(output: Path, study: Study, status: Status, source: str | None = None) -> None:
-    """Refuse to take the outputs of one study for those of another of the same name.
-
-    Args:
-        output: folder of the outputs.
-        study: for which they would be taken.
-        status: that is there.
-        source: hash of the study, if it is known.
-    """
-    if status.status != DONE or status.source_sha256 == (source_of(study) if source is None else source):
-        return
-    is_there = "is of another file or folder than" if study.path.exists() else "is done, but nothing is now at"
-    raise ValueError(f"{output / 'studies' / study.name}: {is_there} {study.path}: choose another output.")
 
 
 def _read(path: Path) -> Settings | None:

@@ -15,7 +15,13 @@ from pathlib import Path
 from clinbundles.engines.outputs.files import no_formula, write_atomically
 from clinbundles.transforms.readers.folder import files_below
 
-DONE, REFUSED, FAILED, WAITING = "done", "refused", "failed", "waiting"
+DONE, REFUSED, FAILED, WAITING, CHANGED = "done", "refused", "failed", "waiting", "changed"
+# So begin the sentences of studies that are done, and are no more what they were then.
+WAY_OUT = "choose another output, or remove its folder in studies to have it done again."
+SINCE = (
+    f"Changed since it was done: its results are of the earlier content; {WAY_OUT}",
+    f"Cannot be read since it was done: its results are of what was there then; {WAY_OUT}",
+)
 
 Stamp = tuple[int, ...]
 
@@ -42,11 +48,12 @@ class Status:
 
     Attributes:
         study: its name.
-        status: done; refused, none of its images can be read; failed, for another reason; waiting.
+        status: done; refused, none of its images can be read; failed, for another reason; waiting; changed, which is
+            done, but of bytes that are no more there.
         images: that were used; None, in status.csv blank, where the bundle writes no per_image.csv, as a pure zip.
         left_out: images that could not be read; None likewise.
         seconds: that it took.
-        sentence: why it was refused or failed.
+        sentence: why it was refused, failed or counts as changed, and what was left out.
         source_sha256: of the study's bytes, see :func:`.settings.hash_files`.
         settings_sha256: of bundle, config and options, see :class:`.settings.Settings`.
         path: of the study, absolute.
@@ -89,6 +96,23 @@ def stamps(folder: Path, studies: Sequence[Study]) -> dict[str, Stamp]:
         return facts.st_mtime_ns, facts.st_ino
 
     return {study.name: stamp(folder / f"{study.name}.json") for study in studies}
+
+
+def compare_source(status: Status, source: str) -> Status:
+    """Tell a study that was done of other bytes, and one whose bytes are again those that it was done of.
+
+    Args:
+        status: that is there.
+        source: hash of the study as it is now, empty where it cannot be read.
+    """
+    if status.status not in (DONE, CHANGED):
+        return status
+    sentence = status.sentence
+    for since in SINCE:
+        sentence = sentence.removeprefix(since).strip()
+    if status.source_sha256 == source:
+        return replace(status, status=DONE, sentence=sentence)
+    return replace(status, status=CHANGED, sentence=f"{SINCE[not source]} {sentence}".strip())
 
 
 def write_status(folder: Path, status: Status) -> None:

@@ -165,7 +165,7 @@ def test_without_a_table_images_are_not_counted_and_without_a_file_nothing_is_do
     assert rows["a"]["sentence"] == "a: inference has written nothing to its output_dir."
 
 
-def test_an_answer_is_given_for_no_other_bytes_bundle_or_option(
+def test_an_answer_is_given_for_no_other_bundle_or_option(
     studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fake(bundle: Path, names: list[str], *, dataset_dir: str, output_dir: str, **options: object) -> None:
@@ -184,13 +184,6 @@ def test_an_answer_is_given_for_no_other_bytes_bundle_or_option(
         predict(str(BUNDLE), str(studies), str(out), batch_size=1)
     with pytest.raises(SystemExit):
         predict(str(BUNDLE), str(studies), str(out))
-    shutil.copy(studies / "d.jpg", studies / "a.jpg")
-    before = (out / "status.csv").read_bytes()
-    with pytest.raises(
-        ValueError, match=r"studies/a: is of another file or folder than .*a\.jpg: choose another output"
-    ):
-        predict(str(BUNDLE), str(studies), str(out))
-    assert (out / "status.csv").read_bytes() == before
 
 
 def test_a_zip_is_applied_by_its_own_code(studies: Path, tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 
 from clinbundles.scripts.predict.studies import (
+    CHANGED,
     DONE,
     FAILED,
+    SINCE,
     WAITING,
     Status,
     Study,
     as_folder,
+    compare_source,
     read_status,
     read_statuses,
     sizes_of,
@@ -71,3 +74,13 @@ def test_a_single_file_has_a_folder_as_long_as_it_is_needed(tmp_path: Path) -> N
 def test_a_sentence_of_several_lines_is_one_in_the_table(tmp_path: Path) -> None:
     write_table(tmp_path / "status.csv", [Status("a", FAILED, sentence="Failed to evaluate: \n  $run()")])
     assert "Failed to evaluate: $run()" in (tmp_path / "status.csv").read_text().splitlines()[1]
+
+
+def test_what_changes_keeps_its_own_sentence_for_when_it_is_again_what_it_was() -> None:
+    done = Status("a", DONE, sentence="2 images were left out.", source_sha256="1")
+    changed = compare_source(done, "2")
+    assert (changed.status, changed.sentence) == (CHANGED, f"{SINCE[0]} 2 images were left out.")
+    assert compare_source(compare_source(changed, ""), "2") == changed
+    assert compare_source(changed, "1") == done
+    failed = Status("a", FAILED, source_sha256="1")
+    assert compare_source(failed, "2") == failed
