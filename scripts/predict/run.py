@@ -61,6 +61,7 @@ from .studies import (
 )
 from .unchanged import check_weights, check_zip
 
+LOADING = "loading the network for the first study; once there are more, a bar or a line a minute"
 LEFT_OUT = "Left out, for "  # so begins what a pure zip says of files that it does not read
 
 
@@ -130,18 +131,26 @@ def predict(
         check(place := find_bundle(bundle))
     check_made(folder, settings)
     studies = claim(folder, settings, paths)
+    if done := _counts(folder, studies)[DONE]:
+        print(f"{done} of {len(studies)} are done already, unless they have changed since", flush=True)
     parts = [studies[shard::shards] for shard in range(min(shards, len(studies)))]
-    if cluster is None:
-        for part in parts:
-            do_part(place, config, part, folder, options, retry_refused, settings.sha256, began)
-    else:
-        _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
+    try:
+        if cluster is None:
+            for number, part in enumerate(parts, start=1):
+                shard = f"shard {number} of {len(parts)}: " if len(parts) > 1 else ""
+                do_part(place, config, part, folder, options, retry_refused, settings.sha256, began, shard)
+        else:
+            _on_cluster(parts, place, config, folder, options, retry_refused, settings.sha256, cluster)
+    except KeyboardInterrupt:
+        jobs = "" if cluster is None else f" (jobs that were handed to {cluster} may still run)"
+        done = _counts(folder, studies)[DONE]
+        say(f"stopped: {done} of {len(studies)} are done; the same command goes on with the others{jobs}")
+        raise
     every = read_statuses(folder / "status")
     write_table(folder / "status.csv", every)
-    names = {study.name for study in studies}
-    counts = Counter(status.status for status in every if status.study in names)
+    counts = _counts(folder, studies)
     text = ", ".join(f"{number} {status}" for status, number in counts.items())
-    others = f" ({len(every) - len(names)} more are of other inputs)" if len(every) > len(names) else ""
+    others = f" ({len(every) - len(studies)} more are of other inputs)" if len(every) > len(studies) else ""
     print(f"{len(studies)} studies in: {text}{others}; status.csv and studies: {folder}")
     if counts[DONE] + counts[REFUSED] < len(studies) or not counts[DONE]:
         kept = f" {counts[CHANGED]} keep results of what they were before, see there." if counts[CHANGED] else ""
@@ -159,10 +168,12 @@ def do_part(
     retry_refused: bool,
     settings: str = "",
     began: Mapping[str, Stamp] | None = None,
+    shard: str = "",
 ) -> None:
     """Do those of some studies that are left, one after the other; at the end, wait for those that others have.
 
     Those whose status is no more what it ``began`` with are over: another process of this moment has just tried them.
+    Lines begin with the ``shard``.
     """
     began = stamps(output / "status", studies) if began is None else began
 
@@ -194,7 +205,9 @@ def do_part(
             source, before = source_of(study), read_status(output / "status", study.name)
             if not is_over(study, before, source):
                 if source and not has_begun:
-                    say("loading the network for the first study; once there are more, a bar or a line a minute")
+                    say(
+                        f"{shard}loading the network for the first study; once there are more, a bar or a line a minute"
+                    )
                     has_begun = True
                 status = do_study(bundle, config, study, output, options) if source else _unreadable(study)
                 status = replace(status, source_sha256=source, settings_sha256=settings, path=str(study.path))
@@ -204,7 +217,7 @@ def do_part(
             unlock_folder(work)
         return True
 
-    held = [study for study in watch(studies, desc="applying", unit="study") if not do(study)]
+    held = [study for study in watch(studies, desc=f"{shard}applying", unit="study") if not do(study)]
     if held:
         print(f"waiting for {len(held)} studies that another process has", flush=True)
     for study in held:  # a process that is killed lets go of its study, which is done here then
@@ -271,6 +284,11 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
         return status(DONE, images=used, left_out=left_out, files=files, sentence=sentence.strip())
     except OSError as error:
         return status(FAILED, sentence=sentence_of(error) or str(error))
+
+
+def _counts(output: Path, studies: Sequence[Study]) -> Counter[str]:
+    """Count some studies by what became of them."""
+    return Counter(read_status(output / "status", study.name).status for study in studies)
 
 
 def _check_own(options: Mapping[str, Any]) -> None:
@@ -381,6 +399,8 @@ def _on_cluster(
     executor = submitit.AutoExecutor(folder=output / "jobs", cluster=cluster)
     executor.update_parameters(timeout_min=24 * 60, name="predict")
     rest = (output, options, retry_refused, settings)
-    for job in [executor.submit(do_part, bundle, config, part, *rest) for part in parts]:
+    jobs = [executor.submit(do_part, bundle, config, part, *rest) for part in parts]
+    say(f"{len(jobs)} jobs handed to {cluster}; their logs: {executor.folder}")
+    for job in jobs:
         if (error := job.exception()) is not None:
             print(error)
