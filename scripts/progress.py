@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from clinbundles.engines.outputs.summary import named_by_split
 from clinbundles.scripts.bars import MinuteLines, in_words
+from clinbundles.transforms.readers.folder import rest_below
 
 # They tell at length what the lines here say or the command says of an error, or of a reader that nobody asked for.
 TALKERS = (
@@ -92,7 +93,8 @@ class WatchedWorkflow(ConfigWorkflow):
             validators = [h["validator"] for part in lists for h in part if isinstance(h, dict) and "validator" in h]
             watch = {"_target_": f"{__name__}.EngineWatch", "prints_metrics": not trains, "options": self.options}
             watch["split"] = "@split" if "split" in self.parser else None
-            watch["data"] = self._data_of(engine)
+            watch["data"] = data = self._data_of(engine)
+            watch["folder"] = data.get("dataset_dir") if data and "datalist" not in data else None
             self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
 
@@ -143,6 +145,7 @@ class EngineWatch:
         options: hash of the run's options, which a folder of outputs is marked with.
         split: that an evaluation is of, by which its metrics are called.
         data: the name of its data, which stands before the number of its images.
+        folder: whose images are the data; what lies deeper and is not among them is said behind that number.
     """
 
     def __init__(
@@ -153,8 +156,9 @@ class EngineWatch:
         options: str | None = None,
         split: str | None = None,
         data: str | None = None,
+        folder: str | None = None,
     ) -> None:
-        self.data = data
+        self.data, self.folder = data, folder
         self.validator, self.prints_metrics, self.options, self.split = validator, prints_metrics, options, split
         self.losses: dict[str, list[float]] = {}
         self.seconds: list[float] = []
@@ -171,6 +175,10 @@ class EngineWatch:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.count)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.print_epoch)
         elif self.prints_metrics:
+            if self.folder is not None:
+                items = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", ())
+                are_files = all(isinstance(item, Mapping) and isinstance(item.get("image"), str) for item in items)
+                state.run_rest = rest_below(self.folder, items) if items and are_files else ""
             engine.add_event_handler(Events.STARTED, self.start_lines)
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.lines.count())
             engine.add_event_handler(Events.COMPLETED, self.print_metrics)

@@ -155,15 +155,17 @@ def say_failures(rows: Sequence[Mapping[str, Any]], engine: Engine | None = None
 
     Args:
         rows: one an image.
-        engine: the evaluator; a command leaves the name of its data as ``state.run_data``.
+        engine: the evaluator; a command leaves the name of its data as ``state.run_data``, and what it says of images
+            that were not listed as ``state.run_rest``.
 
     Raises:
         NothingUsedError: none was used.
     """
     failed = sum(bool(row.get("failure")) for row in rows)
     counts = f"{len(rows)} in, {len(rows) - failed} used, {failed} left out"
-    data = getattr(getattr(engine, "state", None), "run_data", None)
-    print((f"{data}: " if data else "") + counts + (": per_image.csv says why." if failed else "."), flush=True)
+    counts += ": per_image.csv says why" if failed else ""
+    data, rest = (getattr(getattr(engine, "state", None), name, None) for name in ("run_data", "run_rest"))
+    print((f"{data}: " if data else "") + counts + (f"; {rest}." if rest else "."), flush=True)
     if failed == len(rows):
         raise NothingUsedError(
             f"0 of {len(rows)} images could be read: per_image.csv says why, and of the first: {rows[0]['failure']}"

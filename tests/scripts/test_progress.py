@@ -78,6 +78,26 @@ def test_an_evaluation_says_which_data_it_was_of(
     assert f"frames: {count} in, {count} used, 0 left out." in capfd.readouterr().out.splitlines()
 
 
+@pytest.mark.parametrize(
+    "name", ["covid_xray_transfer", "ct_datasetgan", "gaze_polyp_segmentation", "two_stage_segmentation"]
+)
+def test_an_inference_says_which_images_of_its_folder_it_does_not_look_at(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = min(path for path in (ROOT / "bundles" / name / "samples").rglob("*") if path.suffix in (".jpg", ".png"))
+    for file in ("frames/1", "frames/more/2", "frames/more/3"):
+        Path(file).parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy(image, Path(file).with_suffix(image.suffix))
+    run(name, "inference", dataset_dir="frames")
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if " used, " in line]
+    assert line == (
+        "frames: 3 in, 3 used, 0 left out."  # it looks at those below, too
+        if name == "covid_xray_transfer"
+        else "frames: 1 in, 1 used, 0 left out; 2 images in 1 subfolders are not looked at."
+    )
+
+
 def test_data_are_named_by_their_list_or_folder_and_the_samples_of_the_bundle_as_its_own(tmp_path: Path) -> None:
     root, samples = str(tmp_path / "toy"), tmp_path / "toy" / "samples"
     assert name_data(root, dataset_dir=str(samples / "images")) == "the bundle's own samples"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any
@@ -87,6 +87,24 @@ def _deeper(root: Path) -> str:
     if not deeper:
         return ""
     return f" itself, but {len(deeper)} lie deeper, such as {deeper[0].as_posix()}: give the folder that holds them"
+
+
+def rest_below(folder: str, items: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many images lie in the folders below one, and are not among those that were listed of it.
+
+    Args:
+        folder: that was listed.
+        items: ``{"image": path}``, also of a folder that is one image, as of a CT series.
+
+    Returns:
+        such as "8 images in 2 subfolders are not looked at", or "" where there are none.
+    """
+    root, listed = Path(folder), {Path(item["image"]) for item in items}
+    rest = [path for path in files_below(root) if path.parent != root and not {path, path.parent} & listed]
+    folders = [path.parent for path in rest if is_image(path)]
+    if not folders:
+        return ""
+    return f"{len(folders)} images in {len(set(folders))} subfolders are not looked at"
 
 
 def list_images(folder: str) -> list[dict[str, Any]]:

@@ -75,6 +75,12 @@ def test_what_came_in_was_used_and_failed_is_said_and_nothing_used_is_an_error(c
     with pytest.raises(ValueError, match=r"0 of 2 images could be read: .* of the first: b\.png: is empty\."):
         say_failures([bad, bad])
     assert capsys.readouterr().out == "2 in, 0 used, 2 left out: per_image.csv says why.\n"
+    engine = Engine(lambda engine, batch: None)
+    engine.state.run_rest = "8 images in 2 subfolders are not looked at"
+    say_failures([good, bad], engine)
+    assert capsys.readouterr().out == (
+        "2 in, 1 used, 1 left out: per_image.csv says why; 8 images in 2 subfolders are not looked at.\n"
+    )
 
 
 def test_every_row_names_its_weights_and_no_column_stands_where_none_were_loaded() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clinbundles.transforms.readers.folder import find_images, image_stem, image_suffix, list_images
+from clinbundles.transforms.readers.folder import find_images, image_stem, image_suffix, list_images, rest_below
 
 
 @pytest.fixture
@@ -110,3 +110,14 @@ def test_linked_folders_are_read_and_a_link_to_above_ends(tmp_path: Path) -> Non
     (tmp_path / "inbox" / "today" / "round").symlink_to(tmp_path / "inbox")
     paths = [Path(item["image"]).relative_to(tmp_path) for item in find_images(str(tmp_path / "inbox"))]
     assert paths == [Path("inbox/older/x.png"), Path("inbox/today/x.png")]
+
+
+def test_images_that_lie_deeper_than_those_listed_are_counted(tmp_path: Path) -> None:
+    for name in ("1.png", "a/2.png", "a/b/3.png", "a/b/4.png", "a/notes.txt", ".hidden/5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    assert rest_below(folder, list_images(folder)) == "3 images in 2 subfolders are not looked at"
+    series = {"image": str(tmp_path / "a" / "b")}  # a folder that is one image
+    assert rest_below(folder, [*list_images(folder), series]) == "1 images in 1 subfolders are not looked at"
+    assert rest_below(folder, find_images(folder)) == ""
