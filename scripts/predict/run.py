@@ -27,7 +27,7 @@ from typing import Any
 
 from clinbundles.engines.folder_lock import lock_folder, unlock_folder
 from clinbundles.engines.outputs.files import remove_partials, replacing
-from clinbundles.engines.outputs.per_image import NothingUsedError, read_per_image
+from clinbundles.engines.outputs.per_image import NothingUsedError
 from clinbundles.engines.sentences import innermost, sentence_of
 from clinbundles.scripts.bars import say, watch
 from clinbundles.scripts.bundle import check_options, find_bundle, run_configs
@@ -37,6 +37,7 @@ from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.pure import is_pure
 from clinbundles.transforms.readers.folder import files_below, is_image
 
+from .counts import count_images, left_below
 from .hashes import hash_file, hash_files, source_of
 from .inputs import check_apart, find_paths
 from .names import name_studies
@@ -149,7 +150,9 @@ def predict(
     every = read_statuses(folder / "status")
     write_table(folder / "status.csv", every)
     counts = _counts(folder, studies)
-    text = ", ".join(f"{number} {status}" for status, number in counts.items())
+    warned = sum(status.status == DONE and bool(status.warned) for status in _statuses(folder, studies))
+    more = {DONE: f" ({warned} of them with a warning, see status.csv)"} if warned else {}
+    text = ", ".join(f"{number} {status}{more.get(status, '')}" for status, number in counts.items())
     others = f" ({len(every) - len(studies)} more are of other inputs)" if len(every) > len(studies) else ""
     print(f"{len(studies)} studies in: {text}{others}; status.csv and studies: {folder}")
     if counts[DONE] + counts[REFUSED] < len(studies) or not counts[DONE]:
@@ -262,12 +265,12 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
                         faults = run_each(run, items, error)
             except Exception as error:
                 sentence = (sentence_of(error) or innermost(error)).replace(str(work), study.name)
-                is_of_nothing, (_, left_out) = _is_of_nothing(error), _count(made)
+                is_of_nothing, left_out = _is_of_nothing(error), count_images(made)[1]
                 if left_out is None:
                     left_out = len(items) if is_of_nothing else 0
                 return status(REFUSED if is_of_nothing else FAILED, left_out=left_out, sentence=sentence)
-            used, left_out = _count(made)
-            below, sentence = _left_below(images, used, left_out)
+            used, left_out, warned, warning = count_images(made)
+            below, sentence = left_below(images, used, left_out)
         if not (files := sizes_of(made)):
             lines = log_file.read_text(encoding="utf-8").replace(str(work), study.name).splitlines()
             nothing = f"{study.name}: {config} has written nothing to its output_dir."
@@ -281,14 +284,18 @@ def do_study(bundle: Path, config: str, study: Study, output: Path, options: dic
             names = ", ".join(faults)
             sentence = f"{left_out} images could not be used ({names}). {next(iter(faults.values()))} {sentence}"
         left_out = None if left_out is None else left_out + below
-        return status(DONE, images=used, left_out=left_out, files=files, sentence=sentence.strip())
+        sentence = f"{warning} {sentence}".strip()
+        return status(DONE, images=used, left_out=left_out, warned=warned, files=files, sentence=sentence)
     except OSError as error:
         return status(FAILED, sentence=sentence_of(error) or str(error))
 
 
 def _counts(output: Path, studies: Sequence[Study]) -> Counter[str]:
-    """Count some studies by what became of them."""
-    return Counter(read_status(output / "status", study.name).status for study in studies)
+    return Counter(status.status for status in _statuses(output, studies))
+
+
+def _statuses(output: Path, studies: Sequence[Study]) -> list[Status]:
+    return [read_status(output / "status", study.name) for study in studies]
 
 
 def _check_own(options: Mapping[str, Any]) -> None:
@@ -321,30 +328,6 @@ def _unreadable(study: Study) -> Status:
     except OSError as error:
         return Status(study.name, FAILED, sentence=sentence_of(error) or str(error))
     return Status(study.name, FAILED, sentence=f"{study.path}: could not be read a moment ago.")
-
-
-def _left_below(folder: Path, used: int | None, left_out: int | None) -> tuple[int, str]:
-    """Count the images below the folders of a study that a bundle has not read, which lists one folder alone.
-
-    Returns:
-        their number and a sentence, or 0 and "": there are none, or the table has more rows than the study's own folder
-        has images.
-    """
-    below = [path for path in files_below(folder) if path.parent != folder and is_image(path)]
-    own = sum(is_image(path) for path in folder.iterdir())
-    if not below or not own or (used is not None and used + (left_out or 0) > own):
-        return 0, ""
-    first = min(below).relative_to(folder).as_posix()
-    return len(below), f"{len(below)} images in folders below were left out, such as {first}: make each a study."
-
-
-def _count(made: Path) -> tuple[int | None, int | None]:
-    """Images of a table that were used, and that were left out; None where there is no table."""
-    try:
-        table, failed = read_per_image(made / "per_image.csv")
-    except (FileNotFoundError, ValueError):
-        return None, None
-    return len(table), failed
 
 
 def _is_of_nothing(error: BaseException | None) -> bool:

@@ -52,8 +52,9 @@ class Status:
             done, but of bytes that are no more there.
         images: that were used; None, in status.csv blank, where the bundle writes no per_image.csv, as a pure zip.
         left_out: images that could not be read; None likewise.
+        warned: images that were used, but that the bundle's own check warns of; None also where it failed, or was not told.
         seconds: that it took.
-        sentence: why it was refused, failed or counts as changed, and what was left out.
+        sentence: why it was refused, failed or counts as changed; what was left out; the first warning.
         source_sha256: of the study's bytes, see :func:`.settings.hash_files`.
         settings_sha256: of bundle, config and options, see :class:`.settings.Settings`.
         path: of the study, absolute.
@@ -64,6 +65,7 @@ class Status:
     status: str = WAITING
     images: int | None = 0
     left_out: int | None = 0
+    warned: int | None = None
     seconds: float = 0.0
     sentence: str = ""
     source_sha256: str = ""

@@ -41,9 +41,9 @@ def test_a_status_is_read_as_it_was_written_and_a_torn_one_is_waiting(tmp_path: 
 def test_no_field_of_the_table_is_a_formula_for_a_spreadsheet(tmp_path: Path) -> None:
     write_table(tmp_path / "status.csv", [Status("a", DONE, 2, path="/a", files={"a": 1}), Status("=b", sentence="+1")])
     assert (tmp_path / "status.csv").read_text().splitlines() == [
-        "study,status,images,left_out,seconds,sentence,source_sha256,settings_sha256,path",
-        "a,done,2,0,0.0,,,,/a",
-        "./=b,waiting,0,0,0.0,./+1,,,",
+        "study,status,images,left_out,warned,seconds,sentence,source_sha256,settings_sha256,path",
+        "a,done,2,0,,0.0,,,,/a",
+        "./=b,waiting,0,0,,0.0,./+1,,,",
     ]
 
 
