@@ -22,6 +22,7 @@ import torch
 from monai.data import save_net_with_metadata
 
 from clinbundles.engines.sentences import NO_PICTURE
+from clinbundles.engines.weights_card import weights_sentence
 from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
 from clinbundles.scripts.doctor.torchscript import foreign_operators
@@ -87,12 +88,14 @@ FILES = {
 }
 PATH_OF = "item['image'].meta['filename_or_obj']"
 TITLES = f"@titles if os.path.basename({PATH_OF}) == os.path.basename(@images[0]) else ''"
+# Without the folders, as in the table of the full bundle; in double quotes, for a name may hold a comma.
+NAME = f"'\"' + os.path.basename({PATH_OF}) + '\"'"
 TABLE = {
     "_target_": "ClassificationSaver",
     "output_dir": "@output_dir",
     "filename": "predictions.csv",
     # MONAI's table has no titles of its own: they stand before the name of the first image.
-    "batch_transform": f"$lambda items: {{'filename_or_obj': [({TITLES}) + {PATH_OF} for item in items]}}",
+    "batch_transform": f"$lambda items: {{'filename_or_obj': [({TITLES}) + {NAME} + @weights for item in items]}}",
     "output_transform": "$monai.handlers.from_engine(['pred'])",
 }
 
@@ -105,8 +108,9 @@ bundle's code. {warning}
 
 It reads {reads}, and its results are those of the full bundle on them. Other files of the folder are left out, and
 their names are printed. What the full bundle does beside that is not here: it reads more kinds of files, refuses images
-that are none of its kind, goes on behind a file that cannot be read, which ends this run, and writes overlays and a
-table with the hash of the weights. Where two images differ in their suffix alone, all masks have it in their names.
+that are none of its kind, goes on behind a file that cannot be read, which ends this run, and writes overlays and, of
+masks too, a table with the hash of the weights. Where two images differ in their suffix alone, all masks have it in
+their names.
 """
 
 
@@ -188,7 +192,8 @@ def pure_inference(content: Mapping[str, Any], name: str) -> dict[str, Any]:
         result["inferer"] = {"_target_": "SliceInferer", "roi_size": size, "sw_batch_size": 64, "spatial_dim": 2}
     if writer == "ClassTableWriter":
         result["handlers"].append(TABLE)
-        result["titles"] = ",".join(["image", *result["class_names"]]) + "\n"
+        result["titles"] = ",".join(["image", "weights", *result["class_names"]]) + "\n"
+        result["weights"] = ","  # of the exported network, which is made later
     names = names_behind(result, ROOTS)  # what no host reads and the engine does not run is left out
     return {name: value for name, value in result.items() if name in names}
 
@@ -262,6 +267,8 @@ def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
         "weights_sha256": digest,
         "exported_from_sha256": hashlib.sha256(files["models/model.pt"]).hexdigest(),
     }
+    if "weights" in content:
+        content["weights"] = ',"' + weights_sentence(digest[:12], card, {}).replace('"', '""') + '"'
     reads = metadata["data_type"]
     warning = " ".join(
         [card.get("warning", metadata["intended_use"]), *filter(None, [metadata["weights"].get("note")])]

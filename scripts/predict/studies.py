@@ -52,7 +52,7 @@ class Status:
             done, but of bytes that are no more there.
         images: that were used; None, in status.csv blank, where the bundle writes no per_image.csv, as a pure zip.
         left_out: images that could not be read; None likewise.
-        warned: images that were used, but that the bundle's own check warns of; None also where it failed, or was not told.
+        warned: images that were used, but that the bundle's own check warns of; None also where that is not known.
         seconds: that it took.
         sentence: why it was refused, failed or counts as changed; what was left out; the first warning.
         source_sha256: of the study's bytes, see :func:`.settings.hash_files`.

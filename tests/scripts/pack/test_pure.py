@@ -140,6 +140,7 @@ def test_images_that_differ_in_their_suffix_alone_have_a_mask_each(name: str, st
 
 def test_the_table_of_classes_has_titles(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(study.parent)
+    (study / "turned.png").rename(study / "turned, left.png")
     parser = opened_on("covid_xray_transfer", Path(study.name))
     parser.update({"dataset_dir": f"./{study.name}"})  # which a reader makes another path of
     handlers = parser.get_parsed_content("handlers")
@@ -154,8 +155,8 @@ def test_the_table_of_classes_has_titles(study: Path, monkeypatch: pytest.Monkey
     saver.attach(engine)
     engine.run(loader)
     table = pd.read_csv(study / "out" / "predictions.csv")
-    assert list(table) == ["image", "normal", "bacterial", "covid19"]
-    assert [Path(path).name for path in table["image"]] == ["same.jpg", "same.png", "turned.png"]
+    assert list(table) == ["image", "weights", "normal", "bacterial", "covid19"]
+    assert list(table["image"]) == ["same.jpg", "same.png", "turned, left.png"]
     assert list(table["bacterial"]) == [0.5, 0.5, 0.5]
 
 
@@ -252,6 +253,19 @@ def test_of_a_picture_that_a_pure_zip_does_not_read_predict_says_why_in_one_line
     )
     assert tif.startswith("Left out, for JPEG or PNG alone is read: sixteen.tif")
     assert one.startswith("one.png: RuntimeError: SaveImage cannot find a suitable writer")
+
+
+@pytest.mark.parametrize("pair", [ROOT / "bundles" / "covid_xray_transfer"], indirect=True, ids=["X-rays"])
+def test_the_table_of_a_pure_zip_names_the_input_and_the_weights(pair: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    bundle, file, folder = pair
+    image = tmp_path / "left, upright.png"
+    Image.open(min((bundle / "samples" / "images").iterdir())).convert("L").save(image)
+    predict(str(file), str(image), str(tmp_path / "out"))
+    (row,) = pd.read_csv(tmp_path / "out" / "studies" / image.stem / "predictions.csv").to_dict("records")
+    card = json.loads((folder / "models" / "model.json").read_text())
+    assert row["image"] == image.name
+    assert row["weights"] == f"sha256 {card['weights_sha256'][:12]}: {card['warning']}"
+    assert sum(value for value in row.values() if isinstance(value, float)) == pytest.approx(1)
 
 
 def test_what_monai_has_nothing_like_is_refused(tmp_path: Path) -> None:
