@@ -61,6 +61,7 @@ from .studies import (
     write_table,
 )
 from .unchanged import check_weights, check_zip
+from .watching import watched
 
 LOADING = "loading the network for the first study; once there are more, a bar or a line a minute"
 LEFT_OUT = "Left out, for "  # so begins what a pure zip says of files that it does not read
@@ -384,6 +385,7 @@ def _on_cluster(
     rest = (output, options, retry_refused, settings)
     jobs = [executor.submit(do_part, bundle, config, part, *rest) for part in parts]
     say(f"{len(jobs)} jobs handed to {cluster}; their logs: {executor.folder}")
-    for job in jobs:
-        if (error := job.exception()) is not None:
-            print(error)
+    with watched(output / "status", [study for part in parts for study in part]):
+        for job in jobs:
+            if (error := job.exception()) is not None:
+                print(error)
