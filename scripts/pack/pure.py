@@ -11,17 +11,21 @@ import copy
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from monai.data import save_net_with_metadata
 
-from clinbundles.engines.sentences import NO_PICTURE
+from clinbundles.engines.sentences import NO_PICTURE, sentence_of
 from clinbundles.engines.weights_card import weights_sentence
 from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
@@ -224,18 +228,54 @@ def pure_metadata(metadata: Mapping[str, Any], content: Mapping[str, Any], diges
 
 
 def torchscript(folder: Path) -> bytes:
-    """Export the network of a bundle's inference.json, with its weights, to TorchScript: the same bytes each time."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    """Export the network of a bundle's inference.json, with its weights, to TorchScript: the same bytes each time.
+
+    A process of its own does it: torch writes constants in the order of a set, which depends on the seed of Python's
+    hashes, and numbers classes of one name through all that a process exports.
+
+    Args:
+        folder: of the bundle.
+
+    Raises:
+        ValueError: its network cannot be made, or its weights cannot be loaded.
+        RuntimeError: torch cannot export it.
+    """
+    with TemporaryDirectory() as scratch:
+        file = Path(scratch) / "model.ts"
+        call = f"from {__name__} import write_torchscript as write; import sys; write(*sys.argv[1:])"
+        # -P: nothing of the current folder is imported.
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", call, str(folder), str(file)],
+            env=os.environ | {"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            said = done.stderr.strip()
+            raise (RuntimeError if "\n" in said else ValueError)(said)
+        return file.read_bytes()
+
+
+def write_torchscript(folder: str, file: str) -> None:
+    """Write the network of a bundle's inference.json as TorchScript, and end the process in a sentence where it cannot.
+
+    Args:
+        folder: of the bundle.
+        file: to write.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            network = load_network(open_configs(Path(folder), ["inference"], device="cpu"))
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        sys.exit(sentence)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated, and what MONAI and Deploy read
-        network = load_network(open_configs(folder, ["inference"], device="cpu"))
-        stream = io.BytesIO()
         save_net_with_metadata(torch.jit.script(network), stream, include_config_vals=False)
-    result = io.BytesIO()
-    with zipfile.ZipFile(stream) as source, zipfile.ZipFile(result, "w") as target:
+    with zipfile.ZipFile(stream) as source, zipfile.ZipFile(file, "w") as target:
         for entry in source.infolist():
             if not entry.filename.endswith(".debug_pkl"):  # lines of code with their folders on this machine
                 target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
-    return result.getvalue()
 
 
 def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:

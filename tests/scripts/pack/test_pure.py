@@ -1,7 +1,9 @@
 """Pure zips: no Python, and on real samples the outputs of the full bundles."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +26,7 @@ from clinbundles.scripts.doctor.run import doctor
 from clinbundles.scripts.label.bundles import lay_out
 from clinbundles.scripts.pack.archive import unzip
 from clinbundles.scripts.pack.machine_paths import IN_EXAMPLES
-from clinbundles.scripts.pack.pure import check_is_full, pure_inference, torchscript
+from clinbundles.scripts.pack.pure import check_is_full, pure_inference
 from clinbundles.scripts.pack.run import pack
 from clinbundles.scripts.predict.run import predict
 
@@ -226,9 +228,24 @@ def test_a_pure_zip_is_refused_by_our_applications_of_hosts_and_a_full_bundle_is
     check_is_full(bundle, bundle.name)
 
 
-def test_the_same_network_is_the_same_file() -> None:
-    bundle = ROOT / "bundles" / "ct_datasetgan"
-    assert torchscript(bundle) == torchscript(bundle)
+def test_a_pure_zip_is_the_same_whatever_the_seed_of_hashes_and_whatever_was_exported_before(tmp_path: Path) -> None:
+    """Of two processes, the second has a network of the same classes in TorchScript already."""
+    before = "import torch; torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3)))"
+    for seed, first in (("1", ""), ("2", before)):
+        then = f"from clinbundles.scripts.pack.run import pack\npack('ct_datasetgan', out='{seed}', profile='pure')"
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        words = [sys.executable, "-W", "ignore", "-c", f"{first}\n{then}"]
+        subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+    (one,), (other,) = ((tmp_path / seed).glob("*.zip") for seed in "12")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_weights_that_cannot_be_exported_are_named_in_one_sentence(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(ROOT / "bundles" / "ct_datasetgan", tmp_path / "ct_datasetgan"))
+    (bundle / "models" / "model.pt").write_bytes(b"PK torn")
+    with pytest.raises(ValueError, match=r"^\S+models/model\.pt\b.*$"):
+        pack(str(bundle), out=str(tmp_path / "out"), profile="pure")
+    assert not (tmp_path / "out").exists()
 
 
 # MONAI's reader leaves a refused file open; an engine without images warns.
