@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.doctor.files import exported_networks, files_of, strange_links
 from clinbundles.scripts.doctor.onnx_file import foreign_parts
 from clinbundles.scripts.doctor.torchscript import foreign_operators, is_torchscript
-from clinbundles.scripts.pack.closure import FINDER, packed_package
+from clinbundles.scripts.pack.closure import FINDER, imported_packages, packed_package
 from clinbundles.scripts.pack.pure import is_pure
 
 OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
@@ -36,6 +39,7 @@ METADATA: tuple[str, ...] = (
 METADATA += ("task", "description", "authors", "copyright", "network_data_format")
 # What Python would import, or take for a folder to import from; and git, which a tracked run asks, runs what .git says.
 IMPORTABLE = (".py", ".pyc", ".pyd", ".pyw", ".so", ".dll", ".dylib", ".pth", ".zip", ".whl", ".egg")
+IMPORT = re.compile(r'"\$\s*((?:import|from)\s[^"\\]+)"')  # in the text of a config
 NO_PACKAGE = "none_00000000"  # of a bundle that brings no code
 # What of inference.json the card has to agree with: hosts read that file alone. The pure form has no loader of weights.
 OF_RESULT = ("network_def", "preprocessing", "postprocessing", "weights_loader")
@@ -112,6 +116,21 @@ def check_versions(folder: Path) -> Iterator[Finding]:
             continue
         if older:
             yield Finding(LOOK, "versions", f"{name} {here} is older than {made_with}, with which the bundle was made.")
+    for package, config in sorted(_not_installed(folder).items()):
+        yield Finding(FAULT, "versions", f"configs/{config} needs the package {package}, which is not installed.")
+
+
+def _not_installed(folder: Path) -> dict[str, str]:
+    """Find the packages that configs import and Python does not find, without importing one; with the first config."""
+    missing: dict[str, str] = {}
+    for path in sorted((folder / "configs").glob("*.json")):
+        for statement in IMPORT.findall(path.read_text(encoding="utf-8", errors="replace")):
+            with suppress(SyntaxError, ValueError):  # which are listed as code
+                for package in imported_packages([statement]):
+                    is_inside = (folder / package).is_dir() or (folder / f"{package}.py").is_file()
+                    if not is_inside and find_spec(package) is None:
+                        missing.setdefault(package, path.name)
+    return missing
 
 
 def check_keys(folder: Path) -> Iterator[Finding]:

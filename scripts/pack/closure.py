@@ -66,11 +66,11 @@ def packed_package(folder: Path) -> str | None:
     return next((path.name for path in sorted(names) if path.is_dir()), None)
 
 
-def imported_packages(files: Iterable[Path]) -> set[str]:
-    """Return the top-level names of other packages that files import, wherever in the file."""
+def imported_packages(sources: Iterable[str]) -> set[str]:
+    """Return the top-level names of other packages that Python code imports, wherever in it."""
     found = set()
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for source in sources:
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:

@@ -158,6 +158,24 @@ def test_no_way_round_runs_code(
     assert sum("not checked" in line for line in lines) == 2
 
 
+def test_a_package_that_a_config_imports_and_that_is_not_installed_is_a_fault_and_none_is_imported(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("is_here", "is_inside"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "is_inside.py").rename(bundle / "is_inside.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    statements = ["$import sys", "$import is_here", "$from is_inside import x", "$import no_such, math"]
+    edit(bundle / "configs" / "inference.json", imports=[*statements, "$from none_such.a.b import c"])
+    edit(bundle / "configs" / "evaluate.json", imports=["$import no_such", "$import (torn"])
+    faults = [line.split(maxsplit=2) for line in told(bundle, capsys, 2) if line.startswith("FAULT")]
+    assert faults == [
+        ["FAULT", "versions", "configs/evaluate.json needs the package no_such, which is not installed."],
+        ["FAULT", "versions", "configs/inference.json needs the package none_such, which is not installed."],
+    ]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_macro_out_of_the_bundle_is_not_followed(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

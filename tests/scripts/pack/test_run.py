@@ -266,7 +266,7 @@ def test_metadata_names_every_package_that_the_code_of_a_zip_imports(bundle: Pat
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     known = {"monai", "torch", "numpy", *metadata["required_packages_version"]}
     known |= set(metadata.get("packages_of_options", {}))
-    imported = imported_packages(folder.rglob("*.py")) - set(sys.stdlib_module_names)
+    imported = imported_packages(p.read_text() for p in folder.rglob("*.py")) - set(sys.stdlib_module_names)
     assert "torch" in imported
     # The runner asks for these by name, ignite's bar for tqdm, and MONAI brings neither.
     runner = Path(monai.bundle.__file__).with_name("__main__.py").read_text()
