@@ -23,6 +23,7 @@ from clinbundles.scripts.doctor.onnx_file import foreign_parts
 from clinbundles.scripts.doctor.torchscript import foreign_operators, is_torchscript
 from clinbundles.scripts.pack.closure import FINDER, imported_packages, packed_package
 from clinbundles.scripts.pack.pure import is_pure
+from clinbundles.scripts.pack.run import own_package
 
 OF_RUNNER = ("fire",)  # what python -m monai.bundle imports, and MONAI does not bring
 OK, LOOK, FAULT = "ok", "look", "FAULT"
@@ -170,6 +171,14 @@ def check_code(folder: Path) -> Iterator[Finding]:
         is_loaded = package in {*sys.stdlib_module_names, *sys.modules}
         if is_loaded or getattr(PathFinder.find_spec(package), "origin", None):
             sentence = f"{package}: the folder has a module of this name, which would be taken for the installed one."
+            yield Finding(FAULT, "code", sentence)
+    if own is not None:
+        code = folder / "scripts" / own
+        carried = {path.relative_to(code).as_posix(): path.read_bytes() for path in code.rglob("*.py")}
+        if own_package(folder.resolve().name, carried) != own:
+            sentence = (
+                f"scripts/{own} holds other code than that which its name was made of: it was changed after packing."
+            )
             yield Finding(FAULT, "code", sentence)
     configs = {path.relative_to(folder).as_posix(): path for path in sorted((folder / "configs").rglob("*.json"))}
     for config, path in configs.items():
