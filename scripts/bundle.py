@@ -21,7 +21,7 @@ from clinbundles.scripts.flags import (
     options_of,
     outlines,
 )
-from clinbundles.scripts.next_command import configs_of, with_options
+from clinbundles.scripts.next_command import called_by_project, configs_of, with_options
 from clinbundles.scripts.option_values import check_datalist, check_value
 
 if TYPE_CHECKING:
@@ -215,7 +215,8 @@ def next_command(folder: Path, names: Sequence[str], options: Mapping[str, Any])
     """Make the command that follows a run, with its options; None where the configs end with none."""
     if "@next_command" not in json.dumps(read_configs(folder, names).get("finalize")):
         return None
-    command = open_configs(folder, names, **options_for(folder, names, options)).get_parsed_content("next_command")
+    parser = open_configs(folder, names, **options_for(folder, names, options))
+    command = called_by_project(parser.get_parsed_content("next_command"))
     added = options_for(folder, configs_of(command), options)
     if options.get("tracking"):
         added["tracking"] = options["tracking"]

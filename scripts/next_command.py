@@ -5,11 +5,45 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Options of one run alone: where it writes, and how long it trains.
 OF_ONE_RUN = ("output_dir", "ckpt_dir", "stage", "max_epochs", "initial_weights", "resume", "run_name")
+# What of a config the command is made of, and how a zip has it, where this project is not installed.
+PARTS = ("next_command", "next_config", "evaluate_with")
+CALL = "python -m monai.bundle run --config_file "
+
+
+def called_by_monai(text: str, files: Mapping[str, Sequence[str]]) -> str:
+    """Rewrite the command that follows a run to MONAI's own, in a bundle's folder.
+
+    Args:
+        text: of a config.
+        files: of each config of the bundle, with those that it extends, such as ``configs/train.json``.
+    """
+    name = "|".join(map(re.escape, files))
+    names = re.compile(rf"((?<=')|(?<={CALL})|^)(?:{name})(?:,(?:{name}))*(?= |'(?!:)|$)")
+
+    def files_of(match: re.Match[str]) -> str:
+        found = list(dict.fromkeys(file for each in match[0].split(",") for file in files[each]))
+        quote = r"\\'" if "'" in match.string else "'"  # within a text of Python, or not
+        listed = ",".join(f"{quote}{file}{quote}" for file in found)
+        return found[0] if len(found) == 1 else rf"\"[{listed}]\""
+
+    def rewritten(match: re.Match[str]) -> str:
+        return match[1] + names.sub(files_of, re.sub(r"clinbundles run [\w-]+ ", CALL, match[2]))
+
+    return re.sub(rf'("(?:{"|".join(PARTS)})": "\$?)([^"]*)', rewritten, text)
+
+
+def called_by_project(command: str) -> str:
+    """Write MONAI's call, as a zip has it, as a command of this project."""
+    match = re.match(rf"{CALL}(\S+)", command)
+    if match is None:
+        return command
+    names = ",".join(re.findall(r"/([\w-]+)\.json", match[1]))
+    return f"clinbundles run . {names}{command[match.end() :]}"
 
 
 def configs_of(command: str) -> list[str]:

@@ -23,7 +23,8 @@ from typing import Any
 
 from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bars import say
-from clinbundles.scripts.bundle import ROOT, find_bundle
+from clinbundles.scripts.bundle import ROOT, config_files, config_names, find_bundle
+from clinbundles.scripts.next_command import called_by_monai
 from clinbundles.scripts.pack.archive import as_json, zipped
 from clinbundles.scripts.pack.closure import FINDER, NAME, carried_modules, package_stem
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
@@ -169,8 +170,11 @@ def packed_bundle(
         file.relative_to(ROOT).as_posix(): file.read_bytes() for file in carried_modules(texts.values(), ROOT).values()
     }
     own = own_package(name, code)
+    of_configs = {
+        each: [f"configs/{file.name}" for file in config_files(folder, [each])] for each in config_names(folder)
+    }
     for path, text in texts.items():
-        files[path] = NAME.sub(rf"{own}\1", text).encode()
+        files[path] = called_by_monai(NAME.sub(rf"{own}\1", text), of_configs).encode()
     files |= {f"scripts/{own}/{path}": content for path, content in code.items()}
     files |= {f"{own}.py": FINDER.encode()} if code else {}
     for path, content in files.items():

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clinbundles.scripts.bundle import find_bundle, next_command
+from clinbundles.scripts.bundle import config_files, config_names, find_bundle, next_command, open_configs
+from clinbundles.scripts.next_command import called_by_monai, called_by_project, configs_of
+
+BUNDLES = sorted(path.parents[1] for path in Path(__file__).parents[2].glob("bundles/*/configs/metadata.json"))
 
 
 def test_the_printed_command_runs_as_it_stands(tmp_path: Path) -> None:
@@ -53,3 +56,36 @@ def test_a_copy_of_a_bundle_is_named_by_its_folder(tmp_path: Path, monkeypatch: 
     line = next_command(copy, ["train"], {})
     assert line is not None
     assert line.startswith(f"clinbundles run {copy} evaluate --ckpt_path ")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_in_a_zip_it_is_a_call_of_monai_with_the_files_that_the_project_would_take(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / bundle.name
+    (folder / "configs").mkdir(parents=True)
+    files = {name: [f"configs/{file.name}" for file in config_files(bundle, [name])] for name in config_names(bundle)}
+    for file in (bundle / "configs").glob("*.json"):
+        (folder / "configs" / file.name).write_text(called_by_monai(file.read_text(), files))
+    with_paper = [["train", "paper"]] if "paper" in files else []
+    calls = 0
+    for names in [*([name] for name in files), *with_paper]:
+        here, there = (open_configs(place, names, runs_dir="r", bundle_root="b") for place in (bundle, folder))
+        if "next_command" not in here:
+            continue
+        ours, call = (parser.get_parsed_content("next_command") for parser in (here, there))
+        options = " ".join(ours.split(" ")[4:])
+        paths = [f"configs/{file.name}" for file in config_files(bundle, configs_of(ours))]
+        listed = str(paths).replace(" ", "")
+        shown = f'"{listed}"' if len(paths) > 1 else paths[0]
+        assert call == f"python -m monai.bundle run --config_file {shown} {options}"
+        stems = ",".join(Path(path).stem for path in paths)
+        assert called_by_project(call) == f"clinbundles run . {stems} {options}"
+        assert called_by_project(ours) == ours
+        calls += 1
+    assert calls
+    monkeypatch.chdir(tmp_path)  # of a zip that is unzipped where the project is
+    command = next_command(folder, ["train"], {"seed": 3, "runs_dir": "r"})
+    assert command is not None
+    assert command.startswith(f"clinbundles run {folder} train,evaluate --ckpt_path r/")
+    assert command.endswith("/model.pt --seed 3 --runs_dir r")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -113,11 +114,12 @@ def test_every_zip_segments_or_classifies_where_the_project_is_not_installed(unz
 def test_a_zip_trains_and_evaluates_where_the_project_is_not_installed(unzipped: Path) -> None:
     folder = str(unzipped / "unzipped" / "gaze_polyp_segmentation")
     small = {"image_size": 32, "channels": [4] * 6, "ckpt_dir": str(unzipped / "trained")}
-    evaluate = ["configs/train.json", "configs/evaluate.json"]
-    scored = small | {"ckpt_path": str(unzipped / "trained" / "model.pt"), "output_dir": str(unzipped / "scored")}
-    train = small | {"max_epochs": 1, "batch_size": 8}
-    run_stranger([[folder, "configs/train.json", train], [folder, evaluate, scored]], unzipped)
-    assert (unzipped / "trained" / "model.pt").is_file()
+    said = run_stranger([[folder, "configs/train.json", small | {"max_epochs": 1, "batch_size": 8}]], unzipped)
+    (command,) = (line.partition("same options: ")[2] for line in said.splitlines() if line.startswith("next, "))
+    files = """ "['configs/train.json','configs/evaluate.json']" """
+    assert command == f"python -m monai.bundle run --config_file{files}--ckpt_path {unzipped}/trained/model.pt"
+    scored = ["--image_size", "32", "--channels", "[4,4,4,4,4,4]", "--output_dir", str(unzipped / "scored")]
+    run_stranger([[folder, [*shlex.split(command)[3:], *scored]]], unzipped, COMMANDER)
     assert (unzipped / "scored" / "per_image.csv").is_file()
 
 
