@@ -18,6 +18,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +30,7 @@ from clinbundles.engines.sentences import NO_PICTURE, sentence_of
 from clinbundles.engines.weights_card import weights_sentence
 from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import load_network, names_behind, open_configs, read_configs
+from clinbundles.scripts.doctor.code import foreign_code
 from clinbundles.scripts.doctor.torchscript import foreign_operators
 from clinbundles.scripts.pack.archive import as_json
 
@@ -289,6 +291,11 @@ def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
         ValueError: as :func:`pure_inference`; or the network does more than compute, which clinbundles predict refuses.
     """
     content = pure_inference(read_configs(folder, ["inference"]), folder.name)
+    for line in chain(foreign_code(content, ""), foreign_code(json.loads(files["configs/metadata.json"]), "")):
+        raise ValueError(
+            f"{folder.name}: has no pure form, for it would run {line}, which clinbundles doctor lists: take that out, "
+            "or leave --profile pure out."
+        )
     kept = {path: data for path, data in files.items() if path.startswith("samples/") or path in KEPT}
     say(f"{folder.resolve().name}: exporting to TorchScript")
     exported = torchscript(folder)

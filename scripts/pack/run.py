@@ -87,7 +87,9 @@ def pack(
         runtime: "onnx" adds the network exported to ONNX, whose results are compared with those of the network itself,
             and the config inference_onnx that runs it on a CPU; "eager" adds nothing.
         profile: "pure" packs inference alone as NAME_pure_vVERSION.zip, without Python: MONAI's own transforms and the
-            network as TorchScript, for hosts that refuse a bundle's code; "full" packs everything.
+            network as TorchScript, for hosts that refuse a bundle's code; "full" packs everything. It is TorchScript
+            because MONAI's own hosts load that without Python code and with sizes that vary, and do not load the
+            archive of torch.export.
         ckpt_path: weights of your own in place of the shipped ones, such as runs/BUNDLE/train/model.pt, with the card
             model.json beside them; the configs of the zip get the options that it names, and its pages say so. A card
             that lacks one that inference compares with it is refused.

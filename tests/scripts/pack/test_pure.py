@@ -240,6 +240,18 @@ def test_a_pure_zip_is_the_same_whatever_the_seed_of_hashes_and_whatever_was_exp
     assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("config", ["inference", "metadata"])
+def test_a_config_with_code_of_its_own_has_no_pure_form_and_is_not_run(config: str, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(ROOT / "bundles" / "ct_datasetgan", tmp_path / "ct_datasetgan"))
+    file, name = bundle / "configs" / f"{config}.json", {"inference": "device", "metadata": "intended_use"}[config]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: f"$open('{tmp_path}/ran', 'w')"}))
+    with pytest.raises(
+        ValueError, match=rf"ct_datasetgan: has no pure form, for it would run {name}: \$open\(.*lists: "
+    ):
+        pack(str(bundle), out=str(tmp_path / "out"), profile="pure")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct_datasetgan"]
+
+
 def test_weights_that_cannot_be_exported_are_named_in_one_sentence(tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(ROOT / "bundles" / "ct_datasetgan", tmp_path / "ct_datasetgan"))
     (bundle / "models" / "model.pt").write_bytes(b"PK torn")
