@@ -17,7 +17,11 @@ CLASSES = "class_names"
 
 
 def check_initial_weights(
-    initial_weights: str | os.PathLike | None, options: Mapping[str, Any], *, leave_out: Sequence[str] = ()
+    initial_weights: str | os.PathLike | None,
+    options: Mapping[str, Any],
+    *,
+    leave_out: Sequence[str] = (),
+    last_layer: str = "the last layer",
 ) -> None:
     """Refuse weights to start from whose card names another network, or other classes than a kept last layer is for.
 
@@ -25,6 +29,7 @@ def check_initial_weights(
         initial_weights: file of a state dict; None, the name of weights to download, and a file without a card pass.
         options: of this training, by name, which those of the card must be: ``class_names`` where no layer is left out.
         leave_out: layers that start anew.
+        last_layer: its name, for the message.
 
     Raises:
         ValueError: an option differs; the message names both values.
@@ -36,10 +41,12 @@ def check_initial_weights(
     check_options(path, card, {name: value for name, value in options.items() if name != CLASSES})
     classes = (card.get("options") or {}).get(CLASSES)
     if CLASSES in options and classes not in (None, list(options[CLASSES])) and not leave_out:
+        is_turned = isinstance(classes, list) and sorted(map(str, classes)) == sorted(options[CLASSES])
+        order = f"make the datalist by clinbundles prepare class_folder --{CLASSES} '{json.dumps(classes)}', or "
         raise ValueError(
             f"{path}: was trained with {CLASSES} {json.dumps(classes)}, and this training has "
-            f"{json.dumps(list(options[CLASSES]))}: give --{CLASSES} as it was trained, or name the last layer in "
-            "--leave_out, which then starts anew."
+            f"{json.dumps(list(options[CLASSES]))}: {order if is_turned else ''}give --leave_out {last_layer}, which "
+            "then starts anew."
         )
 
 
@@ -62,7 +69,8 @@ def start_from(
     Raises:
         FileNotFoundError, ConnectionError, ValueError: as these two; the message names the option.
     """
-    check_initial_weights(initial_weights, options, leave_out=leave_out)
+    last = list(network.state_dict())[-1].rpartition(".")[0]
+    check_initial_weights(initial_weights, options, leave_out=leave_out, last_layer=last)
     try:
         load_initial_weights(network, initial_weights, leave_out=leave_out)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from .classes import Arrangement, ClassSet, LabelledImage, check_balance, count_
 from .datalist import check_sum, parse_ratios
 from .pairs import DataSet, Record, pair_by_name, with_foreground
 from .recordings import gaze_files
+
+LEFT_OUT = "it may be left out, and every image then counts as a patient of its own."
 
 
 def folder(
@@ -97,6 +100,7 @@ def pairs_of_folders(root: Path, *, images: str, masks: str, mask_ending: str) -
 def class_folder(
     root: Path,
     *,
+    class_names: list | None = None,
     patient_pattern: str | None = None,
     balance: Literal["none", "smallest"] | Any = "none",
     ratios: Any = None,
@@ -105,7 +109,9 @@ def class_folder(
     r"""One folder of chest X-rays a class; 70/10/20 of each class by patient, if ``ratios`` do not say otherwise.
 
     Args:
-        root: folder with one folder a class; the classes are numbered in the order of their names.
+        root: folder with one folder a class.
+        class_names: the classes by number, which are the folders' names, such as '["normal", "bacterial", "covid19"]'
+            to go on from weights of that order; without it they are numbered by the alphabet.
         patient_pattern: regular expression that a file's name begins with, whose first group is the patient, such as
             "(\d+)_"; without it every image counts as a patient of its own.
         balance: "none", "smallest", or a number of images for each class.
@@ -121,9 +127,10 @@ def class_folder(
         images.append(LabelledImage(path, path.parent.name, patient, root.name))
     if others := len(files) - len(images):
         print(f"{root.name}: {others} files in the folders of the classes are no images and were passed over")
-    class_names = sorted({item.class_name for item in images})
-    if len(class_names) < 2:
+    folders = sorted({item.class_name for item in images})
+    if len(folders) < 2:
         raise ValueError(f"--dataset_dir {root}: expected a folder of images for each of two or more classes")
+    class_names = order_of(class_names, folders, root=root)
     check_balance(balance, class_names)
     if shares is not None:
         check_sum(shares, images=len(images))
@@ -147,18 +154,36 @@ def arrange_folder(
     return Arrangement(
         facts if ratios is None else {**facts, "ratios": ratios},
         {split: (members, class_names) for split, members in splits.items()},
-        notes=[f'train with --class_names "{class_names}"'],
+        notes=[f"train with --class_names '{json.dumps(class_names)}'"],
     )
+
+
+def order_of(class_names: Sequence[Any] | None, folders: Sequence[str], *, root: Path) -> list[str]:
+    """Return --class_names, or refuse them where they are not the names of the folders, each once.
+
+    Args:
+        class_names: the classes by number; None leaves the folders as they are.
+        folders: their names.
+        root: where they are, for the message.
+    """
+    names = list(folders) if class_names is None else [str(name) for name in class_names]
+    if sorted(names) != sorted(folders):
+        raise ValueError(
+            f"--class_names is {json.dumps(names)}: expected the folders of images in --dataset_dir {root}, each once: "
+            f"{json.dumps(list(folders))}."
+        )
+    return names
 
 
 def compile_pattern(patient_pattern: Any) -> re.Pattern[str]:
     """Compile --patient_pattern, or say what is wrong with it."""
+    option = f"--patient_pattern '{patient_pattern}'"
     try:
         pattern = re.compile(str(patient_pattern))
     except re.error as error:
-        raise ValueError(f"--patient_pattern {patient_pattern!r}: no regular expression ({error})") from error
+        raise ValueError(f"{option}: no regular expression ({error}); {LEFT_OUT}") from error
     if not pattern.groups:
-        raise ValueError(f'--patient_pattern {patient_pattern!r}: expected a group in it, such as "(\\d+)_"')
+        raise ValueError(f"{option}: expected a group in it, such as '(\\d+)_'; {LEFT_OUT}")
     return pattern
 
 
@@ -166,5 +191,5 @@ def patient_of(path: Path, pattern: re.Pattern[str]) -> str:
     """Patient in the name of an image."""
     match = pattern.match(path.name)
     if not match or not match[1]:
-        raise ValueError(f"{path}: --patient_pattern {pattern.pattern!r} finds no patient in this name")
+        raise ValueError(f"{path}: --patient_pattern '{pattern.pattern}' finds no patient in this name; {LEFT_OUT}")
     return match[1]

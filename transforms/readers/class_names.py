@@ -27,9 +27,12 @@ def compare_class_names(
     labels = content.get(f"{split.partition('_')[0]}_labels") or content.get("labels") or {}
     names = [labels[key] for key in sorted(labels, key=int)]
     if names != list(class_names):
+        order = json.dumps(list(class_names))
+        way_out = f", or prepare it by clinbundles prepare class_folder --class_names '{order}'"
         raise ValueError(
             f"{source}: its classes are {', '.join(names) or 'not said'}, those of the network "
-            f"{', '.join(class_names)}: give class_names as the list has them."
+            f"{', '.join(class_names)}: give --class_names as the list has them"
+            f"{way_out if sorted(names) == sorted(class_names) else ''}."
         )
 
 

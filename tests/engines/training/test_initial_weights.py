@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,14 @@ def test_another_network_or_other_classes_of_the_same_number_are_refused_by_the_
     with pytest.raises(ValueError, match=r'a\.pt: was trained with network_name "UNet", and this run has "FPN"'):
         start_from(nn.Linear(2, 2), path, options=same | {"network_name": "FPN"})
     turned = same | {"class_names": ["well", "sick"]}
-    sentence = 'a.pt: was trained with class_names ["sick", "well"], and this training has ["well", "sick"]'
+    sentence = 'a.pt: was trained with class_names ["sick", "well"], and this training has ["well", "sick"]: make '
+    sentence += """the datalist by clinbundles prepare class_folder --class_names '["sick", "well"]', or """
     with pytest.raises(ValueError, match=re.escape(sentence)):
         start_from(nn.Linear(2, 2), path, options=turned)
+    others = same | {"class_names": ["a", "b"]}
+    network = nn.Sequential(OrderedDict(dense=nn.Linear(2, 2), head=nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r'has \["a", "b"\]: give --leave_out head, which then starts anew'):
+        start_from(network, path, options=others)
     check_initial_weights(path, turned, leave_out=["head"])
     check_initial_weights(None, turned)
     check_initial_weights("ResNet50_Weights.IMAGENET1K_V1", turned)

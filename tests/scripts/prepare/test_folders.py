@@ -102,7 +102,15 @@ def test_a_folder_a_class_becomes_a_datalist(classes, capsys, run):
     assert [labels(content, split) for split in SPLITS] == [{0: 7, 1: 7}, {0: 1, 1: 1}, {0: 2, 1: 2}]
     assert all(item["image"].startswith(("healthy/", "ill/")[item["label"]]) for item in content["training"])
     assert len(groups(content, *SPLITS)) == 20  # every image is a patient of its own, whatever it is called
-    assert "train with --class_names \"['healthy', 'ill']\"" in capsys.readouterr().out
+    assert """train with --class_names '["healthy", "ill"]'""" in capsys.readouterr().out
+
+
+def test_the_classes_of_a_folder_are_numbered_in_the_order_that_is_asked_for(classes, capsys, run):
+    content = run(classes, "class_folder", class_names=["ill", "healthy"], balance=(10, 9))
+    assert content["labels"] == {"0": "ill", "1": "healthy"}
+    assert all(item["image"].startswith(("ill/", "healthy/")[item["label"]]) for item in items_of(content))
+    assert Counter(item["label"] for item in items_of(content)) == {0: 10, 1: 9}
+    assert """train with --class_names '["ill", "healthy"]'""" in capsys.readouterr().out
 
 
 def test_files_that_are_no_images_beside_those_of_a_class_are_passed_over_and_counted(classes, capsys, run):
@@ -122,11 +130,14 @@ def test_a_pattern_finds_the_patients_of_a_folder(classes, run):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        (r"p(\d+)_", r"healthy/0_0\.png: --patient_pattern 'p\(.*' finds no patient in this name"),
+        (
+            r"p(\d+)_",
+            r"healthy/0_0\.png: --patient_pattern 'p\(\\d\+\)_' finds no patient .*; it may be left out",
+        ),
         (r"(x)?\d", "finds no patient in this name"),
         (r"\d+_", "--patient_pattern .*: expected a group in it"),
-        (r"(\d+", "--patient_pattern .*: no regular expression"),
-        (12, "--patient_pattern 12: expected a group in it"),
+        (r"(\d+", r"--patient_pattern '\(\\d\+': no regular expression .*; it may be left out"),
+        (12, "--patient_pattern '12': expected a group in it"),
     ],
 )
 def test_a_pattern_that_finds_no_patient_is_refused(classes, pattern, message, run):
@@ -181,6 +192,11 @@ def test_ratios_split_a_class_folder_by_patient(classes, run):
         ({"ratios": (6, 2, 3)}, "sum to 11"),
         ({"balance": (3, 4, 5)}, "--balance is .* for healthy, ill"),
         ({"seed": -1}, "--seed is -1"),
+        (
+            {"class_names": ["ill", "well"]},
+            r'--class_names is \["ill", "well"\]: expected the folders .*, each once: \["healthy", "ill"\]\.$',
+        ),
+        ({"class_names": ["ill", "healthy", "ill"]}, "--class_names is .*, each once"),
     ],
 )
 def test_a_wrong_flag_of_a_class_folder_is_named(classes, flags, message, run, tmp_path):

@@ -22,11 +22,13 @@ def datalist(tmp_path: Path) -> Path:
 def test_the_same_classes_in_another_order_are_refused_and_both_are_named(datalist: Path) -> None:
     check_class_names(datalist, NAMES, split="training")
     message = (
-        r"datalist\.json: its classes are normal, bacterial, covid19, those of the network bacterial, normal, covid19"
+        r"datalist\.json: its classes are normal, bacterial, covid19, those of the network bacterial, normal, covid19: "
+        r"give --class_names as the list has them, or prepare it by clinbundles prepare class_folder --class_names "
+        r"""'\["bacterial", "normal", "covid19"\]'\.$"""
     )
     with pytest.raises(ValueError, match=message):
         check_class_names(datalist, ["bacterial", "normal", "covid19"], split="training")
-    with pytest.raises(ValueError, match="those of the network normal, bacterial:"):
+    with pytest.raises(ValueError, match=r"network normal, bacterial: give --class_names as the list has them\.$"):
         check_class_names(datalist, NAMES[:2], split="test")
 
 
