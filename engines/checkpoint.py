@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..nets.weights import load_weights
-from .data_hash import hash_in
+from .data_hash import describe_data
 from .folder_lock import lock_folder, unlock_folder
 from .outputs.files import remove_partials, replacing, set_aside
+from .training.initial_weights import describe_start, start_facts
 from .weights_card import card_path, check_options, describe_unfitted, read_card, weights_sentence, write_card
 
 
@@ -56,6 +57,8 @@ class TrainingCheckpoint:
         more: further objects with a state dict that ``resume.ckpt`` shall hold, by name.
         options: of the training, by name, which a resumed one must share.
         datalist: file of the data, which a resumed training must share; one that is not there is not compared.
+        initial_weights: files that the network started from, which the card of ``model.pt`` names with their warnings;
+            of a resumed training those that it began with.
         resume: go on from ``resume.ckpt``, so that one command can be given again and again: without that file the
             training begins, after its last epoch there is nothing left to do, and both are said. A torn file is set
             aside.
@@ -77,6 +80,7 @@ class TrainingCheckpoint:
         more: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         datalist: str | os.PathLike | None = None,
+        initial_weights: Sequence[str | os.PathLike | None] = (),
         resume: bool = False,
     ) -> None:
         self.best_path = Path(ckpt_dir) / "model.pt"
@@ -86,7 +90,8 @@ class TrainingCheckpoint:
         self.evaluator = None if self.has_no_images else evaluator
         self.resume = resume
         self.options = {name: json.dumps(value, default=str) for name, value in (options or {}).items()}
-        self.data = _describe_data(datalist)
+        self.data = describe_data(datalist)
+        self.starts = [start for each in initial_weights if each is not None for start in describe_start(each)]
         self.objects: dict[str, Any] = {"network": self.network, "optimizer": optimizer}
         if lr_scheduler is not None:
             self.objects["lr_scheduler"] = lr_scheduler
@@ -159,7 +164,8 @@ class TrainingCheckpoint:
 
     def _save_model(self) -> None:
         _save(self.network.state_dict(), self.best_path)
-        write_card(self.best_path, {"options": {k: json.loads(v) for k, v in self.options.items()}, **self.data})
+        facts = {"options": {k: json.loads(v) for k, v in self.options.items()}, **self.data}
+        write_card(self.best_path, facts | start_facts(self.starts))
 
     def save(self, trainer: Trainer) -> None:
         """Write ``resume.ckpt``, after a validation of the last epoch if there was none."""
@@ -176,6 +182,7 @@ class TrainingCheckpoint:
             "batch_size": _batch_size(trainer),
             "options": self.options,
             "data": self.data,
+            "initial_weights": self.starts,
         }
         if self.evaluator is not None:
             content["best"] = {
@@ -208,6 +215,7 @@ class TrainingCheckpoint:
             )
         for name, item in self.objects.items():
             self._restore(name, item, content[name])
+        self.starts = content["progress"].get("initial_weights", self.starts)  # which older files lack
         trainer.state.epoch = epoch
         trainer.state.iteration = epoch * epoch_length
         if self.evaluator is not None:
@@ -269,19 +277,6 @@ def _learning_rates(item: Any) -> list[float]:
     if not isinstance(item, torch.optim.Optimizer):
         return []
     return [group.get("initial_lr", group["lr"]) for group in item.param_groups]
-
-
-def _describe_data(datalist: str | os.PathLike | None) -> dict[str, str]:
-    """Say what data a training is on: hash, name and licence of a datalist; nothing where there is none."""
-    if datalist is None or not Path(datalist).is_file():
-        return {}
-    raw = Path(datalist).read_bytes()
-    content = json.loads(raw)
-    return {
-        "datalist_sha256": hashlib.sha256(raw).hexdigest(),
-        **{f"data_{key}": str(content[key]) for key in ("name", "licence") if key in content},
-        **hash_in(content, Path(datalist)),
-    }
 
 
 def _is_empty(loader: Any) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,3 +47,16 @@ def hash_in(content: Mapping[str, Any], path: Path) -> dict[str, str]:
         )
         return {}
     return {"data_sha256": str(content["data_sha256"])}
+
+
+def describe_data(datalist: str | os.PathLike | None) -> dict[str, str]:
+    """Say what data a training is on: hash, name and licence of a datalist; nothing where there is none."""
+    if datalist is None or not Path(datalist).is_file():
+        return {}
+    raw = Path(datalist).read_bytes()
+    content = json.loads(raw)
+    return {
+        "datalist_sha256": hashlib.sha256(raw).hexdigest(),
+        **{f"data_{key}": str(content[key]) for key in ("name", "licence") if key in content},
+        **hash_in(content, Path(datalist)),
+    }

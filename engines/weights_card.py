@@ -50,6 +50,9 @@ def read_card(weights: Path) -> dict[str, Any]:
         return {}
     if not isinstance(card.get("options", {}), dict):
         raise ValueError(f"{path}: options is {json.dumps(card['options'])}, expected a JSON object.")
+    starts = card.get("initial_weights", [])
+    if not isinstance(starts, list) or not all(isinstance(each, dict) and "name" in each for each in starts):
+        raise ValueError(f"{path}: initial_weights is {json.dumps(starts)}, expected a list of objects with a name.")
     for name, value in {**card.get("options", {}), **card}.items():
         if (part := _no_plain_part(value)) is not None:
             raise ValueError(

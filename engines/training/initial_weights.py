@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,9 @@ from ...nets.weights import is_file_name, load_initial_weights, load_stages
 from ..weights_card import check_options, read_card
 
 CLASSES = "class_names"
+OF_START = ("data_name", "datalist_sha256", "licence", "warning")  # what a card says of weights, for those after them
+STARTS = "initial_weights"
+WENT_ON = "These weights went on from weights whose card says: "
 
 
 def check_initial_weights(
@@ -99,3 +103,31 @@ def start_stages(
     """
     if load_stages(network, coarse_weights=coarse_weights, initial_weights=initial_weights):
         check_initial_weights(initial_weights, options)
+
+
+def describe_start(weights: str | os.PathLike) -> list[dict[str, str]]:
+    """Say which weights a training goes on from, and which these went on from: names, SHA-256, and what cards say.
+
+    Args:
+        weights: their file; of what is none, such as the name of a library's weights, only that name is said.
+
+    Raises:
+        ValueError: as :func:`..weights_card.read_card`.
+    """
+    path, name = Path(weights), PureWindowsPath(weights).name  # no folder, which may name a person
+    if not path.is_file():
+        return [{"name": name}]
+    card, digest = read_card(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    facts = {"name": name, "sha256": digest} | {each: str(card[each]) for each in OF_START if each in card}
+    return [facts, *card.get(STARTS, [])]
+
+
+def start_facts(starts: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """Give what a card says of the weights that those it is of went on from: which, and their warnings as its own.
+
+    Args:
+        starts: of :func:`describe_start`; of none nothing is said.
+    """
+    warnings = dict.fromkeys(start["warning"].removeprefix(WENT_ON) for start in starts if start.get("warning"))
+    facts = {STARTS: list(starts), "warning": WENT_ON + " ".join(warnings)}
+    return {name: value for name, value in facts.items() if (warnings if name == "warning" else starts)}

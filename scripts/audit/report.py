@@ -139,6 +139,8 @@ def list_gaps(audit: dict[str, Any]) -> list[str]:
     gaps = []
     if not seen["known"]:
         gaps.append(f"whether the weights were trained on test images: {seen['basis']}")
+    elif seen.get("before"):
+        gaps.append(f"whether {' and '.join(seen['before'])}, which the weights went on from, had test images")
     if missing := [INPUTS[name] for name in ("border", "lungs_masked", "lungs") if name not in trained]:
         gaps.append(f"what {', '.join(missing)} gives away, for nothing was trained anew on it")
     if not audit["test_patients"]:

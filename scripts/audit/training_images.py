@@ -101,8 +101,9 @@ def count_seen(
             those of the audit.
 
     Returns:
-        known (whether it is), basis (by what, or why not), audited (by split or set what :meth:`TrainingImages.count`
-        gives; None where it is not known), list (test images that the training split of ``datalist`` has too).
+        known (whether it is), basis (by what, or why not), before (names of the weights that they went on from, but for
+        those whose card names the same datalist), audited (by split or set what :meth:`TrainingImages.count` gives;
+        None where it is not known), list (test images that the training split of ``datalist`` has too).
 
     Raises:
         ValueError: ``trained_on`` is not the datalist that the card names; all test images were trained on.
@@ -124,6 +125,7 @@ def count_seen(
     return {
         "known": known,
         "basis": basis,
+        "before": _before(weights, own),
         "audited": audited,
         "list": TrainingImages(datalist, root).count(items["test"], root),
     }
@@ -152,6 +154,11 @@ def say_seen(seen: Mapping[str, Any]) -> list[str]:
             if others := counts["same_patient"]:
                 said.append(f"Of the {images} {others} are of patients that they were trained on.")
         said.append(f"This is known because {seen['basis']}; {NOT_RECOGNISED}.")
+    if before := seen.get("before"):
+        said.append(
+            f"They went on from {' and '.join(before)}, which were trained on images that nothing here compares: these "
+            "may be among the test images."
+        )
     if own["trained_on"]:
         said.append(
             f"The datalist has {own['trained_on']} of its {own['images']} test images in training too: what was "
@@ -188,6 +195,16 @@ def _basis(weights: Path, datalist: Path, *, given: bool) -> tuple[bool, str]:
         return False, f"their card names a datalist of the sha256 {named[:12]}, which --trained_on would give"
     lack = "their card names no datalist" if card else "they have no card"
     return (True, f"--trained_on says so, and {lack}") if given else (False, f"{lack}, and --trained_on is not given")
+
+
+def _before(weights: Path, datalist: Path) -> list[str]:
+    """Name the weights that others went on from, but for those whose card names the datalist."""
+    starts, digest = read_card(weights).get("initial_weights") or [], _sha256(datalist)
+    return [
+        " ".join([start["name"], *([f"(sha256 {start['sha256'][:12]})"] if "sha256" in start else [])])
+        for start in starts
+        if start.get("datalist_sha256") != digest
+    ]
 
 
 def _splits(weights: Path) -> list[str]:

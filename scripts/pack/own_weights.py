@@ -79,6 +79,7 @@ def with_own_weights(
     version = checked_version(own_version, metadata["version"], hashlib.sha256(data + said).hexdigest()[:8])
     digest = hashlib.sha256(data).hexdigest()
     note = NOTE.format(data=card.get("data_name", "their card names no data"), digits=digest[:12])
+    note = " ".join([note, *([card["warning"]] if card.get("warning") else [])])
     result = {path: each for path, each in files.items() if path not in OF_RESULTS}
     result |= {"models/model.pt": data, "models/model.json": said}
     before = json.loads(files["configs/inference.json"])
@@ -133,6 +134,12 @@ def checked_version(version: str | None, bundle_version: str, digits: str) -> st
     return version
 
 
+def _with_starts(own: str, card: Mapping[str, Any], name: str) -> str:
+    """Give a fact of weights, and behind it that of those that they went on from, as their card has it."""
+    starts = card.get("initial_weights", [])
+    return "; ".join([own, *(f"{start.get(name, 'not said')}, of {start['name']} before them" for start in starts)])
+
+
 def marked(page: str, note: str) -> str:
     """Say on a bundle's page, below its title, whose weights they are, and leave out what was measured with others."""
     title, _, rest = page.partition("\n")
@@ -153,13 +160,14 @@ def _described(
     result["version"] = version
     result["changelog"] = {**result.get("changelog", {}), version: note}
     result["description"] = f"{result['description']} {note}"
-    result["data_source"] = f"{card.get('data_name', 'not said')}, of the weights; samples: docs/data_license.txt"
+    data = _with_starts(f"{card.get('data_name', 'not said')}, of the weights", card, "data_name")
+    result["data_source"] = f"{data}; samples: docs/data_license.txt"
     network = ", ".join(f"{name} {json.dumps(value)}" for name, value in sorted((card.get("options") or {}).items()))
     result["weights"] = {
         "file": "models/model.pt",
         "sha256": card["weights_sha256"],
         "network": network,
-        "licence": "not said: that of a user's own training and its data",
+        "licence": _with_starts("not said: that of a user's own training and its data", card, "licence"),
         "note": note,
     }
     formats = result["network_data_format"]

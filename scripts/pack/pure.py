@@ -317,9 +317,8 @@ def pure_files(folder: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:
     if "weights" in content:
         content["weights"] = ',"' + weights_sentence(digest[:12], card, {}).replace('"', '""') + '"'
     reads = metadata["data_type"]
-    warning = " ".join(
-        [card.get("warning", metadata["intended_use"]), *filter(None, [metadata["weights"].get("note")])]
-    )
+    warning, note = card.get("warning", metadata["intended_use"]), metadata["weights"].get("note") or ""
+    warning = note if warning in note else f"{warning} {note}".strip()
     page = PAGE.format(name=metadata["name"], reads=reads, warning=warning)
     return kept | {
         "configs/inference.json": as_json(content),

@@ -331,6 +331,22 @@ def test_the_command_after_a_training_scores_the_network_that_it_trained(bundle:
     assert scored
 
 
+def test_a_training_that_starts_from_weights_names_them_in_the_card_of_its_own(bundle: Path) -> None:
+    checked = 0
+    for name in config_names(bundle):
+        content = read_configs(bundle, [name])
+        if not {"$@start_weights", "$@checked_weights"} & set(content.get("run", [])):
+            continue
+        (checkpoint,) = (c for c in components(content) if c["_target_"].endswith("TrainingCheckpoint"))
+        starts = checkpoint["initial_weights"]
+        starts = content[starts[1:]] if isinstance(starts, str) else starts
+        loaded = json.dumps([content.get("start_weights"), content.get("checked_weights"), content["network_def"]])
+        options = ("initial_weights", "encoder_weights", "coarse_weights")
+        assert sorted(starts) == sorted(f"@{option}" for option in options if f'"@{option}"' in loaded), name
+        checked += 1
+    assert checked
+
+
 def shapes(parser: ConfigParser) -> dict[str, torch.Size]:
     """Shapes of the weights of the network that a config makes."""
     with torch.device("meta"):

@@ -1,5 +1,6 @@
 import copy
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from clinbundles.engines.checkpoint import TrainingCheckpoint, WeightsLoader, epochs_done
 from clinbundles.engines.training.epoch_seed import EpochSeed
+from clinbundles.engines.weights_card import read_card, write_card
 
 
 class Killed(Exception):
@@ -36,6 +38,7 @@ def train(
     n_validation: int = 12,
     options: dict | None = None,
     datalist: Path | None = None,
+    initial_weights: Sequence[Path | None] = (),
 ) -> dict:
     """Train a small network with dropout, random transforms and shuffling; return what it ended with."""
     torch.manual_seed(0)
@@ -70,6 +73,7 @@ def train(
                 evaluator=evaluator,
                 options=options,
                 datalist=datalist,
+                initial_weights=initial_weights,
                 resume=resume,
             ),
         ],
@@ -139,6 +143,7 @@ def test_both_files_load_without_pickled_code_and_no_partial_file_stays(tmp_path
         "batch_size": 4,
         "options": {},
         "data": {},
+        "initial_weights": [],
     }
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.pt", "resume.ckpt"]
 
@@ -211,6 +216,20 @@ def test_a_training_is_resumed_with_its_own_options_and_data_alone(tmp_path: Pat
     datalist.write_text('{"training": [1, 3]}')
     with pytest.raises(ValueError, match=r"begun with another content of the datalist \([0-9a-f]{12}, and"):
         train(tmp_path, max_epochs=3, resume=True, datalist=datalist, options=options)
+
+
+def test_a_resumed_training_keeps_what_its_card_says_of_the_weights_that_it_began_from(tmp_path: Path) -> None:
+    for name in ("first", "other"):
+        torch.save(nn.Linear(4, 1).state_dict(), tmp_path / f"{name}.pt")
+        write_card(tmp_path / f"{name}.pt", {"warning": f"Not for {name}."})
+    run = tmp_path / "run"
+    train(run, max_epochs=1, n_validation=0, initial_weights=[tmp_path / "first.pt", None])
+    for number, starts in ((2, []), (3, [tmp_path / "other.pt"])):
+        (run / "model.json").unlink()
+        train(run, max_epochs=number, resume=True, n_validation=0, initial_weights=starts)
+        card = read_card(run / "model.pt")
+        assert [start["name"] for start in card["initial_weights"]] == ["first.pt"]
+        assert card["warning"].endswith("says: Not for first.")
 
 
 def test_a_checkpoint_that_is_none_or_has_other_parts_is_one_sentence(tmp_path: Path) -> None:

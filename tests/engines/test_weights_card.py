@@ -50,6 +50,12 @@ def test_a_card_with_what_a_config_would_run_or_look_up_is_refused(weights: Path
         write_card(weights, facts)
         with pytest.raises(ValueError, match=r"model\.json: (size|options|temperature|data_name) has .*plain values"):
             read_card(weights)
+    for starts in ("a.pt", ["a.pt"], [{"sha256": "0"}]):
+        write_card(weights, {"initial_weights": starts})
+        with pytest.raises(
+            ValueError, match=r"model\.json: initial_weights is .*, expected a list of objects with a name"
+        ):
+            read_card(weights)
     write_card(weights, {"options": [1]})
     with pytest.raises(ValueError, match=r"model\.json: options is \[1\], expected a JSON object"):
         read_card(weights)

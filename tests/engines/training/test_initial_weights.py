@@ -1,5 +1,6 @@
 """A training that starts from weights starts from those of its own network, for its own classes."""
 
+import hashlib
 import json
 import re
 from collections import OrderedDict
@@ -10,11 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from clinbundles.engines.training.initial_weights import check_initial_weights, start_from, start_stages
+from clinbundles.engines.training.initial_weights import (
+    check_initial_weights,
+    describe_start,
+    start_facts,
+    start_from,
+    start_stages,
+)
 from clinbundles.engines.weights_card import read_card, write_card
 from clinbundles.nets.strided_unet import StridedUNet
 from clinbundles.nets.two_stage import TwoStageSegmenter
-from clinbundles.scripts.bundle import ROOT, open_configs, run_configs
+from clinbundles.scripts.bundle import ROOT, load_network, open_configs, run_configs
+from clinbundles.scripts.doctor.run import on_path
+from clinbundles.scripts.pack.archive import unzip
+from clinbundles.scripts.pack.run import pack
 
 BUNDLES = sorted(p.parents[1] for p in ROOT.glob("bundles/*/configs/metadata.json"))
 # Of options that the shipped weights' network shares, so that a step is short.
@@ -34,7 +44,9 @@ def saved(path: Path, network: nn.Module, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
-def test_every_bundle_goes_on_from_the_whole_network_that_it_ships(bundle: Path, tmp_path: Path) -> None:
+def test_every_bundle_goes_on_from_the_whole_network_that_it_ships_and_its_warning_goes_with_it(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One step of next to no width changes next to nothing of what a training starts from."""
     shipped = bundle / "models" / "model.pt"
     options = {"learning_rate": 1e-9} if bundle.name != "covid_xray_transfer" else {}
@@ -48,6 +60,43 @@ def test_every_bundle_goes_on_from_the_whole_network_that_it_ships(bundle: Path,
     assert learned
     for name in learned:
         torch.testing.assert_close(after[name], before[name].float(), atol=1e-3, rtol=1e-3)
+
+    first, card = read_card(shipped), read_card(tmp_path / "model.pt")
+    digest = hashlib.sha256(shipped.read_bytes()).hexdigest()
+    facts = {name: first[name] for name in ("data_name", "licence", "warning")}
+    assert card["initial_weights"] == [{"name": "model.pt", "sha256": digest, **facts}]
+    assert str(ROOT) not in json.dumps(card)
+    warning = f"These weights went on from weights whose card says: {first['warning']}"
+    assert card["warning"] == warning
+    capsys.readouterr()
+    pack(str(bundle), ckpt_path=str(tmp_path / "model.pt"), out=str(tmp_path))
+    (file,) = tmp_path.glob("*.zip")
+    folder = unzip(file, tmp_path)
+    assert warning in (folder / "docs" / "README.md").read_text()
+    weights = json.loads((folder / "configs" / "metadata.json").read_text())["weights"]
+    assert f"{first['licence']}, of model.pt before them" in weights["licence"]
+    with on_path(folder):
+        load_network(open_configs(folder, ["inference"]))
+    assert warning in capsys.readouterr().out.splitlines()
+
+
+def test_weights_of_a_third_training_name_both_before_them_and_their_warning_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    write_card(path, {"data_name": "eyes", "warning": "For research."})
+    first = start_facts(describe_start(path))
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "b.pt")
+    write_card(tmp_path / "b.pt", {"data_name": "more eyes", **first})
+    second = start_facts(describe_start(tmp_path / "b.pt"))
+    assert [(start["name"], start["data_name"]) for start in second["initial_weights"]] == [
+        ("b.pt", "more eyes"),
+        ("a.pt", "eyes"),
+    ]
+    assert second["warning"] == first["warning"] == "These weights went on from weights whose card says: For research."
+    assert start_facts(describe_start("ResNet50_Weights.IMAGENET1K_V1")) == {
+        "initial_weights": [{"name": "ResNet50_Weights.IMAGENET1K_V1"}]
+    }
+    assert start_facts([]) == {}
 
 
 def test_another_network_or_other_classes_of_the_same_number_are_refused_by_the_card(tmp_path: Path) -> None:

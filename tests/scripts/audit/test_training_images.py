@@ -106,6 +106,19 @@ def test_a_transferred_model_has_seen_the_images_of_its_start(tmp_path: Path, st
     assert seen["audited"]["test"]["trained_on"] == trained_on
 
 
+def test_weights_that_went_on_from_others_may_have_seen_more_and_that_is_said(tmp_path: Path) -> None:
+    own = write_list(tmp_path, training=TRAINED, test=[("x.png", "p1"), ("y.png", "y1")])
+    weights, digest = write_model(tmp_path / "model", own), hashlib.sha256(own.read_bytes()).hexdigest()
+    assert "went on" not in " ".join(say_seen(count(weights, own)))
+    start = {"name": "first.pt", "sha256": "ab" * 32}
+    write_card(weights, {"datalist_sha256": digest, "initial_weights": [start]})
+    assert (
+        "They went on from first.pt (sha256 abababababab), which were trained on" in say_seen(count(weights, own))[-1]
+    )
+    write_card(weights, {"datalist_sha256": digest, "initial_weights": [start | {"datalist_sha256": digest}]})
+    assert "went on" not in " ".join(say_seen(count(weights, own)))
+
+
 def test_an_audit_of_training_images_alone_is_refused(tmp_path: Path) -> None:
     own = write_list(tmp_path, training=TRAINED, test=[("x.png", "a1"), ("y.png", "b1")])
     with pytest.raises(ValueError, match=r"list\.json: .*model\.pt was trained on all 2 test images"):
