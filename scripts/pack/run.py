@@ -15,6 +15,7 @@ import json
 import os
 import re
 import subprocess
+import zipfile
 from collections.abc import Mapping
 from importlib import metadata as installed
 from pathlib import Path
@@ -25,7 +26,7 @@ from clinbundles.engines.outputs.files import write_atomically
 from clinbundles.scripts.bars import say
 from clinbundles.scripts.bundle import ROOT, config_files, config_names, find_bundle
 from clinbundles.scripts.next_command import called_by_monai
-from clinbundles.scripts.pack.archive import as_json, zipped
+from clinbundles.scripts.pack.archive import DAMAGE, as_json, zipped
 from clinbundles.scripts.pack.closure import FINDER, NAME, carried_modules, package_stem
 from clinbundles.scripts.pack.export import CONFIG, FILE, export_onnx, overlay
 from clinbundles.scripts.pack.machine_paths import check_machine_paths
@@ -43,6 +44,7 @@ LEFT_OUT = re.compile(r"reproduce\.json|Thumbs\.db|desktop\.ini|.*~|.*\.(bak|ori
 # Where people put images.
 PICTURES = ("samples", "docs")
 PAGE = "docs/README.md"
+ANOTHER = "give another --version, or another --out."
 # The end of a zip's page.
 ENDING = """
 ## This zip
@@ -112,17 +114,19 @@ def pack(
     folders = folders or [find_bundle(str(bundle))]
     target = Path(out)
     _read_model_info(target / MODEL_INFO)  # before the work of packing
+    if ckpt_path is not None and version is not None:
+        form = "_pure" if profile == "pure" else ""
+        _check_weights(target / f"{folders[0].resolve().name}{form}_v{version}.zip", Path(ckpt_path))
     packed = {}
     for number, folder in enumerate(folders, start=1):
         name, content = packed_bundle(folder, runtime=runtime, profile=profile, weights=ckpt_path, own_version=version)
+        file = target / f"{name}.zip"
+        if ckpt_path is not None and file.is_file() and file.read_bytes() != content:
+            raise ValueError(f"{file}: is there, with other contents: {ANOTHER}")
         packed[name] = content
         say(f"packed {number} of {len(folders)}: {name}, {len(content) / 1e6:.1f} MB")
     entries = _read_model_info(target / MODEL_INFO)
     target.mkdir(parents=True, exist_ok=True)
-    for name, content in packed.items():
-        file = target / f"{name}.zip"
-        if ckpt_path is not None and file.is_file() and file.read_bytes() != content:
-            raise ValueError(f"{file}: is there, with other contents: give another --version, or another --out.")
     for name, content in packed.items():
         write_atomically(target / f"{name}.zip", content)
     entries |= checksums(packed)
@@ -187,6 +191,27 @@ def packed_bundle(
     files["requirements.txt"] = requirements(metadata).encode()
     files["sbom.cdx.json"] = bill_of_materials(name, metadata, files).encode()
     return title, zipped({f"{name}/{path}": content for path, content in files.items()})
+
+
+def _check_weights(file: Path, weights: Path) -> None:
+    """Refuse weights for a zip that is there with others, before the work of packing; one that is torn is left to it.
+
+    Args:
+        file: of the zip.
+        weights: file of a state dict.
+    """
+    if not (file.is_file() and weights.is_file()):
+        return
+    folder = file.stem.rpartition("_v")[0]
+    try:
+        with zipfile.ZipFile(file) as archive:
+            card = json.loads(archive.read(f"{folder}/models/model.json"))
+    except (*DAMAGE, KeyError, ValueError, OSError):
+        return
+    names = ("exported_from_sha256", "weights_sha256")  # of the pure form, whose file is another
+    digests = [card[name] for name in names if name in card] if isinstance(card, dict) else []
+    if digests and digests[0] != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise ValueError(f"{file}: is there, with other weights: {ANOTHER}")
 
 
 def load_call(name: str, *, url: str | None = None) -> str:

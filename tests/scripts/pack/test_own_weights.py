@@ -255,6 +255,26 @@ def test_a_version_of_ones_own_stands_for_one_content(weights: Make, tmp_path: P
         pack(name, ckpt_path=str(weights(name)), out=str(out))
 
 
+@pytest.mark.parametrize(("form", "options"), [("full", {}), ("pure", {"profile": "pure"})])
+def test_a_version_that_is_there_is_refused_before_the_export_where_the_weights_differ_and_before_packed_is_said(
+    form: str, options: dict[str, Any], weights: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, out = "gaze_polyp_segmentation", tmp_path / "dist"
+    told: dict[str, Any] = {"out": str(out), "version": "0.1.0+mine", **options}
+    pack(name, ckpt_path=str(weights(name, color_space="RGB")), **told)
+    assert "packed 1 of 1" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is there, with other contents"):
+        pack(name, ckpt_path=str(weights(name, color_space="RGB", image_size=32)), **told)
+    said = capsys.readouterr().err
+    assert "packed" not in said
+    assert ("exporting" in said) == (form == "pure")
+    with pytest.raises(
+        ValueError, match=r"mine\.zip: is there, with other weights: give another --version, or another"
+    ):
+        pack(name, ckpt_path=str(weights(name, color_space="RGB", channels=[8] * 6)), **told)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("version", ["1", "1.0+", "mine", "1.0+Mine", "../1+a", "1.0+a b"])
 def test_a_version_is_plain_and_has_a_part_of_ones_own(version: str) -> None:
     assert checked_version("0.1.0+mine.2", "0.1.0", "ab") == "0.1.0+mine.2"
