@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ from torch import nn
 from clinbundles.scripts.bars import in_words, say
 from clinbundles.scripts.bench.rounds import ratio, time_rounds
 from clinbundles.scripts.bundle import config_names, open_configs
+from clinbundles.scripts.pack.pure import is_pure
 
 RUNTIMES = {"eager": ["inference"], "onnx": ["inference_onnx"]}
 ROUNDS = 15
+MEDIANS = "medians over the rounds, of the times and of their ratios"
 CLEARLY = 0.95  # a share of eager's time that is no accident of the machine
 
 
@@ -38,13 +41,14 @@ def time_runtimes(folder: Path, *, rounds: int = ROUNDS) -> dict[str, list[float
     """
     names = [name for name, configs in RUNTIMES.items() if set(configs) <= set(config_names(folder))]
     if len(names) < 2:
-        is_pure = (folder / "models" / "model.ts").is_file()
-        more = (
-            "which is all that a pure zip has"
-            if is_pure
-            else f"clinbundles pack {folder.name} --runtime onnx adds another"
+        if is_pure(folder):
+            raise ValueError(f"{folder.name}: has one runtime alone, as every pure zip.")
+        version = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
+        own = f" --ckpt_path FILE --version {version}.onnx" if "+" in version else ""  # of a user's own weights
+        raise ValueError(
+            f"{folder.name}: has one runtime alone; clinbundles pack {folder.name}{own} --runtime onnx adds another"
+            f"{', where FILE are its weights' if own else ''}."
         )
-        raise ValueError(f"{folder.name}: has one runtime alone; {more}.")
     logging.disable(logging.INFO)
     say(f"loading the network as {' and '.join(names)}")
     with torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
@@ -72,9 +76,11 @@ def advice(bundle: str, seconds: Mapping[str, Sequence[float]]) -> Iterator[str]
     """Say how long each runtime takes, and which to use."""
     shares = {runtime: ratio(values, seconds["eager"]) for runtime, values in seconds.items()}
     for runtime, values in seconds.items():
-        yield f"{runtime}: {statistics.median(values) * 1e3:.1f} ms an image, {shares[runtime]:.2f} of eager"
+        note = "" if runtime == "eager" else f" ({MEDIANS})"
+        yield f"{runtime}: {statistics.median(values) * 1e3:.1f} ms an image, {shares[runtime]:.2f} of eager{note}"
     best = min(shares, key=shares.__getitem__)
-    threads = f"with {torch.get_num_threads()} threads on this machine"
+    number = torch.get_num_threads()
+    threads = f"with {number} thread{'s' if number > 1 else ''} on this machine"
     if shares[best] < CLEARLY:
         yield f"use {best}, {threads}: clinbundles predict {bundle} INPUTS OUTPUT --config {RUNTIMES[best][0]}"
     else:

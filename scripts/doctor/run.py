@@ -8,8 +8,10 @@ clinbundles doctor dist/covid_xray_transfer_v0.1.0.zip --bench
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
@@ -79,6 +81,23 @@ def on_path(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
 
 
+@contextmanager
+def quietly(folder: Path) -> Iterator[None]:
+    """Let configs find their code, without MONAI's word on a file of logging and torch's on TorchScript."""
+    log = logging.getLogger("monai.bundle.workflows")
+    with on_path(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.* is deprecated")
+        log.addFilter(_says_more)
+        try:
+            yield
+        finally:
+            log.removeFilter(_says_more)
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Logging file is set to")
+
+
 def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
@@ -107,7 +126,7 @@ def examine(folder: Path, *, run: bool) -> Iterator[Finding]:
             continue
         found = []
         try:
-            with on_path(folder) if name in RUNNING else nullcontext():
+            with quietly(folder) if name in RUNNING else nullcontext():
                 found = list(check(folder))
         except Exception as error:
             found.append(Finding(FAULT, name, sentence_of(error) or _innermost(error)))
