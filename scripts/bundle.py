@@ -196,8 +196,14 @@ def open_configs(folder: Path, names: Sequence[str], /, **options: Any) -> Confi
     return parser
 
 
-def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
+def run_configs(folder: Path, names: Sequence[str], opening: str = "", /, **options: Any) -> None:
     """Run configs with options in this process, as ``python -m monai.bundle run`` does, with a line an epoch.
+
+    Args:
+        folder: of the bundle.
+        names: of the configs.
+        opening: a line to print once a training begins.
+        options: of the run.
 
     Raises:
         ValueError: as :func:`check_options`.
@@ -208,7 +214,7 @@ def run_configs(folder: Path, names: Sequence[str], /, **options: Any) -> None:
 
     files = [str(file) for file in config_files(folder, names)]
     following = next_command(folder, names, options)
-    run_watched(files, as_overrides({"bundle_root": str(folder), **options}), following=following)
+    run_watched(files, as_overrides({"bundle_root": str(folder), **options}), opening=opening, following=following)
 
 
 def next_command(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> str | None:

@@ -38,24 +38,28 @@ NO_MATTER = ("bundle_root", "device", "batch_size", "num_workers", "cache_rate",
 PLACES = ("_dir", "_path", "datalist")
 
 
-def run_watched(files: Sequence[str], overrides: Mapping[str, Any], *, following: str | None = None) -> None:
+def run_watched(
+    files: Sequence[str], overrides: Mapping[str, Any], *, opening: str = "", following: str | None = None
+) -> None:
     """Run configs by ``monai.bundle.run`` with a line an epoch in place of its log.
 
     Args:
         files: config files, those that are laid on others behind them.
         overrides: values by their ids. With ``logging_file``, the log comes as that file says.
+        opening: a line to print once a training begins, and not of one that is refused before.
         following: the command to print at the end, in place of the config's ``next_command``.
     """
     if overrides.get("logging_file"):
+        if opening:
+            print(opening, flush=True)
         run_bundle(config_file=list(files), **overrides)
         return
     with quiet_logs(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI reminds that a config is code
         warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
         quiet = {**overrides, "logging_file": False}
-        workflow = type(
-            "Workflow", (WatchedWorkflow,), {"options": digest_options(files, overrides), "following": following}
-        )
+        told = {"options": digest_options(files, overrides), "opening": opening, "following": following}
+        workflow = type("Workflow", (WatchedWorkflow,), told)
         run_bundle(config_file=list(files), workflow_name=workflow, **quiet)
 
 
@@ -75,6 +79,7 @@ class WatchedWorkflow(ConfigWorkflow):
     """MONAI's workflow of a config, with an :class:`EngineWatch` at every engine."""
 
     options: str | None = None
+    opening = ""
     following: str | None = None
 
     def initialize(self) -> Any:
@@ -95,6 +100,7 @@ class WatchedWorkflow(ConfigWorkflow):
             watch["split"] = "@split" if "split" in self.parser else None
             watch["data"] = data = self._data_of(engine)
             watch["folder"] = data.get("dataset_dir") if data and "datalist" not in data else None
+            watch["opening"] = _as_text(self.opening)
             self.parser[f"watch_{number}"] = watch | ({"validator": validators[0]} if validators else {})
         return super().initialize()
 
@@ -114,8 +120,13 @@ class WatchedWorkflow(ConfigWorkflow):
     def finalize(self) -> Any:
         """Put the whole command that follows in its place, only now: the record of the run has its config without."""
         if self.following is not None:
-            self.parser["next_command"] = "$" + ascii(self.following).replace("#", r"\x23").replace("@", r"\x40")
+            self.parser["next_command"] = _as_text(self.following)
         return super().finalize()
+
+
+def _as_text(text: str) -> str:
+    """Write text so that a config takes it as it is, whatever is in it."""
+    return "$" + ascii(text).replace("#", r"\x23").replace("@", r"\x40")
 
 
 def name_data(bundle_root: str, *, dataset_dir: Any = None, datalist: Any = None, split: str | None = None) -> str:
@@ -146,6 +157,7 @@ class EngineWatch:
         split: that an evaluation is of, by which its metrics are called.
         data: the name of its data, which stands before the number of its images.
         folder: whose images are the data; what lies deeper and is not among them is said behind that number.
+        opening: a line for the begin of a training.
     """
 
     def __init__(
@@ -157,8 +169,9 @@ class EngineWatch:
         split: str | None = None,
         data: str | None = None,
         folder: str | None = None,
+        opening: str = "",
     ) -> None:
-        self.data, self.folder = data, folder
+        self.data, self.folder, self.opening = data, folder, opening
         self.validator, self.prints_metrics, self.options, self.split = validator, prints_metrics, options, split
         self.losses: dict[str, list[float]] = {}
         self.seconds: list[float] = []
@@ -171,6 +184,7 @@ class EngineWatch:
         if os.environ.get("RANK", "0") != "0":
             return
         if isinstance(engine, Trainer):
+            engine.add_event_handler(Events.STARTED, self.open)
             engine.add_event_handler(Events.EPOCH_STARTED, self.start)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self.count)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.print_epoch)
@@ -182,6 +196,11 @@ class EngineWatch:
             engine.add_event_handler(Events.STARTED, self.start_lines)
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.lines.count())
             engine.add_event_handler(Events.COMPLETED, self.print_metrics)
+
+    def open(self) -> None:
+        """Print the line for the begin of a training."""
+        if self.opening:
+            print(self.opening, flush=True)
 
     def start_lines(self, engine: Engine) -> None:
         """Begin an evaluation."""

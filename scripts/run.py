@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,14 @@ def run(
     if tracking:
         options["tracking"] = str(tracking_file(tracking))
     names = as_parts(config)
-    own = own_folder(folder, names, options, replace=replace)
+    opening: list[str] = []
+    own = own_folder(folder, names, options, replace=replace, say=opening.append)
     text = next(iter(own.values()), options.get("ckpt_dir"))
     place = Path(text) if isinstance(text, str) else None
     is_new = place is not None and (not place.exists() or bool(own and not options.get("resume")))
     before = _files(place)
     try:
-        run_configs(folder, names, **options | own)
+        run_configs(folder, names, "\n".join(opening), **options | own)
     except BaseException:
         if place is not None:
             _remove_configs(place, before)
@@ -81,7 +82,12 @@ def run(
 
 
 def own_folder(
-    folder: Path, names: Sequence[str], options: Mapping[str, Any], *, replace: bool = False
+    folder: Path,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Find, and make where it is new, the folder of a run: see :func:`own_training` and :func:`own_output`.
 
@@ -99,7 +105,9 @@ def own_folder(
     if not trains and (not applies or "output_dir" not in content or "output_dir" in options):
         return {}
     check_run(folder, names, options)
-    return own_training(folder, names, options, replace=replace) if trains else own_output(folder, names, options)
+    if trains:
+        return own_training(folder, names, options, replace=replace, say=say)
+    return own_output(folder, names, options)
 
 
 def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -> dict[str, str]:
@@ -114,7 +122,12 @@ def own_output(folder: Path, names: Sequence[str], options: Mapping[str, Any]) -
 
 
 def own_training(
-    folder: Path, names: Sequence[str], options: Mapping[str, Any], *, replace: bool = False
+    folder: Path,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    replace: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Find the folder of a training, so that it takes the place of no other.
 
@@ -124,6 +137,7 @@ def own_training(
         options: of the run. One that resumes goes on in the folder that it names or else in the last of those with
             numbers that has a ``resume.ckpt``.
         replace: train into the folder that is named, or that of the config, whatever it holds.
+        say: takes the line that tells of a new folder beside another.
 
     Returns:
         the option "ckpt_dir": that of the config or, where such folders are there, the same with the next number, such
@@ -159,7 +173,7 @@ def own_training(
         path = next(path for path in _numbered(first, last + 1) if _is_made(path))
         if last:
             goes_on = f"; --resume true goes on with {begun[-1]}" if begun else ""
-            print(f"{path}: a new training, as {_with_number(first, last)} is there{goes_on}", flush=True)
+            say(f"{path}: a new training, as {_with_number(first, last)} is there{goes_on}")
     return {"ckpt_dir": str(path)}
 
 

@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import (
 from monai.bundle import ConfigParser
 from torch import nn
 
+from ..weights_card import read_card
 from .facts import scrub
 from .logged_model import sha256_of
 
@@ -70,10 +71,29 @@ def start_of(config: Mapping[str, Any]) -> Start | None:
     weights = ConfigParser(copy.deepcopy(dict(config))).get_parsed_content(INITIAL_WEIGHTS)
     if weights is None:
         return None
-    name = PureWindowsPath(weights).name
-    if not Path(weights).is_file():  # a name of torchvision's, such as ResNet50_Weights.IMAGENET1K_V1
+    return _start(PureWindowsPath(weights).name, sha256_of(Path(weights)) if Path(weights).is_file() else None)
+
+
+def start_of_card(weights: Path | None) -> Start | None:
+    """Describe the weights that the training of others started from, by the card of these; None where it names none.
+
+    Args:
+        weights: their file.
+    """
+    starts = read_card(weights).get(INITIAL_WEIGHTS) if weights is not None and weights.is_file() else None
+    if not starts:
+        return None
+    return _start(starts[0]["name"], starts[0].get("sha256"))
+
+
+def untold_starts(config: Mapping[str, Any]) -> set[str]:
+    """Name the options of weights to start from that a resumed training, which has no need of them, was not told."""
+    return {name for name in (INITIAL_WEIGHTS, "encoder_weights") if config.get(name, "") is None}
+
+
+def _start(name: str, digits: str | None) -> Start:
+    if digits is None:  # a name of torchvision's, such as ResNet50_Weights.IMAGENET1K_V1
         return Start(name, f"from-{name.rpartition('.')[2]}")
-    digits = sha256_of(Path(weights))
     return Start(f"{name}, sha256 {digits[:12]}", f"from-{digits[:6]}")
 
 

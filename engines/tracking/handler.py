@@ -36,6 +36,8 @@ from .description import (
     network_name,
     readable_name,
     start_of,
+    start_of_card,
+    untold_starts,
 )
 from .facts import (
     describe_datalist,
@@ -187,7 +189,7 @@ class TrackingHandler:
         self._config = json.loads(config.read_text(encoding="utf-8")) if config and config.is_file() else {}
         self._meta: dict[str, Any] = self._config.get("_meta_", {})
         self._network = getattr(engine, "network", None)
-        self._begun_with = start_of(self._config) if self._kind == "training" else None
+        self._begun_with = start_of(self._config) if self._kind == "training" else start_of_card(self.ckpt_path)
         self._trained = self._trained_by()
         # What the weights were trained with, where the config of an evaluation has another value or the default.
         options = self._trained.get("options", {}) or self._options_of_card()
@@ -222,7 +224,8 @@ class TrackingHandler:
         return readable_name(self._facts, self._network, kind=self._kind, bundle=self.bundle_root.name, **more)
 
     def _log_facts(self, engine: Engine) -> None:
-        params = knobs({k: v for k, v in self._facts.items() if k in self._known}, untracked=self.untracked)
+        untracked = [*self.untracked, *(untold_starts(self._facts) if self.resume else ())]
+        params = knobs({k: v for k, v in self._facts.items() if k in self._known}, untracked=untracked)
         data_params, data_tags = describe_datalist(self.datalist)
         if "device" in params:
             params["device"] = str(getattr(engine.state, "device", params["device"]))
@@ -292,10 +295,8 @@ class TrackingHandler:
         return {key: scrub(value, key=key) for key, value in read_card(self.ckpt_path).get("options", {}).items()}
 
     def _log_outputs(self) -> None:
-        files = [*overlays_in(self.output_dir, since=self._start)]
-        if self._kind == "evaluation":
-            files += reports_in(self.output_dir, since=self._start)
-        for name, file, send in files:
+        reports = reports_in(self.output_dir, since=self._start) if self._kind == "evaluation" else ()
+        for name, file, send in [*overlays_in(self.output_dir, since=self._start), *reports]:
             self.record.file(name, send, file=str(file.relative_to(self.output_dir)))
         weights = self.ckpt_dir / "model.pt"
         if self._kind == "training" and weights.is_file() and weights.stat().st_mtime >= self._start - 2:

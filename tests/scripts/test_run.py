@@ -65,6 +65,9 @@ def test_a_second_training_keeps_the_weights_of_the_first(
     said = capsys.readouterr().out.splitlines()
     second = Path("runs", GAZE.name, "train_2", "model.pt")
     assert first.read_bytes() == before != second.read_bytes()
+    with pytest.raises(RuntimeError, match="start_from"):
+        run(GAZE.name, "train", **SMALL, initial_weights="no.pt")
+    assert "a new training" not in capsys.readouterr().out
     assert said[0] == f"{second.parent}: a new training, as {first.parent} is there; " + (
         f"--resume true goes on with {first.parent}"
     )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,16 @@ def test_a_run_that_starts_from_weights_has_them_in_name_parameter_and_tag(runs,
     digits = hashlib.sha256(b"weights").hexdigest()
     assert run.data.params["initial_weights"] == run.data.tags["initial_weights"] == f"model.pt, sha256 {digits[:12]}"
     assert f"_seed0_from-{digits[:6]}_20" in run.info.run_name
+
+
+def test_an_evaluation_is_called_after_the_weights_that_its_training_started_from(runs, tmp_path, evaluator, handler):
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    write_card(weights, {"initial_weights": [{"name": "first.pt", "sha256": "ab" * 32}]})
+    evaluator([0.75] * 2, [handler(output_dir=tmp_path / "eval", ckpt_path=weights)]).run()
+    _, (run,) = runs()
+    assert re.search(r"^evaluation_\w+_from-ababab_20", run.info.run_name)
+    assert run.data.params["initial_weights"] == "first.pt, sha256 abababababab"
 
 
 def test_overlays_are_stored_under_numbers_and_older_ones_are_not(handler, runs, tmp_path, trainer, lines):

@@ -87,6 +87,20 @@ def test_a_resumed_training_continues_its_run_and_remembers_the_best_value(
     assert "resumed.data_name" not in run.data.tags
 
 
+def test_a_resumed_training_that_is_not_told_its_initial_weights_again_has_them_still(
+    runs, tmp_path, config, two_epochs
+):
+    (tmp_path / "first.pt").write_bytes(b"weights")
+    executed, values = config["executed_config"], json.loads(config["executed_config"].read_text())
+    for start, resume in ((str(tmp_path / "first.pt"), False), (None, True)):
+        executed.write_text(json.dumps(values | {"initial_weights": start, "encoder_weights": start}))
+        two_epochs((0.6, 0.6, 0.8, 0.8), resume=resume, **config).run()
+    _, (run,) = runs()
+    assert run.data.params["initial_weights"] == run.data.tags["initial_weights"]
+    assert run.data.tags["initial_weights"].startswith("first.pt, sha256 ")
+    assert not [name for name in run.data.tags if name.startswith("resumed.")]
+
+
 def test_resume_without_an_earlier_run_starts_one_and_a_deleted_run_is_not_reopened(handler, runs, trainer):
     trainer([handler(kind="training", resume=True)]).run()
     client, (first,) = runs()
