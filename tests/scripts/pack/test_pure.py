@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -311,22 +310,31 @@ def test_what_monai_has_nothing_like_is_refused(tmp_path: Path) -> None:
         pure_inference(content | {"region": "lungs"}, "covid_xray_transfer")
 
 
+PRINTS = """
+import torch
+
+
 class Prints(torch.nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(3, 3)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         print("shown")
         return self.layer(x.mean((2, 3)))
+"""
 
 
 def test_a_network_that_predict_would_refuse_is_not_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "covid_xray_transfer"
     folder = tmp_path / name
     shutil.copytree(ROOT / "bundles" / name, folder, ignore=shutil.ignore_patterns("model.json"))
-    torch.save(Prints().state_dict(), folder / "models" / "model.pt")
-    monkeypatch.setitem(sys.modules, "of_strangers", SimpleNamespace(Prints=Prints))
+    torch.save(
+        {f"layer.{key}": value for key, value in torch.nn.Linear(3, 3).state_dict().items()},
+        folder / "models" / "model.pt",
+    )
+    (tmp_path / "of_strangers.py").write_text(PRINTS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     path = folder / "configs" / "inference.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"network_def": {"_target_": "of_strangers.Prints"}}))
     with pytest.raises(ValueError, match=rf"{name}: the network as TorchScript would run print .*give the full one"):
