@@ -25,6 +25,8 @@ from .outputs.files import remove_partials, replacing, set_aside
 from .training.initial_weights import describe_start, start_facts
 from .weights_card import card_path, check_options, describe_unfitted, read_card, weights_sentence, write_card
 
+BEGUN = {"epoch": 0}  # progress of a training whose first epoch is not over
+
 
 def _save(content: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +62,7 @@ class TrainingCheckpoint:
         initial_weights: files that the network started from, which the card of ``model.pt`` names with their warnings;
             of a resumed training those that it began with.
         resume: go on from ``resume.ckpt``, so that one command can be given again and again: without that file the
-            training begins, after its last epoch there is nothing left to do, and both are said. A torn file is set
-            aside.
+            training begins, after its last epoch nothing is left to do, and both are said. A torn file is set aside.
 
     Raises:
         ValueError: ``resume.ckpt`` is none, comes from a training with other options or data (its batch size, network,
@@ -126,12 +127,13 @@ class TrainingCheckpoint:
         if idist.get_rank() == 0:
             set_torn_aside(self.best_path.parent)
         idist.barrier()  # the other processes look only then
-        if self.resume_path.is_file():
-            self.load(engine)
+        if self.resume_path.is_file() and (content := self._read())["progress"]["epoch"]:
+            self.load(engine, content)
         else:
             if idist.get_rank() == 0:
                 print(f"no checkpoint {self.resume_path} yet: the training begins.", flush=True)
-            self.check_fresh(engine)
+            if not self.resume_path.is_file():
+                self.check_fresh(engine)
 
     def check_fresh(self, engine: Trainer) -> None:
         """Say that another training lies in the folder, before the first checkpoint of this one takes its place."""
@@ -163,6 +165,8 @@ class TrainingCheckpoint:
             self._save_model()
 
     def _save_model(self) -> None:
+        if not self.resume_path.is_file():  # one that is killed before its first checkpoint begins again in this folder
+            _save({"progress": BEGUN}, self.resume_path)
         _save(self.network.state_dict(), self.best_path)
         facts = {"options": {k: json.loads(v) for k, v in self.options.items()}, **self.data}
         write_card(self.best_path, facts | start_facts(self.starts))
@@ -193,9 +197,8 @@ class TrainingCheckpoint:
             self._save_model()
         _save(content, self.resume_path)
 
-    def load(self, trainer: Trainer) -> None:
-        """Restore everything from ``resume.ckpt`` into the objects, the trainer and the evaluator."""
-        content = self._read()
+    def load(self, trainer: Trainer, content: Mapping[str, Any]) -> None:
+        """Restore everything that ``resume.ckpt`` holds into the objects, the trainer and the evaluator."""
         epoch, epoch_length = content["progress"]["epoch"], content["progress"]["epoch_length"]
         self._compare(content["progress"])
         batch_size = content["progress"].get("batch_size")  # which older files lack
@@ -247,6 +250,8 @@ class TrainingCheckpoint:
             raise ValueError(f"{self.resume_path}: cannot be read, so that nothing is there to resume.") from error
         if not isinstance(content, Mapping) or "progress" not in content:
             raise ValueError(f"{self.resume_path}: no checkpoint of a training.")
+        if content["progress"] == BEGUN:
+            return dict(content)
         parts = self.objects.keys() | ({"best"} if self.evaluator is not None else set())
         for name in sorted(parts ^ (content.keys() - {"progress"})):
             has = "lacks" if name in parts else "has"

@@ -58,8 +58,7 @@ def trainings() -> Iterator[tuple[Path, str]]:
 
 
 def training(bundle: Path, name: str, _: Path) -> list[str]:
-    # Without a folder that is named, one killed before its first checkpoint leaves its weights and begins in the next.
-    options = smoke(bundle, [name], max_epochs=3, resume=True, ckpt_dir="trained")
+    options = smoke(bundle, [name], max_epochs=3, resume=True)
     if "classifier_widths" in options:  # whose batches are of pixels
         options["batch_size"] = 4096
     return ["run", bundle.name, name, *as_words(options)]

@@ -113,6 +113,25 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path: Pa
         assert torch.equal(weight, resumed["network"][name]), name
 
 
+def test_a_training_killed_before_its_first_checkpoint_begins_again_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(self: TrainingCheckpoint, trainer: object) -> None:
+        raise KeyboardInterrupt
+
+    unbroken = train(tmp_path / "unbroken", max_epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingCheckpoint, "save", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", max_epochs=2, resume=True)
+    assert (tmp_path / "killed" / "model.pt").is_file()
+    assert (tmp_path / "killed" / "resume.ckpt").is_file(), "which tells the folder from one of weights alone"
+    assert epochs_done(tmp_path / "killed") == 0
+    again = train(tmp_path / "killed", max_epochs=2, resume=True)
+    assert all(torch.equal(value, unbroken["network"][name]) for name, value in again["network"].items())
+    assert "of another training" not in caplog.text
+
+
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     weights = [train(tmp_path / str(i), max_epochs=2)["network"]["0.weight"] for i in range(2)]
     assert torch.equal(*weights)
